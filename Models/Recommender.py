@@ -1,0 +1,140 @@
+"""The multimodal NCF model: user, movie, title and genres into biases, a dot product and an MLP."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from Models.Dataset import Batch
+from utils.cli import flag, not_negative, positive, share
+
+# What one side, users or movies, brings to a prediction; each part has one row for each user or movie.
+Side = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What the model is made of; biases, gmf and sigmoid switch its blocks."""
+
+    embedding: int = flag(64, "numbers in a user or movie embedding", type=positive)
+    hidden: tuple[int, int] = flag((128, 64), "units of the MLP's two layers", metavar="N", type=positive)
+    dropout: float = flag(0.5, "share of first-layer units dropped in training", type=share)
+    biases: bool = flag(True, "mean rating plus what is usual for the user and the movie")
+    gmf: bool = flag(True, "element-wise product of user and movie factors beside the MLP")
+    unit_titles: bool = flag(True, "title vectors centred and scaled to unit length, not as the encoder gave them")
+    sigmoid: bool = flag(False, "squeeze the output into 0 to the highest rating")
+    l2: float = flag(0.06, "penalty on the factors, once for each rating, in squared stars", type=not_negative)
+    l2_bias: float = flag(0.005, "the same for the biases", type=not_negative)
+
+
+@dataclass(frozen=True)
+class DataSizes:
+    """All that a model knows of the data: no size is written in the code."""
+
+    n_users: int
+    n_movies: int
+    n_title: int  # dimensions of a title vector
+    n_genres: int
+    mean_rating: float  # of the training rows, in stars
+    low: float  # rating scale in stars
+    high: float
+
+
+class Recommender(nn.Module):
+    """Predicts stars; the MLP and the product are those of He et al. 2017, "Neural Collaborative Filtering".
+
+        stars(u, i) = mean + b_u + b_i + p_u · z_i + MLP([p_u, q_i, f_i])
+        z_i = q_i + W f_i        b_i = c_i + w · f_i        f_i = [title vector, genres]
+
+    Blocks that the configuration switches off fall away; the original is high * sigmoid(MLP([p_u, q_i, f_i])).
+    The MLP's first layer is linear in its three inputs, so a movie's share of it, where most of the work lies,
+    is computed once for each movie of a batch and not once for each rating.
+
+    Args:
+        config, sizes: as above
+        features: title vectors and genres, float32 [n_movies, n_title + n_genres]; left out to load a state later
+    """
+
+    def __init__(self, config: ModelConfig, sizes: DataSizes, features: Tensor | None = None):
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        n_features = sizes.n_title + sizes.n_genres
+        if features is None:
+            features = torch.zeros(sizes.n_movies, n_features)
+        elif config.unit_titles:
+            features = with_unit_titles(features, sizes.n_title)
+        self.register_buffer("features", features)
+        self.user = nn.Embedding(sizes.n_users, config.embedding)
+        self.movie = nn.Embedding(sizes.n_movies, config.embedding)
+        self.first = nn.Linear(2 * config.embedding + n_features, config.hidden[0])
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = nn.Sequential(nn.Linear(*config.hidden), nn.ReLU(), nn.Linear(config.hidden[1], 1))
+        if config.gmf:
+            self.feature_factors = nn.Linear(n_features, config.embedding, bias=False)
+            nn.init.zeros_(self.feature_factors.weight)
+            for embedding in (self.user, self.movie):  # small: predictions start at the biases
+                nn.init.normal_(embedding.weight, std=0.01)
+        if config.biases:
+            self.user_bias = nn.Embedding(sizes.n_users, 1)
+            self.movie_bias = nn.Embedding(sizes.n_movies, 1)
+            self.feature_bias = nn.Linear(n_features, 1, bias=False)
+            for part in (self.user_bias, self.movie_bias, self.feature_bias):
+                nn.init.zeros_(part.weight)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Predicted stars, not clipped to the scale, [B], and the mean penalty in squared stars, a scalar."""
+        movies, place = torch.unique(batch["movie"], return_inverse=True)
+        user = self.user_side(batch["user"])
+        movie = {name: part[place] for name, part in self.movie_side(movies).items()}
+        return self.combine(user, movie), (user["penalty"] + movie["penalty"]).mean()
+
+    def user_side(self, users: Tensor) -> Side:
+        """The parts of the users at these positions, [N]."""
+        embedding = self.user(users)  # [N, D]
+        weight = self.first.weight[:, : self.config.embedding]
+        side = {"hidden": F.linear(embedding, weight, self.first.bias)}  # [N, H]
+        side["penalty"] = self.config.l2 * embedding.square().sum(1)  # [N]
+        if self.config.gmf:
+            side["factors"] = embedding
+        if self.config.biases:
+            side["bias"] = self.user_bias(users).squeeze(1)  # [N]
+            side["penalty"] = side["penalty"] + self.config.l2_bias * side["bias"].square()
+        return side
+
+    def movie_side(self, movies: Tensor) -> Side:
+        """The parts of the movies at these positions, [N]."""
+        embedding, features = self.movie(movies), self.features[movies]  # [N, D], [N, F]
+        weight = self.first.weight[:, self.config.embedding :]
+        side = {"hidden": F.linear(torch.cat([embedding, features], 1), weight)}  # [N, H]
+        side["penalty"] = self.config.l2 * embedding.square().sum(1)  # [N]
+        if self.config.gmf:
+            from_features = self.feature_factors(features)
+            side["factors"] = embedding + from_features
+            side["penalty"] = side["penalty"] + self.config.l2 * from_features.square().sum(1)
+        if self.config.biases:
+            own, from_features = self.movie_bias(movies).squeeze(1), self.feature_bias(features).squeeze(1)
+            side["bias"] = own + from_features
+            side["penalty"] = side["penalty"] + self.config.l2_bias * (own.square() + from_features.square())
+        return side
+
+    def combine(self, user: Side, movie: Side) -> Tensor:
+        """Predicted stars of user and movie sides that broadcast against each other."""
+        stars = self.head(self.dropout(F.relu(user["hidden"] + movie["hidden"]))).squeeze(-1)
+        if self.config.gmf:
+            stars = stars + (user["factors"] * movie["factors"]).sum(-1)
+        if self.config.biases:
+            stars = stars + self.sizes.mean_rating + user["bias"] + movie["bias"]
+        return self.sizes.high * torch.sigmoid(stars) if self.config.sigmoid else stars
+
+    def score(self, users: Tensor) -> Tensor:
+        """Predicted stars, not clipped to the scale, of every movie for the users at these positions: [N, n_movies]."""
+        user = {name: part.unsqueeze(1) for name, part in self.user_side(users).items()}
+        movie = self.movie_side(torch.arange(self.sizes.n_movies, device=users.device))
+        return self.combine(user, movie)
+
+
+def with_unit_titles(features: Tensor, n_title: int) -> Tensor:
+    """Features whose title part has mean 0 over the movies and length 1: raw encoder vectors all look much alike."""
+    titles, genres = features.tensor_split([n_title], dim=1)
+    return torch.cat([F.normalize(titles - titles.mean(0)), genres], 1)

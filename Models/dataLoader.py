@@ -1,0 +1,204 @@
+"""From files to batches: id maps, features in the map's order, splits and DataLoaders."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from Models.Dataset import MovieLensDataset
+from utils.features import Features, read_features
+from utils.files import UserError
+from utils.readers import read_dataset, read_ratings
+
+SplitName = Literal["random", "time", "leave-one-out"]
+Ratios = tuple[float, float, float]
+# Which rows are tested is part of the protocol, not of the model's seed.
+SPLIT_SEED = 42
+
+
+@dataclass(frozen=True)
+class RatingsData:
+    """A data set in positions: row k of the ratings is users[user[k]] giving movies[movie[k]] rating[k] stars.
+
+    `movies` lists the whole catalogue, never-rated movies too; the features' rows are in its order.
+    `n_given_train` is set where the user gave files: the rows before it are the training file's.
+    """
+
+    name: str
+    user: np.ndarray  # int64 [n]
+    movie: np.ndarray  # int64 [n]
+    rating: np.ndarray  # float32 [n]
+    time: np.ndarray | None  # int64 [n], seconds since 1970
+    user_ids: list  # int or str
+    movies: pd.DataFrame
+    features: Features
+    n_given_train: int | None = None
+
+
+def load_data(
+    folder: Path, features: Path, train_file: Path | None = None, test_file: Path | None = None
+) -> RatingsData:
+    """Read a data set, map its ids to positions and align the movie features.
+
+    Raises:
+        UserError: a file is missing, damaged or does not fit the others; says which and what to do.
+    """
+    if (train_file is None) != (test_file is None):
+        raise UserError("Only one of --train-file and --test-file is given: give both or neither.")
+    data = read_dataset(folder)
+    ratings, n_given_train = data.ratings, None
+    if train_file and test_file:
+        train, test = read_ratings(_beside(folder, train_file)), read_ratings(_beside(folder, test_file))
+        ratings, n_given_train = pd.concat([train, test], ignore_index=True), len(train)
+        if ratings.duplicated(["user", "movie"]).any():
+            raise UserError(f"{test_file} repeats ratings of {train_file}: a test rating must not be trained on.")
+    movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
+    if (movie < 0).any():
+        raise UserError(
+            f"{train_file} or {test_file} rates movie {ratings['movie'][movie < 0].iloc[0]}, unknown to {folder}."
+        )
+    user_ids, user = np.unique(ratings["user"], return_inverse=True)
+    return RatingsData(
+        name=data.name,
+        user=user.astype(np.int64),
+        movie=movie.astype(np.int64),
+        rating=ratings["rating"].to_numpy(),
+        time=ratings["time"].to_numpy() if "time" in ratings else None,
+        user_ids=user_ids.tolist(),
+        movies=data.movies,
+        features=read_features(features, data.movies),
+        n_given_train=n_given_train,
+    )
+
+
+def _beside(folder: Path, file: Path) -> Path:
+    """A file as named, or else of that name in the data set's folder."""
+    return file if file.is_file() else folder / file
+
+
+# --- splits --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of the three parts, and the protocol in words."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    protocol: str
+
+
+def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
+    """Part the rows for training, validation and test.
+
+    Raises:
+        UserError: the ratios are no ratios, the split needs times that the data lacks, or a part is empty.
+    """
+    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0 or ratios[2] == 0:
+        raise UserError(f"--ratios {' '.join(map(str, ratios))}: give TRAIN VAL TEST that sum to 1; only VAL may be 0.")
+    if name != "random" and data.time is None and data.n_given_train is None:
+        raise UserError(f"{data.name} has no times, which --split {name} needs: use --split random.")
+    if data.n_given_train is not None:
+        split = _split_given(len(data.rating), data.n_given_train, ratios)
+    elif name == "random":
+        split = _split_random(len(data.rating), ratios)
+    elif name == "time":
+        split = _split_time(data.time, ratios)
+    else:
+        split = _split_leave_one_out(data.user, data.time, with_val=ratios[1] > 0)
+    for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
+        if not len(rows) and not (part == "validation" and ratios[1] == 0):
+            raise UserError(
+                f"The {part} part of {data.name} is empty: it is too small for these ratios, change --ratios."
+            )
+    return split
+
+
+def _percent(ratios: Ratios) -> str:
+    return "/".join(f"{100 * ratio:g}" for ratio in ratios)
+
+
+def _split_random(n: int, ratios: Ratios) -> Split:
+    """The first part of one fixed permutation is the test part, the next validation, the rest training."""
+    rows = np.random.default_rng(SPLIT_SEED).permutation(n)
+    n_test, n_val = round(n * ratios[2]), round(n * ratios[1])
+    words = f"random rows {_percent(ratios)} train/validation/test, permutation of numpy's default_rng({SPLIT_SEED})"
+    return Split(rows[n_test + n_val :], rows[n_test : n_test + n_val], rows[:n_test], words)
+
+
+def _split_time(time: np.ndarray, ratios: Ratios) -> Split:
+    """Oldest ratings train, newest test; equal times stay in file order."""
+    rows = np.argsort(time, kind="stable")
+    n_test, n_val = round(len(rows) * ratios[2]), round(len(rows) * ratios[1])
+    n_train = len(rows) - n_test - n_val
+    words = f"global time {_percent(ratios)} train/validation/test, oldest to newest"
+    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :], words)
+
+
+def _split_leave_one_out(user: np.ndarray, time: np.ndarray, with_val: bool) -> Split:
+    """Each user's last rating tests and the one before validates; users with too few only train."""
+    rows = np.lexsort((time, user))  # stable: equal times stay in file order
+    counts = np.bincount(user)
+    from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows)) - 1
+    held_out = 1 + with_val
+    tested = np.repeat(counts > held_out, counts)
+    val = tested & (from_end == 1) & with_val
+    test = tested & (from_end == 0)
+    words = "leave-one-out: each user's last rating is the test" + ", the one before the validation" * with_val
+    return Split(rows[~(val | test)], rows[val], rows[test], words)
+
+
+def _split_given(n: int, n_train: int, ratios: Ratios) -> Split:
+    """The user's own test file; the validation part is drawn from the training file."""
+    rows = np.random.default_rng(SPLIT_SEED).permutation(n_train)
+    n_val = round(n_train * ratios[1] / (ratios[0] + ratios[1]))
+    words = f"given files: {n - n_train:,} test rows; {n_val:,} random rows of {n_train:,} training rows validate"
+    return Split(rows[n_val:], rows[:n_val], np.arange(n_train, n), words)
+
+
+# --- loaders -------------------------------------------------------------------------------------
+
+
+class BatchSampler(Sampler[Tensor]):
+    """Whole batches of row numbers; shuffled anew, from the seed and the epoch alone, where a seed is given.
+
+    An epoch's order depends on nothing else, so a resumed training sees the batches it would have seen.
+    """
+
+    def __init__(self, rows: np.ndarray, batch_size: int, seed: int | None = None):
+        self.rows = torch.from_numpy(rows)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rows = self.rows
+        if self.seed is not None:
+            random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+            rows = rows[torch.randperm(len(rows), generator=random)]
+        yield from rows.split(self.batch_size)
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """A well-mixed seed of its own for each epoch of each run."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def make_loader(data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None) -> DataLoader:
+    """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch."""
+    columns = (torch.from_numpy(column) for column in (data.user, data.movie, data.rating))
+    # batch_size=None: the sampler's batches go to the dataset whole, not row by row.
+    return DataLoader(MovieLensDataset(*columns), sampler=BatchSampler(rows, batch_size, seed), batch_size=None)

@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Recommend movies to one user, or to all, from a finished training.
+
+    python generate_recommendation.py
+    python generate_recommendation.py --user 42 --top-n 5 --format json
+    python generate_recommendation.py --all-users --format csv --output top10.csv
+
+Movies the user has rated are left out, unless --include-seen. Every other movie of the catalogue can appear,
+never-rated ones too. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from Models.checkpoint import read_checkpoint, rebuild
+from Models.recommend import UserList, find_user, recommend
+from utils import cli
+from utils.cli import Device, flag, positive
+from utils.files import write_aside
+from utils.runs import finished_run
+
+Format = Literal["text", "ids", "json", "csv"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: Path | None = cli.run_flag("folder of a finished training (default: the newest in runs/)")
+    user: str = flag("1", "id of the user, as in the data", metavar="ID")
+    all_users: bool = flag(False, "recommend to every user instead of one")
+    top_n: int = flag(10, "how many movies", type=positive)
+    include_seen: bool = flag(False, "also recommend movies that the user has rated")
+    format: Format = flag("text", "a table, movie ids alone, a JSON object a user or CSV")
+    output: Path | None = flag(None, "write to this file instead of the screen", metavar="FILE")
+    device: Device = cli.device_flag()
+
+
+def main() -> None:
+    settings = cli.parse(Settings, __doc__, None)
+    run = finished_run(settings.run)
+    model, catalogue = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
+    users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
+    n_short = 0
+    with opened(settings.output) as file:
+        write = WRITERS[settings.format](file, one_user=len(users) == 1)
+        for found in recommend(model, catalogue, users, settings.top_n, settings.include_seen):
+            write(found)
+            n_short += len(found.movies) < settings.top_n
+    if n_short:
+        print(f"For {n_short:,} of {len(users):,} users fewer than {settings.top_n} movies are left.", file=sys.stderr)
+    if settings.output:
+        print(f"Wrote the lists of {len(users):,} users to {cli.shown(settings.output)}.")
+
+
+@contextmanager
+def opened(output: Path | None) -> Iterator[TextIO]:
+    """The screen, or a file that appears only once it is complete."""
+    if output is None:
+        yield sys.stdout
+        return
+    with write_aside(output) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+# --- formats: each makes a function that writes one user's list -------------------------------------
+
+Writer = Callable[[UserList], None]
+
+
+def text_writer(file: TextIO, one_user: bool) -> Writer:
+    """The original's line; above it, for one user, a table."""
+
+    def write(found: UserList) -> None:
+        if one_user:
+            file.write(table(found))
+        ids = [movie.id for movie in found.movies]
+        file.write(f"Top {len(ids)} recommended movie IDs for user {found.user}: {ids}\n")
+
+    return write
+
+
+def table(found: UserList) -> str:
+    width = max([len("title"), *(len(movie.title) for movie in found.movies)])
+    lines = [f"rank      id  {'title':{width}}  stars  genres"]
+    for rank, movie in enumerate(found.movies, start=1):
+        genres = movie.genres.replace("|", ", ")
+        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {movie.stars:5.2f}  {genres}".rstrip())
+    return "\n".join(lines) + "\n\n"
+
+
+def ids_writer(file: TextIO, one_user: bool) -> Writer:
+    """A line of movie ids, after the user's id where there are several users."""
+
+    def write(found: UserList) -> None:
+        ids = [movie.id for movie in found.movies]
+        print(*([] if one_user else [found.user]), *ids, file=file)
+
+    return write
+
+
+def json_writer(file: TextIO, one_user: bool) -> Writer:
+    """A JSON object in a line."""
+    return lambda found: print(json.dumps(asdict(found), ensure_ascii=False), file=file)
+
+
+def csv_writer(file: TextIO, one_user: bool) -> Writer:
+    """A row a movie, after a header."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(["userId", "rank", "movieId", "title", "genres", "stars"])
+
+    def write(found: UserList) -> None:
+        for rank, movie in enumerate(found.movies, start=1):
+            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, f"{movie.stars:.4f}"])
+
+    return write
+
+
+WRITERS = {"text": text_writer, "ids": ids_writer, "json": json_writer, "csv": csv_writer}
+
+if __name__ == "__main__":
+    cli.run(main)

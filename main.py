@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Every stage in order: data, features, training, loss curve, recommendation. What is current is skipped.
+
+    python main.py
+    python main.py --data dataset/ml-100k --user 42
+
+Each stage is a command of its own, shown as it is run.
+"""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils import cli, runs
+from utils.cli import Device, flag
+from utils.download import fetch_dataset
+from utils.encoder import DEFAULT_ENCODER
+from utils.features import read_info
+from utils.files import ROOT, UserError, read_json
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Path | None = flag(None, "folder of the data set (default: MovieLens 1M or else 100K)", metavar="DIR")
+    features: Path = cli.features_flag()
+    encoder: str = flag(DEFAULT_ENCODER, "name on the Hugging Face hub, or folder, of a BERT-like model")
+    user: str = flag("1", "id of the user to recommend to", metavar="ID")
+    device: Device = cli.device_flag()
+
+
+def main() -> None:
+    settings = cli.parse(Settings, __doc__, None)
+    device = ("--device", settings.device)
+    heading("1. Data")
+    data = choose_data(settings.data)
+    heading("2. Features")
+    stage("utils/BERT.py", "--data", data, "--features", settings.features, "--encoder", settings.encoder, *device)
+    heading("3. Training")
+    run = current_run(data, settings.features)
+    if run:
+        print(f"{cli.shown(run)} was trained on this data and these features: nothing to do.")
+    else:
+        stage("train.py", "--data", data, "--features", settings.features, *device)
+        run = runs.finished_run(None)
+    heading("4. Loss curve")
+    stage("resultAnalyze/loss_ananlyze.py", "--run", run)
+    heading("5. Recommendations")
+    stage("generate_recommendation.py", "--run", run, "--user", settings.user, *device)
+
+
+def heading(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def choose_data(named: Path | None) -> Path:
+    """The named folder or, without one, MovieLens 1M or else the smaller 100K; says which and why."""
+    if named is not None:
+        print(f"Using {cli.shown(named)}, as asked.")
+        return named
+    try:
+        folder, source = fetch_dataset("ml-1m")
+    except UserError as error:
+        print(f"{error}\nGoing on with MovieLens 100K.", flush=True)
+        folder, source = fetch_dataset("ml-100k")
+    print(f"Using {cli.shown(folder)}, from {source}.")
+    return folder
+
+
+def current_run(data: Path, features: Path) -> Path | None:
+    """The newest finished run on this data and these features, if there is one."""
+    info = read_info(features)
+    for run in reversed(runs.finished_runs()):
+        config = read_json(run / "config.json")
+        same_data = config["settings"]["data"] == str(data.absolute())
+        if same_data and info and config["features"]["features_sha256"] == info.features_sha256:
+            return run
+    return None
+
+
+def stage(script: str, *arguments: object) -> None:
+    """Run a script of this repo as a command; a fault there, which it has explained, ends this one too."""
+    words = [str(argument) for argument in arguments]
+    print("$ python " + shlex.join([script, *words]), flush=True)
+    done = subprocess.run([sys.executable, str(ROOT / script), *words])
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,324 @@
+#!/usr/bin/env python3
+"""Train a model, keep its best epoch by validation and test that one once.
+
+    python train.py                                          # dataset/ml-1m, random 50/30/20
+    python train.py --preset original                        # the original's configuration, to the letter
+    python train.py --data dataset/ml-100k --seed 1
+    python train.py --split time --ratios 0.8 0.1 0.1        # oldest ratings train, newest test
+    python train.py --split leave-one-out
+    python train.py --data dataset/ml-100k --train-file u1.base --test-file u1.test
+    python train.py --ratios 0.9 0 0.1 --epochs 8            # no validation: a fixed number of epochs
+    python train.py --resume runs/20260101-120000            # go on with a training that was stopped
+
+Writes runs/<id>/: config.json, metrics.csv (one row an epoch), best.pt, last.pt, test_predictions.csv and,
+once all is done, test_metrics.json.
+"""
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from Models.checkpoint import Catalogue, read_checkpoint, rebuild, save_checkpoint
+from Models.dataLoader import RatingsData, Ratios, Split, SplitName, epoch_seed, load_data, make_loader, split_rows
+from Models.evaluate import predict, rating_metrics, to_device
+from Models.Recommender import DataSizes, ModelConfig, Recommender
+from utils import cli, runs
+from utils.cli import Device, flag, not_negative, positive, shown
+from utils.files import UserError, read_json, write_json
+
+EVAL_BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class Settings(ModelConfig):
+    """Every setting of a training, and so every flag; the model's own are those of ModelConfig."""
+
+    preset: Literal["default", "original"] = flag("default", "a named configuration; flags beside it win")
+    data: Path = cli.data_flag()
+    features: Path = cli.features_flag()
+    run: Path | None = cli.run_flag("folder for this training (default: a new one in runs/)")
+    resume: Path | None = flag(None, "go on with the stopped training in this folder, with its settings", metavar="DIR")
+    split: SplitName = flag("random", "how the ratings are parted")
+    ratios: Ratios = flag((0.5, 0.3, 0.2), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
+    train_file: Path | None = flag(None, "own training ratings, with --test-file instead of --split", metavar="FILE")
+    test_file: Path | None = flag(None, "own test ratings, with --train-file", metavar="FILE")
+    seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
+    device: Device = cli.device_flag()
+    epochs: int = flag(30, "the most epochs to train", type=positive)
+    patience: int = flag(3, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
+    batch_size: int = flag(4096, "ratings in a step", type=positive)
+    lr: float = flag(3e-3, "learning rate of Adam", type=not_negative)
+    weight_decay: float = flag(0.1, "decoupled weight decay of the linear layers", type=not_negative)
+    tensorboard: bool = flag(False, "also write TensorBoard logs into the run folder")
+
+    def model(self) -> ModelConfig:
+        return ModelConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ModelConfig)})
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "original": {
+        **{"embedding": 32, "hidden": (128, 64), "dropout": 0.2, "l2": 0.0, "l2_bias": 0.0},
+        **{"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True},
+        **{"epochs": 50, "patience": 0, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.0},
+    },
+}
+
+
+def main() -> None:
+    settings = resumed(cli.parse(Settings, __doc__, None, PRESETS))
+    device = cli.resolve_device(settings.device)
+
+    # data
+    data = load_data(settings.data, settings.features, settings.train_file, settings.test_file)
+    split = split_rows(data, settings.split, settings.ratios)
+    train_loader = make_loader(data, split.train, settings.batch_size, seed=settings.seed)
+    val_loader = make_loader(data, split.val, EVAL_BATCH)
+    test_loader = make_loader(data, split.test, EVAL_BATCH)
+    print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
+
+    # model and optimizer
+    torch.manual_seed(settings.seed)
+    model = Recommender(settings.model(), describe(data, split), torch.from_numpy(data.features.vectors)).to(device)
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True)
+    catalogue = make_catalogue(data)
+
+    # run folder
+    folder = settings.resume or start(settings, data, split)
+    done = restore(folder, model, optimizer, data) if settings.resume else []
+    log = make_logger(folder, settings.tensorboard)
+    print(f"Training on {device} into {shown(folder)}; if stopped, python train.py --resume {shown(folder)} goes on.")
+
+    # epochs
+    for epoch in range(len(done) + 1, settings.epochs + 1):
+        if has_stopped_improving(done, settings.patience):
+            break
+        started = time.perf_counter()
+        torch.manual_seed(epoch_seed(settings.seed, epoch))  # dropout depends on the epoch, not on what ran before
+        train_loader.sampler.set_epoch(epoch)
+        row = {"epoch": epoch, "train_loss": train_epoch(model, train_loader, optimizer, device, epoch)}
+        if len(split.val):
+            _, metrics = measure(model, data, split.val, val_loader, device)
+            row |= {f"val_{name}": value for name, value in metrics.items()}
+        done.append(row | {"seconds": time.perf_counter() - started})
+        if best_epoch(done) == epoch:
+            save_checkpoint(folder / "best.pt", model, catalogue, epoch=epoch)
+        save_checkpoint(folder / "last.pt", model, catalogue, epochs=done, optimizer=optimizer.state_dict())
+        runs.write_table(folder / "metrics.csv", done)
+        log(done[-1])
+
+    # the one test, of the epoch that validation chose, as it was saved
+    model, _ = rebuild(read_checkpoint(folder / "best.pt"), device)
+    stars, metrics = measure(model, data, split.test, test_loader, device)
+    write_predictions(folder, data, split.test, stars)
+    write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, data, split, done))
+    print(f"Best epoch {best_epoch(done)}: test RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}.")
+
+
+# --- the training step ---------------------------------------------------------------------------
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for linear layers only: embeddings have their penalty, once for each rating."""
+    linear = [p for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()]
+    ids = {id(p) for p in linear}
+    others = [p for p in model.parameters() if id(p) not in ids]
+    return [{"params": linear, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def train_epoch(
+    model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device, epoch: int
+) -> float:
+    """One pass over the training rows; returns the mean squared error on rating / high, without the penalty.
+
+    Raises:
+        UserError: a loss was not finite.
+    """
+    model.train()
+    high, losses, sizes = model.sizes.high, [], []
+    for batch in tqdm(loader, desc=f"epoch {epoch}", unit=" batches", leave=False, disable=None):
+        batch = to_device(batch, device)
+        stars, penalty = model(batch)
+        loss = ((stars - batch["rating"]) / high).square().mean()
+        optimizer.zero_grad()
+        (loss + penalty / high**2).backward()
+        optimizer.step()
+        losses.append(loss.detach())
+        sizes.append(len(stars))
+    by_batch = torch.stack(losses).double().cpu()  # read once an epoch: reading each loss would stall a GPU
+    if not by_batch.isfinite().all():
+        wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
+        raise UserError(
+            f"The loss was not finite in epoch {epoch}, batch {wrong}: the learning rate is the likely cause, "
+            "lower --lr; the checkpoints of the epochs before are kept."
+        )
+    return float((by_batch * torch.tensor(sizes)).sum() / sum(sizes))
+
+
+def measure(
+    model: nn.Module, data: RatingsData, rows: np.ndarray, loader: DataLoader, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
+    """Predicted stars of these rows, and their metrics."""
+    stars = predict(model, loader, device)
+    return stars, rating_metrics(stars, torch.from_numpy(data.rating[rows]), model.sizes.high)
+
+
+def best_epoch(done: list[dict[str, Any]]) -> int:
+    """The epoch with the lowest validation RMSE, the first of equals; the last epoch where nothing validates."""
+    if "val_rmse" not in done[0]:
+        return done[-1]["epoch"]
+    return min(done, key=lambda row: row["val_rmse"])["epoch"]
+
+
+def has_stopped_improving(done: list[dict[str, Any]], patience: int) -> bool:
+    return patience > 0 and len(done) > 0 and len(done) - best_epoch(done) >= patience
+
+
+# --- what travels with the model -----------------------------------------------------------------
+
+
+def describe(data: RatingsData, split: Split) -> DataSizes:
+    """Sizes, and rating statistics of the training rows alone."""
+    rating = data.rating[split.train]
+    return DataSizes(
+        n_users=len(data.user_ids),
+        n_movies=len(data.movies),
+        n_title=data.features.info.bert_dim,
+        n_genres=len(data.features.info.genres),
+        mean_rating=float(rating.mean(dtype=np.float64)),
+        low=float(rating.min()),
+        high=float(rating.max()),
+    )
+
+
+def make_catalogue(data: RatingsData) -> Catalogue:
+    """Ids, titles and what each user has rated: recommendations leave all of it out, whichever part it is in."""
+    order = np.argsort(data.user, kind="stable")
+    counts = np.bincount(data.user, minlength=len(data.user_ids))
+    return Catalogue(
+        dataset=data.name,
+        user_ids=data.user_ids,
+        movie_ids=data.movies["movie"].tolist(),
+        titles=data.movies["title"].tolist(),
+        genres=data.movies["genres"].str.join("|").tolist(),
+        seen_start=torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
+        seen_movies=torch.from_numpy(data.movie[order].astype(np.int32)),
+    )
+
+
+# --- the run folder ------------------------------------------------------------------------------
+
+
+def resumed(settings: Settings) -> Settings:
+    """The settings as they are or, with --resume, those that the stopped training was started with.
+
+    Raises:
+        UserError: other flags stand beside --resume, or its folder holds no stopped training.
+    """
+    folder = settings.resume
+    if folder is None:
+        return settings
+    if dataclasses.replace(settings, resume=None) != Settings():
+        raise UserError("--resume goes on with the settings of its run: leave the other flags out.")
+    if (folder / runs.TEST_METRICS).is_file():
+        raise UserError(f"{folder} is finished: there is nothing to resume.")
+    if not (folder / "last.pt").is_file():
+        raise UserError(f"{folder} holds no finished epoch to go on from: start a new training.")
+    saved = cli.from_json(Settings, read_json(folder / "config.json")["settings"])
+    return dataclasses.replace(saved, resume=folder)
+
+
+def start(settings: Settings, data: RatingsData, split: Split) -> Path:
+    """A new run folder with its config.json."""
+    folder = runs.new_run(settings.run)
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    features = asdict(data.features.info)
+    config = {"settings": cli.to_json(settings), "protocol": split.protocol, "features": features, "versions": versions}
+    write_json(folder / "config.json", config)
+    return folder
+
+
+def restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, data: RatingsData
+) -> list[dict[str, Any]]:
+    """Put model and optimizer where the stopped training left them; returns the metrics of its epochs."""
+    if read_json(folder / "config.json")["features"] != asdict(data.features.info):
+        raise UserError(f"The features are not those that {folder} was trained with: make them again as they were.")
+    last = read_checkpoint(folder / "last.pt")
+    model.load_state_dict(last["state"])
+    optimizer.load_state_dict(last["optimizer"])
+    return last["epochs"]
+
+
+def make_logger(folder: Path, tensorboard: bool) -> Callable[[dict[str, Any]], None]:
+    """What shows an epoch's metrics: a line on the screen and, if wanted, TensorBoard."""
+    if tensorboard:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise UserError("TensorBoard is not installed: pip install -r requirements-dev.txt.") from error
+        writer = SummaryWriter(str(folder))
+
+    def log(row: dict[str, Any]) -> None:
+        words = [f"epoch {row['epoch']:3}", f"train loss {row['train_loss']:.5f}"]
+        if "val_rmse" in row:
+            words += [f"validation loss {row['val_loss']:.5f}", f"RMSE {row['val_rmse']:.4f}"]
+        print("   ".join([*words, f"{row['seconds']:.1f} s"]), flush=True)
+        if tensorboard:
+            for name in row.keys() - {"epoch"}:
+                writer.add_scalar(name, row[name], row["epoch"])
+            writer.flush()
+
+    return log
+
+
+def write_predictions(folder: Path, data: RatingsData, rows: np.ndarray, stars: Tensor) -> None:
+    """test_predictions.csv, in the user's own ids: anyone can recompute the metrics from it."""
+    users, movies = data.user_ids, data.movies["movie"].tolist()
+    ids = ([users[i] for i in data.user[rows]], [movies[i] for i in data.movie[rows]])
+    columns = (*ids, data.rating[rows].tolist(), stars.tolist())
+    names = ("userId", "movieId", "rating", "prediction")
+    runs.write_table(
+        folder / "test_predictions.csv", [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    )
+
+
+def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dict[str, Any]]) -> dict[str, Any]:
+    """How the test figures came about, in words and in fields."""
+    new_user = ~np.isin(data.user[split.test], data.user[split.train])
+    new_movie = ~np.isin(data.movie[split.test], data.movie[split.train])
+    chosen = done[best_epoch(done) - 1]
+    return {
+        "protocol": f"{split.protocol}; predictions clipped to the rating scale; "
+        + ("epoch chosen by validation RMSE" if len(split.val) else "no validation, fixed number of epochs")
+        + "; test rows used once",
+        "dataset": data.name,
+        "split": "given files" if data.n_given_train else settings.split,
+        "ratios": settings.ratios,
+        "train_rows": len(split.train),
+        "val_rows": len(split.val),
+        "test_rows": len(split.test),
+        "test_rows_of_users_not_in_training": int(new_user.sum()),
+        "test_rows_of_movies_not_in_training": int(new_movie.sum()),
+        "model": "Recommender",
+        "preset": settings.preset,
+        "seed": settings.seed,
+        "best_epoch": chosen["epoch"],
+        "epochs": len(done),
+        "val_rmse": chosen.get("val_rmse"),
+        "wall_seconds": round(sum(row["seconds"] for row in done), 1),
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)

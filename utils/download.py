@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Download a MovieLens data set into dataset/.
+
+    python utils/download.py                    # MovieLens 1M
+    python utils/download.py --name ml-100k
+
+The official archive comes first. Where its host can't be reached, ML-100K comes from a Python package that carries it.
+Everything is verified where a checksum is known, unpacked aside and renamed, so that a cut download is never taken
+for a data set; a download that was cut goes on where it stopped.
+"""
+
+import http.client
+import shutil
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from utils.cli import flag, parse, run, shown
+from utils.files import DATASET, UserError, md5, sha256, unpack_aside
+
+CONNECT_SECONDS = 10
+OFFICIAL = "files.grouplens.org/datasets/movielens"
+
+# name: (folder inside the archive, MD5 published by GroupLens; None where the archive changes over time)
+ARCHIVES: dict[str, tuple[str, str | None]] = {
+    "ml-1m": ("ml-1m", "c4d9eecfca2ab87c1945afe126590906"),
+    "ml-100k": ("ml-100k", "0e33842e24a9c977be4e0107933c0723"),
+    "ml-10m": ("ml-10M100K", "ce571fd55effeba0271552578f2648bd"),
+    "ml-20m": ("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3"),
+    "ml-25m": ("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada"),
+    "ml-32m": ("ml-32m", "d472be332d4daa821edc399621853b57"),
+    "ml-latest-small": ("ml-latest-small", None),
+}
+Name = Literal["ml-1m", "ml-100k", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small"]
+
+
+@dataclass(frozen=True)
+class WheelFolder:
+    """A folder of plain files inside a Python package, used as data: never installed, never imported."""
+
+    package: str
+    version: str
+    sha256: str
+    folder: str
+
+
+ML_100K_WHEEL = WheelFolder(
+    "recbole",
+    "1.2.1",
+    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    "recbole/dataset_example/ml-100k",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    name: Name = flag("ml-1m", "which data set")
+    to: Path = flag(DATASET, "folder that gets the data set's folder", metavar="DIR")
+
+
+def fetch_dataset(name: str, parent: Path = DATASET) -> tuple[Path, str]:
+    """Make sure that `parent/name` holds the data set; returns the folder and the source in words.
+
+    Raises:
+        UserError: no source could be reached or verified; says which file to put where.
+    """
+    target = Path(parent) / name
+    if target.is_dir() and any(target.iterdir()):
+        return target, "already there"
+    archive = target.with_name(f"{name}.zip")
+    try:
+        _download_archive(name, archive)
+    except ConnectionError as reason:
+        if name != "ml-100k":
+            raise UserError(
+                f"{name} can't be downloaded ({reason}): get {name}.zip from "
+                f"https://grouplens.org/datasets/movielens/, put it at {shown(archive)} and run this again."
+            ) from reason
+        print(f"The official archive can't be had ({reason}); taking the package {ML_100K_WHEEL.package}.", flush=True)
+        fetch_wheel_folder(ML_100K_WHEEL, target)
+        return target, f"the package {ML_100K_WHEEL.package} {ML_100K_WHEEL.version}"
+    _unpack(archive, ARCHIVES[name][0], target)
+    archive.unlink()
+    return target, "the official archive"
+
+
+def _download_archive(name: str, archive: Path) -> None:
+    """The official archive by https; with a pinned checksum, an unverified connection will do.
+
+    Raises:
+        ConnectionError: no source gave the archive; says why, source by source.
+    """
+    checksum = ARCHIVES[name][1]
+    if archive.is_file() and _is_whole(archive, checksum):
+        return
+    verified, unverified = ssl.create_default_context(), ssl._create_unverified_context()
+    sources = [("https", verified)] + ([("https", unverified), ("http", verified)] if checksum else [])
+    reasons = []
+    for scheme, context in sources:
+        if context is unverified and not any("certificate" in reason.lower() for reason in reasons):
+            continue  # only a bad certificate makes the unverified connection worth a try
+        try:
+            _download(f"{scheme}://{OFFICIAL}/{name}.zip", archive, context)
+        except (OSError, http.client.HTTPException) as error:
+            reasons.append(f"{scheme}: {getattr(error, 'reason', None) or error}")
+            continue
+        if _is_whole(archive, checksum):
+            if context is unverified or scheme == "http":
+                print(
+                    "The connection could not be verified; the archive's pinned checksum was, so it is the right file."
+                )
+            return
+        archive.unlink()
+        reasons.append(f"{scheme}: the file that came is not the archive (checksum or zip structure)")
+    raise ConnectionError("; ".join(dict.fromkeys(reasons)))
+
+
+def _download(url: str, archive: Path, context: ssl.SSLContext) -> None:
+    """Download to `archive`, going on from what an earlier, cut download left in `archive.part`."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    part = archive.with_name(archive.name + ".part")
+    have = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS, context=context) as answer:
+            resumed = answer.status == http.HTTPStatus.PARTIAL_CONTENT
+            length = answer.headers.get("Content-Length")
+            expected = int(length) + have * resumed if length else None
+            with part.open("ab" if resumed else "wb") as file:
+                shutil.copyfileobj(answer, file, 1 << 20)
+    except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            part.unlink()  # what is there is no beginning of this file: the next try starts anew
+        raise
+    if expected is not None and part.stat().st_size < expected:
+        raise ConnectionError(f"cut after {part.stat().st_size:,} of {expected:,} bytes; run again to go on from there")
+    part.replace(archive)
+
+
+def _is_whole(archive: Path, checksum: str | None) -> bool:
+    return md5(archive) == checksum if checksum else zipfile.is_zipfile(archive)
+
+
+def _unpack(archive: Path, folder: str, target: Path) -> None:
+    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive."""
+    with zipfile.ZipFile(archive) as zipped, unpack_aside(target) as aside:
+        prefix = folder + "/"
+        members = [entry for entry in zipped.infolist() if entry.filename.startswith(prefix) and not entry.is_dir()]
+        if not members:
+            raise UserError(f"{archive} holds no folder {folder}: delete it and download it again.")
+        for entry in members:
+            path = (aside / entry.filename[len(prefix) :]).resolve()
+            if not path.is_relative_to(aside.resolve()):
+                raise UserError(f"{archive} names a file outside its folder ({entry.filename}): don't use it.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(entry) as source, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
+
+
+def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
+    """Fetch a package with pip, without its dependencies, verify its hash and unpack one folder of it to `target`.
+
+    Raises:
+        UserError: pip can't get the package, or what it got has another hash.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        name = f"{wheel.package}=={wheel.version}"
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+        limits = ["--retries", "1", "--timeout", "30", "--disable-pip-version-check", "--dest", scratch]
+        done = subprocess.run([*command, *limits, name], capture_output=True, text=True)
+        files = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not files:
+            reason = (done.stderr.strip().splitlines() or ["pip left no file"])[-1]
+            raise UserError(
+                f"The package {name} can't be fetched with pip ({reason}): check the network and try again."
+            )
+        if sha256(files[0]) != wheel.sha256:
+            raise UserError(f"The package {name} has another hash than the pinned one: don't use it, report it.")
+        _unpack(files[0], wheel.folder, target)
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__, None)
+    folder, source = fetch_dataset(settings.name, settings.to)
+    print(f"{settings.name} is in {shown(folder)} (source: {source}).")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,358 @@
+"""Readers: a data set's folder, whatever its format, becomes one small set of typed tables.
+
+| files in the folder | format |
+| --- | --- |
+| u.data, u.item, u.user | MovieLens 100K |
+| ratings.dat, movies.dat, users.dat | MovieLens 1M and 10M, fields parted by `::` |
+| ratings.csv, movies.csv | MovieLens 20M, 25M, 32M, latest |
+| *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.files import UserError
+
+YEAR_AT_END = r"\((\d{4})\)\s*$"
+NO_GENRE = ("(no genres listed)", "unknown", "")
+
+
+@dataclass(frozen=True)
+class MovieLens:
+    """A data set as three tables. Ids are integers, or strings where the files' ids are not integers.
+
+    ratings: user, movie, rating (float32) and, where the files have it, time (int64, seconds since 1970)
+    movies: movie, title (as written, with its year), year (Int16, missing if unknown), genres (tuple of strings)
+    users: user and whichever of gender, age, occupation and zip the files have (strings)
+    """
+
+    name: str
+    ratings: pd.DataFrame
+    movies: pd.DataFrame
+    users: pd.DataFrame
+
+
+def read_dataset(folder: Path) -> MovieLens:
+    """Read the data set in `folder`.
+
+    Raises:
+        UserError: the folder is missing or of no known format, or a file is damaged; names file and line.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no folder {folder}: download the data with python utils/download.py, "
+            "or name the folder of your data with --data."
+        )
+    for mark, movies_file, read_movies, users_file, read_users in FORMATS:
+        if ratings_file := next(iter(sorted(folder.glob(mark))), None):
+            stem = ratings_file.stem  # RecBole names the files of one data set alike
+            ratings = read_ratings(ratings_file)
+            movies = read_movies(_required(folder / movies_file.replace("*", stem)))
+            users_path = folder / users_file.replace("*", stem)
+            users = read_users(users_path) if users_path.is_file() else pd.DataFrame({"user": []})
+            return _joined(folder, ratings, movies, users)
+    raise UserError(
+        f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv or a RecBole *.inter file."
+    )
+
+
+def _required(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: put it beside the ratings file.")
+    return path
+
+
+def _joined(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame, users: pd.DataFrame) -> MovieLens:
+    """One id type in all tables, and every rated movie in the movies table."""
+    if ratings["movie"].dtype != movies["movie"].dtype:
+        ratings["movie"], movies["movie"] = ratings["movie"].astype(str), movies["movie"].astype(str)
+    if len(users) and ratings["user"].dtype != users["user"].dtype:
+        ratings["user"], users["user"] = ratings["user"].astype(str), users["user"].astype(str)
+    if unknown := sorted(set(ratings["movie"].unique()) - set(movies["movie"])):
+        raise UserError(
+            f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "
+            f"({', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}): "
+            "add them to the movies file or remove their ratings."
+        )
+    return MovieLens(folder.resolve().name, ratings, movies, users)
+
+
+# --- ratings -------------------------------------------------------------------------------------
+
+
+def read_ratings(path: Path) -> pd.DataFrame:
+    """Read one ratings file; its format is recognised from its first line, so that `u1.base` works too.
+
+    Returns a table with the columns user, movie, rating and, where the file has it, time.
+
+    Raises:
+        UserError: a line is not a rating, or a user rated one movie twice; names file and line.
+    """
+    first = _first_line(path)
+    names = ["user", "movie", "rating", "time"]
+    layout: dict[str, Any] = {"sep": "\t", "header": None}
+    if "::" in first:  # with ":" as the separator every second field is empty, and the fast parser can read it
+        names = names[: first.count("::") + 1]
+        layout.update(sep=":", usecols=[0, 2, 4, 6][: len(names)])
+    elif ":token" in first:
+        names = _header_names(path, first, "\t", RATING_COLUMNS)
+        layout.update(header=0, quoting=csv.QUOTE_NONE)
+    elif "userid" in first.lower():
+        names = _header_names(path, first, ",", RATING_COLUMNS)
+        layout.update(sep=",", header=0)
+    elif first.count("\t") in (2, 3):
+        names = names[: first.count("\t") + 1]
+    else:
+        raise UserError(
+            f"{path}, line 1: {first[:80]!r} starts no known format of ratings: use user::movie::rating::time, "
+            "a header userId,movieId,rating,timestamp, a RecBole header or columns parted by tabs."
+        )
+    return _checked(path, _parse(path, layout, names), first_line=1 if layout["header"] is None else 2)
+
+
+def _first_line(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: check the path.")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline().strip("\r\n")
+    if not first.strip():
+        raise UserError(f"{path} is empty or starts with an empty line: a ratings file has a rating in each line.")
+    return first
+
+
+def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame:
+    """Parse with integer ids, which is fast, or else with ids as strings."""
+    for id_type in (np.int64, str):
+        types = {"user": id_type, "movie": id_type, "rating": np.float32, "time": np.float64}
+        try:
+            table = pd.read_csv(
+                path, names=names, dtype=types, encoding="utf-8-sig", skip_blank_lines=False, index_col=False, **layout
+            )
+            return table[[name for name in types if name in names]]
+        except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
+            continue
+    raise _blame(path, layout, names)
+
+
+def _blame(path: Path, layout: dict[str, Any], names: list[str]) -> UserError:
+    """Find the line that the fast parser choked on."""
+    separator = "::" if layout["sep"] == ":" else layout["sep"]
+    numeric = [names.index(name) for name in ("rating", "time") if name in names]
+    skipped = 0 if layout["header"] is None else 1
+    for number, line in enumerate(read_text(path).splitlines()[skipped:], start=1 + skipped):
+        values = line.split(separator)
+        if len(values) != len(names) or not all(_is_number(values[i]) for i in numeric):
+            return _bad_line(path, number, line)
+    return UserError(f"{path} is not a readable ratings file: compare it with the formats in the README.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _bad_line(path: Path, number: int, line: str) -> UserError:
+    return UserError(f"{path}, line {number}: {line[:80]!r} is not a rating: correct or delete that line.")
+
+
+def _checked(path: Path, table: pd.DataFrame, first_line: int) -> pd.DataFrame:
+    """Refuse missing values and repeated pairs: a pair in two parts of a split would leak."""
+    if table.empty:
+        raise UserError(f"{path} holds no ratings: give a file with at least one.")
+    wrong = ~np.isfinite(table["rating"].to_numpy()) | table.isna().any(axis=1).to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        line = "\t".join(str(value) for value in table.iloc[row])
+        raise _bad_line(path, row + first_line, line)
+    repeated = table.duplicated(["user", "movie"]).to_numpy()
+    if repeated.any():
+        row = int(np.argmax(repeated))
+        user, movie = table["user"].iloc[row], table["movie"].iloc[row]
+        raise UserError(
+            f"{path}, line {row + first_line}: user {user} rates movie {movie} a second time: "
+            "keep one rating of each user for each movie."
+        )
+    if "time" in table:
+        table["time"] = table["time"].astype(np.int64)
+    return table
+
+
+# Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
+RATING_COLUMNS = {
+    "userid": "user",
+    "user_id": "user",
+    "movieid": "movie",
+    "item_id": "movie",
+    "rating": "rating",
+    "timestamp": "time",
+}
+MOVIE_COLUMNS = {
+    "movieid": "movie",
+    "item_id": "movie",
+    "title": "title",
+    "movie_title": "title",
+    "name": "title",
+    "year": "year",
+    "release_year": "year",
+    "genres": "genres",
+    "genre": "genres",
+    "class": "genres",
+}
+USER_COLUMNS = {
+    "userid": "user",
+    "user_id": "user",
+    "gender": "gender",
+    "age": "age",
+    "occupation": "occupation",
+    "zip_code": "zip",
+}
+
+
+def _header_names(path: Path, header: str, separator: str, columns: dict[str, str]) -> list[str]:
+    """The columns of a header (`userId` or `item_id:token`) under our names; unknown ones keep their own.
+
+    Raises:
+        UserError: a column is missing that such a file needs.
+    """
+    written = [column.split(":")[0].strip('" ') for column in header.split(separator)]
+    names = [columns.get(column.lower(), column) for column in written]
+    needed = [name for name in ("user", "movie", "rating", "title") if name in columns.values()]
+    if missing := [name for name in needed if name not in names]:
+        raise UserError(f"{path}, line 1: the header {header[:80]!r} has no column for {', '.join(missing)}: add it.")
+    return names
+
+
+# --- movies and users ----------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 or, where it is not that, in latin-1, as ML-100K and ML-1M are."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
+    """A text file of separated fields as strings; every line has just the fields `names`."""
+    rows = [line.split(separator) for line in read_text(path).splitlines()]
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(names):
+            raise UserError(
+                f"{path}, line {number}: {separator.join(row)[:80]!r} has {len(row)} fields instead of {len(names)} "
+                f"({separator.join(names)}): correct that line."
+            )
+    return pd.DataFrame(rows, columns=names)
+
+
+def _movies(path: Path, table: pd.DataFrame, years: pd.Series | None = None) -> pd.DataFrame:
+    """The movies table from its id, title and genre columns; years come from the titles unless given."""
+    table["movie"] = _ids(table["movie"])
+    if table["movie"].duplicated().any():
+        twice = table["movie"][table["movie"].duplicated()].iloc[0]
+        raise UserError(f"{path}: movie {twice} is listed twice: keep one line for each movie.")
+    if years is None:
+        years = table["title"].str.extract(YEAR_AT_END, expand=False)
+    table["year"] = pd.to_numeric(years, errors="coerce").astype("Int16")
+    table["genres"] = [tuple(genre for genre in genres if genre not in NO_GENRE) for genres in table["genres"]]
+    return table[["movie", "title", "year", "genres"]]
+
+
+def _ids(column: pd.Series) -> pd.Series:
+    """Integers where all of them are written as integers, else strings."""
+    try:
+        return column.astype(np.int64)
+    except (ValueError, OverflowError):
+        return column.astype(str)
+
+
+def _users(table: pd.DataFrame) -> pd.DataFrame:
+    table["user"] = _ids(table["user"])
+    return table
+
+
+def _movies_100k(path: Path) -> pd.DataFrame:
+    genre_names = [
+        line.split("|")[0] for line in read_text(_required(path.parent / "u.genre")).split("\n") if "|" in line
+    ]
+    table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names])
+    flags = table[genre_names].to_numpy() == "1"
+    table["genres"] = [[genre_names[i] for i in np.flatnonzero(row)] for row in flags]
+    return _movies(path, table)
+
+
+def _movies_dat(path: Path) -> pd.DataFrame:
+    table = _table(path, "::", ["movie", "title", "genres"])
+    table["genres"] = table["genres"].str.split("|")
+    return _movies(path, table)
+
+
+def _movies_csv(path: Path) -> pd.DataFrame:
+    return _movies_with_header(path, _csv_table(path, MOVIE_COLUMNS), genre_separator="|")
+
+
+def _movies_atomic(path: Path) -> pd.DataFrame:
+    return _movies_with_header(path, _atomic_table(path, MOVIE_COLUMNS), genre_separator=" ")
+
+
+def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -> pd.DataFrame:
+    """RecBole parts a title from its year; together again they read as MovieLens writes them."""
+    table["genres"] = (
+        table["genres"].str.split(genre_separator, regex=False) if "genres" in table else [[]] * len(table)
+    )
+    if "year" not in table:
+        return _movies(path, table)
+    years = table["year"].where(table["year"].str.fullmatch(r"\d{4}"))
+    dated = table["title"].str.extract(YEAR_AT_END, expand=False).notna()
+    table["title"] = table["title"].where(dated | years.isna(), table["title"] + " (" + years.fillna("") + ")")
+    return _movies(path, table, years)
+
+
+def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    names = _header_names(path, _first_line(path), ",", columns)
+    try:
+        return pd.read_csv(io.StringIO(read_text(path)), names=names, header=0, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise UserError(f"{path} is not a readable CSV file ({error}): correct it.") from error
+
+
+def _atomic_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    names = _header_names(path, _first_line(path), "\t", columns)
+    return _table(path, "\t", names).iloc[1:].reset_index(drop=True)
+
+
+def _users_100k(path: Path) -> pd.DataFrame:
+    return _users(_table(path, "|", ["user", "age", "gender", "occupation", "zip"]))
+
+
+def _users_dat(path: Path) -> pd.DataFrame:
+    return _users(_table(path, "::", ["user", "gender", "age", "occupation", "zip"]))
+
+
+def _users_csv(path: Path) -> pd.DataFrame:
+    return _users(_csv_table(path, USER_COLUMNS))
+
+
+def _users_atomic(path: Path) -> pd.DataFrame:
+    return _users(_atomic_table(path, USER_COLUMNS))
+
+
+Reader = Callable[[Path], pd.DataFrame]
+# A data format is a line here: ratings file, movies file and its reader, users file and its reader.
+FORMATS: list[tuple[str, str, Reader, str, Reader]] = [
+    ("u.data", "u.item", _movies_100k, "u.user", _users_100k),
+    ("ratings.dat", "movies.dat", _movies_dat, "users.dat", _users_dat),
+    ("ratings.csv", "movies.csv", _movies_csv, "users.csv", _users_csv),
+    ("*.inter", "*.item", _movies_atomic, "*.user", _users_atomic),
+]
