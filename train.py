@@ -58,7 +58,7 @@ class Settings(ModelConfig):
     patience: int = flag(3, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
     batch_size: int = flag(4096, "ratings in a step", type=positive)
     lr: float = flag(3e-3, "learning rate of Adam", type=not_negative)
-    weight_decay: float = flag(0.1, "decoupled weight decay of the linear layers", type=not_negative)
+    weight_decay: float = flag(10.0, "decoupled weight decay of the linear layers", type=not_negative)
     tensorboard: bool = flag(False, "also write TensorBoard logs into the run folder")
 
     def model(self) -> ModelConfig:

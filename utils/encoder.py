@@ -1,6 +1,8 @@
 """Text encoders: find a BERT-like model and turn texts into vectors."""
 
-import os
+import http.client
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ def find_encoder(name: str) -> tuple[Path, str]:
         return PACKAGED, f"the package {DEFAULT_ENCODER_WHEEL.package}, fetched before"
     if cached := _from_hub(name, offline=True):
         return cached, "the Hugging Face hub's cache"
-    if fetched := _from_hub(name, offline=False):
+    if _hub_answers() and (fetched := _from_hub(name, offline=False)):
         return fetched, "the Hugging Face hub"
     if name == DEFAULT_ENCODER:
         print(f"The hub can't be reached; taking {name} from the package {DEFAULT_ENCODER_WHEEL.package}.", flush=True)
@@ -52,10 +54,23 @@ def find_encoder(name: str) -> tuple[Path, str]:
     )
 
 
+def _hub_answers() -> bool:
+    """Whether the hub can be reached; asked first because its own client tries for many minutes where it can't."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS):
+            return True
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
 def _from_hub(name: str, offline: bool) -> Path | None:
     """The encoder's folder in the hub's cache, downloaded first unless `offline`; None if it can't be had."""
-    for limit in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):  # read when the library is imported
-        os.environ.setdefault(limit, str(CONNECT_SECONDS))
     import huggingface_hub
     from huggingface_hub import errors
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -103,11 +104,11 @@ def write_pickle(target: Path, value: Any) -> None:
 class _DataUnpickler(pickle.Unpickler):
     """Builds containers, numbers, strings and numpy arrays; a pickle that would run anything else is refused."""
 
-    ALLOWED_MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric")
-    ALLOWED_NAMES = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
+    NUMPY_CORES = r"numpy(\._?core\.(multiarray|numeric))?"  # numpy._core since numpy 2.0
+    NAMES = ("ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer")
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in self.ALLOWED_MODULES and name in self.ALLOWED_NAMES:
+        if re.fullmatch(self.NUMPY_CORES, module) and name in self.NAMES:
             return super().find_class(module, name)
         raise UserError(f"it holds {module}.{name}, which is code, not data")
 

@@ -256,14 +256,13 @@ def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def _movies(path: Path, table: pd.DataFrame, years: pd.Series | None = None) -> pd.DataFrame:
-    """The movies table from its id, title and genre columns; years come from the titles unless given."""
+def _movies(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """The movies table from its id, title and genre columns; the year is the one that ends the title."""
     table["movie"] = _ids(table["movie"])
     if table["movie"].duplicated().any():
         twice = table["movie"][table["movie"].duplicated()].iloc[0]
         raise UserError(f"{path}: movie {twice} is listed twice: keep one line for each movie.")
-    if years is None:
-        years = table["title"].str.extract(YEAR_AT_END, expand=False)
+    years = table["title"].str.extract(YEAR_AT_END, expand=False)
     table["year"] = pd.to_numeric(years, errors="coerce").astype("Int16")
     table["genres"] = [tuple(genre for genre in genres if genre not in NO_GENRE) for genres in table["genres"]]
     return table[["movie", "title", "year", "genres"]]
@@ -311,12 +310,10 @@ def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -
     table["genres"] = (
         table["genres"].str.split(genre_separator, regex=False) if "genres" in table else [[]] * len(table)
     )
-    if "year" not in table:
-        return _movies(path, table)
-    years = table["year"].where(table["year"].str.fullmatch(r"\d{4}"))
-    dated = table["title"].str.extract(YEAR_AT_END, expand=False).notna()
-    table["title"] = table["title"].where(dated | years.isna(), table["title"] + " (" + years.fillna("") + ")")
-    return _movies(path, table, years)
+    if "year" in table:
+        undated = table["year"].str.fullmatch(r"\d{4}") & table["title"].str.extract(YEAR_AT_END, expand=False).isna()
+        table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"] + ")")
+    return _movies(path, table)
 
 
 def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:

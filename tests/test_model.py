@@ -1,0 +1,101 @@
+"""The model: equal to its formula, whichever way it is computed; metrics against scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+
+from Models.evaluate import mae, rating_metrics, rmse
+from Models.Recommender import DataSizes, ModelConfig, Recommender, with_unit_titles
+from resultAnalyze.benchmark import PlainRecommender
+
+SIZES = DataSizes(n_users=6, n_movies=9, n_title=8, n_genres=3, mean_rating=3.5, low=1.0, high=5.0)
+ORIGINAL = {"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True, "l2": 0.0, "l2_bias": 0.0}
+
+
+def made(**changes) -> Recommender:
+    """A model with every parameter random."""
+    torch.manual_seed(0)
+    config = ModelConfig(**{"embedding": 5, "hidden": (7, 4), "dropout": 0.0} | changes)
+    model = Recommender(config, SIZES, torch.randn(9, 11))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model.eval()
+
+
+BATCH = {"user": torch.tensor([0, 5, 5, 2]), "movie": torch.tensor([8, 1, 8, 0])}
+
+
+def test_original_equals_the_plain_concatenation():
+    model = made(**ORIGINAL)
+    plain = PlainRecommender(model.config, 6, 9, 11).eval()
+    plain.user, plain.movie = model.user, model.movie
+    plain.mlp[0], plain.mlp[3], plain.mlp[5] = model.first, model.head[0], model.head[2]
+    stars, penalty = model(BATCH)
+    expected = 5 * plain(BATCH["user"], BATCH["movie"], model.features[BATCH["movie"]])
+    torch.testing.assert_close(stars, expected)
+    assert penalty == 0
+
+
+def test_default_equals_its_formula():
+    model = made(l2=0.1, l2_bias=0.01)
+    stars, penalty = model(BATCH)
+    for k, (u, i) in enumerate(zip(BATCH["user"], BATCH["movie"], strict=True)):
+        p, q, f = model.user.weight[u], model.movie.weight[i], model.features[i]
+        from_f = model.feature_factors.weight @ f
+        mlp = model.head(torch.relu(model.first(torch.cat([p, q, f]))))
+        biases = model.user_bias.weight[u] + model.movie_bias.weight[i] + model.feature_bias.weight @ f
+        torch.testing.assert_close(stars[k : k + 1], 3.5 + biases + p @ (q + from_f) + mlp)
+    users, movies = BATCH["user"], BATCH["movie"]
+    from_f = model.features[movies] @ model.feature_factors.weight.T
+    factors = sum(part.square().sum(1) for part in (model.user.weight[users], model.movie.weight[movies], from_f))
+    from_f = model.features[movies] @ model.feature_bias.weight.T
+    biases = sum(
+        part.square().sum(1) for part in (model.user_bias.weight[users], model.movie_bias.weight[movies], from_f)
+    )
+    torch.testing.assert_close(penalty, (0.1 * factors + 0.01 * biases).mean())
+
+
+@pytest.mark.parametrize("changes", [{}, ORIGINAL, {"biases": False}, {"gmf": False}])
+def test_scoring_the_catalogue_equals_scoring_pairs(changes):
+    model = made(**changes)
+    scores = model.score(torch.tensor([3, 0]))
+    assert scores.shape == (2, 9)
+    pairs = {"user": torch.tensor([3] * 9 + [0] * 9), "movie": torch.arange(9).repeat(2)}
+    torch.testing.assert_close(scores.flatten(), model(pairs)[0])
+
+
+@pytest.mark.parametrize("changes", [{}, ORIGINAL])
+def test_every_parameter_is_trained(changes):
+    model = made(**changes)
+    stars, penalty = model(BATCH)
+    (stars.square().mean() + penalty).backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_unit_titles_leave_genres_alone():
+    features = torch.randn(20, 11)
+    titles, genres = with_unit_titles(features, 8).tensor_split([8], dim=1)
+    torch.testing.assert_close(titles.norm(dim=1), torch.ones(20))
+    torch.testing.assert_close(genres, features[:, 8:])
+
+
+stars = arrays(np.float32, st.shared(st.integers(1, 30), key="n"), elements=st.floats(0.5, 5, width=32))
+
+
+@given(prediction=stars, rating=stars)
+def test_metrics_are_scikit_learn_s(prediction, rating):
+    both = torch.from_numpy(prediction), torch.from_numpy(rating)
+    assert rmse(*both) == pytest.approx(root_mean_squared_error(rating, prediction), abs=1e-5)
+    assert mae(*both) == pytest.approx(mean_absolute_error(rating, prediction), abs=1e-5)
+    assert mae(*both) <= rmse(*both) + 1e-9
+    order = torch.randperm(len(rating))
+    assert rmse(both[0][order], both[1][order]) == pytest.approx(rmse(*both))
+
+
+def test_metrics_by_hand():
+    found = rating_metrics(torch.tensor([3.0, 5.0]), torch.tensor([4.0, 2.0]), high=5.0)
+    assert found == pytest.approx({"loss": 5 / 25, "rmse": 5**0.5, "mae": 2.0})

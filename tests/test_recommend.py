@@ -1,0 +1,133 @@
+"""Recommendations: the original's line, every format, and lists that leave out what was rated."""
+
+import csv
+import io
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import TINY_TRAINING, tiny_ratings
+
+from Models.checkpoint import read_checkpoint, rebuild
+from Models.recommend import find_user, recommend
+from utils.files import UserError
+
+RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in range(1, 90, 3)}
+SCRIPT = "generate_recommendation.py"
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_run):
+    return rebuild(read_checkpoint(tiny_run / "best.pt"), torch.device("cpu"))
+
+
+def ids_for(scored, user: str, top_n: int, include_seen: bool = False) -> list[int]:
+    model, catalogue = scored
+    (found,) = recommend(model, catalogue, [find_user(catalogue, user)], top_n, include_seen)
+    return [movie.id for movie in found.movies]
+
+
+def test_the_original_s_line_is_the_last_one(run_script, tiny_run, scored):
+    lines = run_script(SCRIPT, "--run", tiny_run).stdout.splitlines()
+    assert lines[-1] == f"Top 10 recommended movie IDs for user 1: {ids_for(scored, '1', 10)}"
+    assert lines[0].split() == ["rank", "id", "title", "stars", "genres"]
+    assert len(lines) == 1 + 10 + 1 + 1
+
+
+def test_lists_are_the_best_unrated_movies(scored):
+    model, catalogue = scored
+    for user in RATED:
+        scores = model.score(torch.tensor([find_user(catalogue, str(user))]))[0].tolist()
+        by_hand = sorted(zip(catalogue.movie_ids, scores, strict=True), key=lambda pair: -pair[1])
+        assert ids_for(scored, str(user), 5) == [movie for movie, _ in by_hand if movie not in RATED[user]][:5]
+        assert ids_for(scored, str(user), 27, include_seen=True) == [movie for movie, _ in by_hand]
+
+
+def test_never_rated_movies_can_be_recommended(scored):
+    assert {900, 901} <= set(ids_for(scored, "1", 27))
+
+
+def test_too_many_wanted_gives_all_that_are_left(run_script, tiny_run):
+    done = run_script(SCRIPT, "--run", tiny_run, "--top-n", 100, "--format", "ids", "--user", 4)
+    ids = [int(word) for word in done.stdout.split()]
+    assert len(ids) == len(set(ids)) == 27 - 12 and not set(ids) & RATED[4]
+    assert "fewer than 100 movies are left" in done.stderr
+    done = run_script(SCRIPT, "--run", tiny_run, "--top-n", 100)
+    assert done.stdout.splitlines()[-1].startswith("Top 15 recommended movie IDs for user 1: [")
+
+
+def test_all_users_in_every_format(run_script, tiny_run, scored, tmp_path):
+    expected = {user: ids_for(scored, str(user), 3) for user in RATED}
+    for name in ("csv", "json", "ids", "text"):
+        flags = ("--run", tiny_run, "--all-users", "--top-n", 3, "--format", name, "--output", tmp_path / name)
+        assert "30 users" in run_script(SCRIPT, *flags).stdout
+    found: dict[int, list[int]] = {}
+    for row in csv.DictReader(io.StringIO((tmp_path / "csv").read_text())):
+        found.setdefault(int(row["userId"]), []).append(int(row["movieId"]))
+    assert found == expected
+    found = {}
+    for line in (tmp_path / "json").read_text().splitlines():
+        content = json.loads(line)
+        found[content["user"]] = [movie["id"] for movie in content["movies"]]
+    assert found == expected
+    lines = [[int(word) for word in line.split()] for line in (tmp_path / "ids").read_text().splitlines()]
+    assert {user: ids for user, *ids in lines} == expected
+    lines = [f"Top 3 recommended movie IDs for user {user}: {ids}" for user, ids in expected.items()]
+    assert (tmp_path / "text").read_text().splitlines() == lines
+
+
+def test_chunks_do_not_change_the_lists(scored, monkeypatch):
+    model, catalogue = scored
+    whole = list(recommend(model, catalogue, range(30), 4))
+    monkeypatch.setattr("Models.recommend.CHUNK_CELLS", 60)  # two users at a time
+    for one, other in zip(whole, recommend(model, catalogue, range(30), 4), strict=True):
+        assert [movie.id for movie in one.movies] == [movie.id for movie in other.movies]
+
+
+def test_an_unknown_user_is_named(run_script, tiny_run):
+    done = run_script(SCRIPT, "--run", tiny_run, "--user", "2", code=1)
+    assert "User '2' is not in tiny" in done.stderr and "new user" in done.stderr
+    assert done.stdout == ""
+
+
+def test_string_ids_come_back_as_they_are(run_script, tiny_encoder, tmp_path):
+    data, features, run = tmp_path / "own", tmp_path / "f/movie_bert_dict.pkl", tmp_path / "run"
+    data.mkdir()
+    rows = "".join(f"u{u}\tm{m}\t{r}\n" for u, m, r, _ in tiny_ratings())
+    (data / "own.inter").write_text("user_id:token\titem_id:token\trating:float\n" + rows)
+    movies = "".join(f"m{i * 7 + 2}\tFilm {i}\n" for i in range(25))
+    (data / "own.item").write_text("item_id:token\tmovie_title:token_seq\n" + movies)
+    run_script("utils/BERT.py", "--data", data, "--encoder", tiny_encoder, "--features", features)
+    run_script("train.py", "--data", data, "--features", features, "--run", run, *TINY_TRAINING)
+    ids = run_script(SCRIPT, "--run", run, "--user", "u4", "--format", "ids").stdout.split()
+    assert len(ids) == 10 and not set(ids) & {f"m{m}" for m in RATED[4]} and all(i.startswith("m") for i in ids)
+    assert "its ids are strings such as u1" in run_script(SCRIPT, "--run", run, "--user", 4, code=1).stderr
+
+
+def test_a_run_that_is_not_finished_is_not_used(run_script, tiny_run, tmp_path):
+    shutil.copytree(tiny_run, tmp_path / "run")
+    (tmp_path / "run/test_metrics.json").unlink()
+    assert "no finished run" in run_script(SCRIPT, "--run", tmp_path / "run", code=1).stderr
+    shutil.copytree(tiny_run, tmp_path / "other")
+    checkpoint = torch.load(tmp_path / "other/best.pt", weights_only=True)
+    checkpoint["sizes"]["n_users"] += 1
+    torch.save(checkpoint, tmp_path / "other/best.pt")
+    with pytest.raises(UserError, match="does not fit"):
+        rebuild(read_checkpoint(tmp_path / "other/best.pt"), torch.device("cpu"))
+
+
+def test_ties_stand_in_the_catalogue_s_order_and_the_scale_bounds_what_is_shown(scored):
+    model, catalogue = scored
+
+    class Constant(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.sizes, self.weight = model.sizes, torch.nn.Parameter(torch.zeros(1))
+
+        def score(self, users):
+            return torch.full((len(users), 27), 7.0)
+
+    (found,) = recommend(Constant(), catalogue, [0], 3, include_seen=True)
+    assert [movie.id for movie in found.movies] == catalogue.movie_ids[:3]
+    assert [movie.stars for movie in found.movies] == [5.0] * 3
