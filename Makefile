@@ -1,24 +1,27 @@
+# The Python that .venv is made from: 3.10 to 3.13.
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: run test clean
 
-run: .venv/requirements.txt  ## features, training, loss curve and a top-10 list
+# Data, features, training, loss curve and a top-10 list.
+run: .venv/requirements.txt
 	.venv/bin/python main.py
 
-test: .venv/requirements-dev.txt  ## linter and the whole test suite
+# Linter and the whole test suite.
+test: .venv/requirements-dev.txt
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest
 
-clean:  ## everything that was made, except downloads
-	rm -rf .venv runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png
+# Everything that was made, except downloads.
+clean:
+	rm -rf .venv runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json
 
 # The copy of a requirements file inside .venv says that it is installed.
 .venv/%.txt: %.txt requirements.txt
-	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else \
-	  "This needs Python 3.10 to 3.13, not %d.%d: name one, as in make PYTHON=python3.12" % v)'
-	test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@echo "Installing $< into .venv (a few minutes the first time) ..."
-	$(PIP) -r $<
-	cp $< $@
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "This needs Python 3.10 to 3.13; name one, as in: make PYTHON=python3.12"; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "Installing $< into .venv; the first time this takes some minutes ..."
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@cp $< $@

@@ -34,6 +34,14 @@ def test_utf8_is_read_as_utf8(tiny, tmp_path):
     assert movies.index[0] == 2  # the byte-order mark is no part of the first id
 
 
+def test_a_control_character_in_a_title_ends_no_line(tmp_path):
+    write_dat(tmp_path / "ml", tiny_ratings())
+    with (tmp_path / "ml/movies.dat").open("ab") as file:
+        file.write(b"950::Wait \x85 What\x0b (1999)::War\r\n")
+    movies = read_dataset(tmp_path / "ml").movies.set_index("movie")
+    assert movies.loc[950, "title"] == "Wait \x85 What\x0b (1999)" and movies.loc[950, "genres"] == ("War",)
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_csv(tmp_path, newline):
     ratings = ["userId,movieId,rating,timestamp", "7,50,3.5,100", "9,4,0.5,200", ""]

@@ -4,10 +4,12 @@ import csv
 import io
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import TINY_TRAINING, tiny_ratings
+from conftest import ROOT, TINY_TRAINING, tiny_ratings
 
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.recommend import find_user, recommend
@@ -75,6 +77,12 @@ def test_all_users_in_every_format(run_script, tiny_run, scored, tmp_path):
     assert {user: ids for user, *ids in lines} == expected
     lines = [f"Top 3 recommended movie IDs for user {user}: {ids}" for user, ids in expected.items()]
     assert (tmp_path / "text").read_text().splitlines() == lines
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(tiny_run):
+    command = f"{sys.executable} {ROOT / SCRIPT} --run {tiny_run} --all-users --top-n 27 --format csv | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert done.stdout.startswith("userId,rank") and "rror" not in done.stderr
 
 
 def test_chunks_do_not_change_the_lists(scored, monkeypatch):

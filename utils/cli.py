@@ -1,6 +1,7 @@
 """Command lines: a script's settings are one dataclass, and each flag is one of its fields."""
 
 import argparse
+import os
 import sys
 import types
 import typing
@@ -121,6 +122,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # no permission, disk full, a folder where a file should be
         sys.exit(
             f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path, permissions and space."

@@ -147,7 +147,7 @@ def _blame(path: Path, layout: dict[str, Any], names: list[str]) -> UserError:
     separator = "::" if layout["sep"] == ":" else layout["sep"]
     numeric = [names.index(name) for name in ("rating", "time") if name in names]
     skipped = 0 if layout["header"] is None else 1
-    for number, line in enumerate(read_text(path).splitlines()[skipped:], start=1 + skipped):
+    for number, line in enumerate(_lines(path)[skipped:], start=1 + skipped):
         values = line.split(separator)
         if len(values) != len(names) or not all(_is_number(values[i]) for i in numeric):
             return _bad_line(path, number, line)
@@ -244,9 +244,15 @@ def read_text(path: Path) -> str:
         return data.decode("latin-1")
 
 
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file; unlike str.splitlines, a control character inside a title parts nothing."""
+    lines = read_text(path).replace("\r\n", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
 def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
     """A text file of separated fields as strings; every line has just the fields `names`."""
-    rows = [line.split(separator) for line in read_text(path).splitlines()]
+    rows = [line.split(separator) for line in _lines(path)]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
             raise UserError(
@@ -282,9 +288,7 @@ def _users(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _movies_100k(path: Path) -> pd.DataFrame:
-    genre_names = [
-        line.split("|")[0] for line in read_text(_required(path.parent / "u.genre")).split("\n") if "|" in line
-    ]
+    genre_names = [line.split("|")[0] for line in _lines(_required(path.parent / "u.genre")) if "|" in line]
     table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names])
     flags = table[genre_names].to_numpy() == "1"
     table["genres"] = [[genre_names[i] for i in np.flatnonzero(row)] for row in flags]
@@ -307,9 +311,8 @@ def _movies_atomic(path: Path) -> pd.DataFrame:
 
 def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -> pd.DataFrame:
     """RecBole parts a title from its year; together again they read as MovieLens writes them."""
-    table["genres"] = (
-        table["genres"].str.split(genre_separator, regex=False) if "genres" in table else [[]] * len(table)
-    )
+    has_genres = "genres" in table
+    table["genres"] = table["genres"].str.split(genre_separator, regex=False) if has_genres else [[]] * len(table)
     if "year" in table:
         undated = table["year"].str.fullmatch(r"\d{4}") & table["title"].str.extract(YEAR_AT_END, expand=False).isna()
         table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"] + ")")
