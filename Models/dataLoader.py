@@ -56,8 +56,7 @@ def load_data(
     if train_file and test_file:
         train, test = read_ratings(_beside(folder, train_file)), read_ratings(_beside(folder, test_file))
         ratings, n_given_train = pd.concat([train, test], ignore_index=True), len(train)
-        if ratings.duplicated(["user", "movie"]).any():
-            raise UserError(f"{test_file} repeats ratings of {train_file}: a test rating must not be trained on.")
+    check_pairs(ratings, f"{train_file} and {test_file}" if train_file else folder)
     movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
     if (movie < 0).any():
         raise UserError(
@@ -75,6 +74,17 @@ def load_data(
         features=read_features(features, data.movies),
         n_given_train=n_given_train,
     )
+
+
+def check_pairs(ratings: pd.DataFrame, source: object) -> None:
+    """Refuse a repeated pair of user and movie: it could be trained on and tested."""
+    repeated = ratings.duplicated(["user", "movie"]).to_numpy()
+    if repeated.any():
+        user, movie = ratings[["user", "movie"]].iloc[int(np.argmax(repeated))]
+        raise UserError(
+            f"{source}: user {user} rates movie {movie} more than once: keep one rating, or the pair could be both "
+            "trained on and tested."
+        )
 
 
 def _beside(folder: Path, file: Path) -> Path:

@@ -51,7 +51,7 @@ class Settings:
     data: Path = cli.data_flag()
     features: Path = cli.features_flag()
     only: Literal["all", "reading", "features", "training"] = flag("all", "which row to measure")
-    repeats: int = flag(3, "how often each side runs", type=positive)
+    repeats: int = flag(5, "how often each side runs", type=positive)
     output: Path = flag(ROOT / "resultAnalyze" / "benchmark.json", "where the figures go", metavar="FILE")
 
 

@@ -138,7 +138,6 @@ def test_every_format_gives_back_what_was_written(header, separator, rows, tmp_p
         ("1::9::nan::5", "line 3"),
         ("1::9::4", "line 3"),
         ("", "line 3"),
-        ("1::2::5::7", "line 3: user 1 rates movie 2 a second time"),
     ],
 )
 def test_a_bad_rating_is_named_by_file_and_line(tmp_path, bad, words):

@@ -87,12 +87,19 @@ def test_time_splits_need_times():
         split_rows(made([0] * 10), "time", (0.5, 0.3, 0.2))
 
 
+def test_a_repeated_pair_is_refused(tmp_path, tiny_features):
+    user, movie, _, _ = tiny_ratings()[5]
+    folder = write_dat(tmp_path / "tiny", [*tiny_ratings(), (user, movie, 1, 9)])
+    with pytest.raises(UserError, match=f"user {user} rates movie {movie} more than once"):
+        load_data(folder, tiny_features)
+
+
 def test_a_pair_in_both_given_files_is_refused(tmp_path, tiny_features):
     folder = write_dat(tmp_path / "tiny", tiny_ratings())
     lines = (folder / "ratings.dat").read_text().splitlines()
     (folder / "a.train").write_text("\n".join(lines[:200]) + "\n")
     (folder / "a.test").write_text("\n".join(lines[199:]) + "\n")
-    with pytest.raises(UserError, match="must not be trained on"):
+    with pytest.raises(UserError, match="both trained on and tested"):
         load_data(folder, tiny_features, folder / "a.train", folder / "a.test")
     with pytest.raises(UserError, match="give both"):
         load_data(folder, tiny_features, folder / "a.train")

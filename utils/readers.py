@@ -94,7 +94,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     Returns a table with the columns user, movie, rating and, where the file has it, time.
 
     Raises:
-        UserError: a line is not a rating, or a user rated one movie twice; names file and line.
+        UserError: a line is not a rating; names file and line.
     """
     first = _first_line(path)
     names = ["user", "movie", "rating", "time"]
@@ -166,7 +166,7 @@ def _bad_line(path: Path, number: int, line: str) -> UserError:
 
 
 def _checked(path: Path, table: pd.DataFrame, first_line: int) -> pd.DataFrame:
-    """Refuse missing values and repeated pairs: a pair in two parts of a split would leak."""
+    """Refuse missing values, and make times whole numbers."""
     if table.empty:
         raise UserError(f"{path} holds no ratings: give a file with at least one.")
     wrong = ~np.isfinite(table["rating"].to_numpy()) | table.isna().any(axis=1).to_numpy()
@@ -174,14 +174,6 @@ def _checked(path: Path, table: pd.DataFrame, first_line: int) -> pd.DataFrame:
         row = int(np.argmax(wrong))
         line = "\t".join(str(value) for value in table.iloc[row])
         raise _bad_line(path, row + first_line, line)
-    repeated = table.duplicated(["user", "movie"]).to_numpy()
-    if repeated.any():
-        row = int(np.argmax(repeated))
-        user, movie = table["user"].iloc[row], table["movie"].iloc[row]
-        raise UserError(
-            f"{path}, line {row + first_line}: user {user} rates movie {movie} a second time: "
-            "keep one rating of each user for each movie."
-        )
     if "time" in table:
         table["time"] = table["time"].astype(np.int64)
     return table
