@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Sampler
 from Models.Dataset import MovieLensDataset
 from utils.features import Features, read_features
 from utils.files import UserError
-from utils.readers import read_dataset, read_ratings
+from utils.ratings import read_ratings
+from utils.readers import read_dataset
 
 SplitName = Literal["random", "time", "leave-one-out"]
 Ratios = tuple[float, float, float]

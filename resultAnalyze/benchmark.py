@@ -38,7 +38,8 @@ from utils import cli
 from utils.cli import flag, positive
 from utils.encoder import DEFAULT_ENCODER, Encoder, find_encoder
 from utils.files import ROOT, UserError, read_json, write_json
-from utils.readers import read_dataset, read_ratings
+from utils.ratings import read_ratings
+from utils.readers import read_dataset
 from utils.runs import TEST_METRICS, read_table
 
 PLAIN_TITLES = 300  # the plain sides do a part of the work, enough to know their speed

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.files import UserError
-from utils.readers import read_dataset, read_ratings
+from utils.ratings import read_ratings
+from utils.readers import read_dataset
 
 
 def test_dat_has_the_files_ids_titles_and_genres(tiny):
@@ -71,6 +72,11 @@ def test_recbole_files_read_as_movielens_writes_them(tmp_path):
     assert data.ratings["user"].tolist() == ["ana", "bob"]
     assert data.movies.iloc[0].tolist() == ["m1", "Heat (1995)", 1995, ("Crime", "Drama")]
     assert data.movies.iloc[1].tolist() == ["m2", "Big (1988)", 1988, ()]
+
+
+def test_an_id_may_look_like_a_missing_value(tmp_path):
+    (tmp_path / "own.inter").write_text("user_id:token\titem_id:token\trating:float\nNA\tnull\t4\n")
+    assert read_ratings(tmp_path / "own.inter").iloc[0].tolist() == ["NA", "null", 4.0]
 
 
 def test_the_package_s_ml_100k_is_grouplens_s(tmp_path):

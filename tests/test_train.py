@@ -16,7 +16,7 @@ from Models.dataLoader import load_data, split_rows
 from train import PRESETS, Settings
 from utils import cli
 from utils.files import UserError
-from utils.readers import read_ratings
+from utils.ratings import read_ratings
 
 RATIOS = (0.5, 0.3, 0.2)
 

@@ -8,17 +8,17 @@
 | *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
 """
 
-import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.files import UserError
+from utils.ratings import read_ratings
+from utils.textfiles import first_line, header_names, lines, read_text
 
 YEAR_AT_END = r"\((\d{4})\)\s*$"
 NO_GENRE = ("(no genres listed)", "unknown", "")
@@ -85,109 +85,7 @@ def _joined(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame, users: pd
     return MovieLens(folder.resolve().name, ratings, movies, users)
 
 
-# --- ratings -------------------------------------------------------------------------------------
-
-
-def read_ratings(path: Path) -> pd.DataFrame:
-    """Read one ratings file; its format is recognised from its first line, so that `u1.base` works too.
-
-    Returns a table with the columns user, movie, rating and, where the file has it, time.
-
-    Raises:
-        UserError: a line is not a rating; names file and line.
-    """
-    first = _first_line(path)
-    names = ["user", "movie", "rating", "time"]
-    layout: dict[str, Any] = {"sep": "\t", "header": None}
-    if "::" in first:  # with ":" as the separator every second field is empty, and the fast parser can read it
-        names = names[: first.count("::") + 1]
-        layout.update(sep=":", usecols=[0, 2, 4, 6][: len(names)])
-    elif ":token" in first:
-        names = _header_names(path, first, "\t", RATING_COLUMNS)
-        layout.update(header=0, quoting=csv.QUOTE_NONE)
-    elif "userid" in first.lower():
-        names = _header_names(path, first, ",", RATING_COLUMNS)
-        layout.update(sep=",", header=0)
-    elif first.count("\t") in (2, 3):
-        names = names[: first.count("\t") + 1]
-    else:
-        raise UserError(
-            f"{path}, line 1: {first[:80]!r} starts no known format of ratings: use user::movie::rating::time, "
-            "a header userId,movieId,rating,timestamp, a RecBole header or columns parted by tabs."
-        )
-    return _checked(path, _parse(path, layout, names), first_line=1 if layout["header"] is None else 2)
-
-
-def _first_line(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}: check the path.")
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline().strip("\r\n")
-    if not first.strip():
-        raise UserError(f"{path} is empty or starts with an empty line: a ratings file has a rating in each line.")
-    return first
-
-
-def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame:
-    """Parse with integer ids, which is fast, or else with ids as strings."""
-    for id_type in (np.int64, str):
-        types = {"user": id_type, "movie": id_type, "rating": np.float32, "time": np.float64}
-        try:
-            table = pd.read_csv(
-                path, names=names, dtype=types, encoding="utf-8-sig", skip_blank_lines=False, index_col=False, **layout
-            )
-            return table[[name for name in types if name in names]]
-        except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
-            continue
-    raise _blame(path, layout, names)
-
-
-def _blame(path: Path, layout: dict[str, Any], names: list[str]) -> UserError:
-    """Find the line that the fast parser choked on."""
-    separator = "::" if layout["sep"] == ":" else layout["sep"]
-    numeric = [names.index(name) for name in ("rating", "time") if name in names]
-    skipped = 0 if layout["header"] is None else 1
-    for number, line in enumerate(_lines(path)[skipped:], start=1 + skipped):
-        values = line.split(separator)
-        if len(values) != len(names) or not all(_is_number(values[i]) for i in numeric):
-            return _bad_line(path, number, line)
-    return UserError(f"{path} is not a readable ratings file: compare it with the formats in the README.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return np.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _bad_line(path: Path, number: int, line: str) -> UserError:
-    return UserError(f"{path}, line {number}: {line[:80]!r} is not a rating: correct or delete that line.")
-
-
-def _checked(path: Path, table: pd.DataFrame, first_line: int) -> pd.DataFrame:
-    """Refuse missing values, and make times whole numbers."""
-    if table.empty:
-        raise UserError(f"{path} holds no ratings: give a file with at least one.")
-    wrong = ~np.isfinite(table["rating"].to_numpy()) | table.isna().any(axis=1).to_numpy()
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        line = "\t".join(str(value) for value in table.iloc[row])
-        raise _bad_line(path, row + first_line, line)
-    if "time" in table:
-        table["time"] = table["time"].astype(np.int64)
-    return table
-
-
 # Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
-RATING_COLUMNS = {
-    "userid": "user",
-    "user_id": "user",
-    "movieid": "movie",
-    "item_id": "movie",
-    "rating": "rating",
-    "timestamp": "time",
-}
 MOVIE_COLUMNS = {
     "movieid": "movie",
     "item_id": "movie",
@@ -210,41 +108,12 @@ USER_COLUMNS = {
 }
 
 
-def _header_names(path: Path, header: str, separator: str, columns: dict[str, str]) -> list[str]:
-    """The columns of a header (`userId` or `item_id:token`) under our names; unknown ones keep their own.
-
-    Raises:
-        UserError: a column is missing that such a file needs.
-    """
-    written = [column.split(":")[0].strip('" ') for column in header.split(separator)]
-    names = [columns.get(column.lower(), column) for column in written]
-    needed = [name for name in ("user", "movie", "rating", "title") if name in columns.values()]
-    if missing := [name for name in needed if name not in names]:
-        raise UserError(f"{path}, line 1: the header {header[:80]!r} has no column for {', '.join(missing)}: add it.")
-    return names
-
-
 # --- movies and users ----------------------------------------------------------------------------
-
-
-def read_text(path: Path) -> str:
-    """A text file in UTF-8 or, where it is not that, in latin-1, as ML-100K and ML-1M are."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file; unlike str.splitlines, a control character inside a title parts nothing."""
-    lines = read_text(path).replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
 
 
 def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
     """A text file of separated fields as strings; every line has just the fields `names`."""
-    rows = [line.split(separator) for line in _lines(path)]
+    rows = [line.split(separator) for line in lines(path)]
     for number, row in enumerate(rows, start=1):
         if len(row) != len(names):
             raise UserError(
@@ -280,7 +149,7 @@ def _users(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _movies_100k(path: Path) -> pd.DataFrame:
-    genre_names = [line.split("|")[0] for line in _lines(_required(path.parent / "u.genre")) if "|" in line]
+    genre_names = [line.split("|")[0] for line in lines(_required(path.parent / "u.genre")) if "|" in line]
     table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names])
     flags = table[genre_names].to_numpy() == "1"
     table["genres"] = [[genre_names[i] for i in np.flatnonzero(row)] for row in flags]
@@ -312,7 +181,7 @@ def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -
 
 
 def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    names = _header_names(path, _first_line(path), ",", columns)
+    names = header_names(path, first_line(path), ",", columns)
     try:
         return pd.read_csv(io.StringIO(read_text(path)), names=names, header=0, dtype=str, keep_default_na=False)
     except ValueError as error:
@@ -320,7 +189,7 @@ def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
 
 
 def _atomic_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    names = _header_names(path, _first_line(path), "\t", columns)
+    names = header_names(path, first_line(path), "\t", columns)
     return _table(path, "\t", names).iloc[1:].reset_index(drop=True)
 
 

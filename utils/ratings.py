@@ -1,0 +1,101 @@
+"""Ratings files of every format, read fast and with faults named by line."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from utils.files import UserError
+from utils.textfiles import first_line, header_names, lines
+
+# Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
+RATING_COLUMNS = {
+    "userid": "user",
+    "user_id": "user",
+    "movieid": "movie",
+    "item_id": "movie",
+    "rating": "rating",
+    "timestamp": "time",
+}
+
+
+def read_ratings(path: Path) -> pd.DataFrame:
+    """Read one ratings file; its format is recognised from its first line, so that `u1.base` works too.
+
+    Returns a table with the columns user, movie, rating and, where the file has it, time.
+
+    Raises:
+        UserError: a line is not a rating; names file and line.
+    """
+    first = first_line(path)
+    names = ["user", "movie", "rating", "time"]
+    layout: dict[str, Any] = {"sep": "\t", "header": None}
+    if "::" in first:  # with ":" as the separator every second field is empty, and the fast parser can read it
+        names = names[: first.count("::") + 1]
+        layout.update(sep=":", usecols=[0, 2, 4, 6][: len(names)])
+    elif ":token" in first:
+        names = header_names(path, first, "\t", RATING_COLUMNS)
+        layout.update(header=0, quoting=csv.QUOTE_NONE)
+    elif "userid" in first.lower():
+        names = header_names(path, first, ",", RATING_COLUMNS)
+        layout.update(sep=",", header=0)
+    elif first.count("\t") in (2, 3):
+        names = names[: first.count("\t") + 1]
+    else:
+        raise UserError(
+            f"{path}, line 1: {first[:80]!r} starts no known format of ratings: use user::movie::rating::time, "
+            "a header userId,movieId,rating,timestamp, a RecBole header or columns parted by tabs."
+        )
+    return _checked(path, _parse(path, layout, names), starts_at=1 if layout["header"] is None else 2)
+
+
+def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame:
+    """Parse with integer ids, which is fast, or else with ids as strings."""
+    for id_type in (np.int64, str):
+        types = {"user": id_type, "movie": id_type, "rating": np.float32, "time": np.float64}
+        options = {"dtype": types, "skip_blank_lines": False, "keep_default_na": False, "na_values": [""]}
+        try:
+            table = pd.read_csv(path, names=names, encoding="utf-8-sig", index_col=False, **options, **layout)
+            return table[[name for name in types if name in names]]
+        except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
+            continue
+    raise _blame(path, layout, names)
+
+
+def _blame(path: Path, layout: dict[str, Any], names: list[str]) -> UserError:
+    """Find the line that the fast parser choked on."""
+    separator = "::" if layout["sep"] == ":" else layout["sep"]
+    numeric = [names.index(name) for name in ("rating", "time") if name in names]
+    skipped = 0 if layout["header"] is None else 1
+    for number, line in enumerate(lines(path)[skipped:], start=1 + skipped):
+        values = line.split(separator)
+        if len(values) != len(names) or not all(_is_number(values[i]) for i in numeric):
+            return _bad_line(path, number, line)
+    return UserError(f"{path} is not a readable ratings file: compare it with the formats in the README.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return np.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _bad_line(path: Path, number: int, line: str) -> UserError:
+    return UserError(f"{path}, line {number}: {line[:80]!r} is not a rating: correct or delete that line.")
+
+
+def _checked(path: Path, table: pd.DataFrame, starts_at: int) -> pd.DataFrame:
+    """Refuse missing values, and make times whole numbers."""
+    if table.empty:
+        raise UserError(f"{path} holds no ratings: give a file with at least one.")
+    wrong = ~np.isfinite(table["rating"].to_numpy()) | table.isna().any(axis=1).to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        line = "\t".join(str(value) for value in table.iloc[row])
+        raise _bad_line(path, row + starts_at, line)
+    if "time" in table:
+        table["time"] = table["time"].astype(np.int64)
+    return table
