@@ -54,7 +54,7 @@ class Settings(ModelConfig):
     test_file: Path | None = flag(None, "own test ratings, with --train-file", metavar="FILE")
     seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
     device: Device = cli.device_flag()
-    epochs: int = flag(30, "the most epochs to train", type=positive)
+    epochs: int = flag(100, "the most epochs to train", type=positive)
     patience: int = flag(3, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
     batch_size: int = flag(4096, "ratings in a step", type=positive)
     lr: float = flag(3e-3, "learning rate of Adam", type=not_negative)
