@@ -29,9 +29,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from Models.checkpoint import Catalogue, read_checkpoint, rebuild, save_checkpoint
-from Models.dataLoader import RatingsData, Ratios, Split, SplitName, epoch_seed, load_data, make_loader, split_rows
-from Models.evaluate import predict, rating_metrics, to_device
+from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
+from Models.evaluate import predict, rating_metrics, to_device, warm_and_cold
+from Models.lists import UserLists
 from Models.Recommender import DataSizes, ModelConfig, Recommender
+from Models.splits import Ratios, Split, SplitName, share_of_past
 from utils import cli, runs
 from utils.cli import Device, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
@@ -86,6 +88,8 @@ def main() -> None:
     val_loader = make_loader(data, split.val, EVAL_BATCH)
     test_loader = make_loader(data, split.test, EVAL_BATCH)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
+    if past := share_of_past(data.time, split):
+        print(f"Note: {past:.0%} of the test ratings are older than the newest training rating: this is no forecast.")
 
     # model and optimizer
     torch.manual_seed(settings.seed)
@@ -121,6 +125,7 @@ def main() -> None:
     model, _ = rebuild(read_checkpoint(folder / "best.pt"), device)
     stars, metrics = measure(model, data, split.test, test_loader, device)
     write_predictions(folder, data, split.test, stars)
+    metrics["parts"] = warm_and_cold(stars, data, split)
     write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, data, split, done))
     print(f"Best epoch {best_epoch(done)}: test RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}.")
 
@@ -167,7 +172,7 @@ def train_epoch(
 
 def measure(
     model: nn.Module, data: RatingsData, rows: np.ndarray, loader: DataLoader, device: torch.device
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Any]]:
     """Predicted stars of these rows, and their metrics."""
     stars = predict(model, loader, device)
     return stars, rating_metrics(stars, torch.from_numpy(data.rating[rows]), model.sizes.high)
@@ -203,16 +208,15 @@ def describe(data: RatingsData, split: Split) -> DataSizes:
 
 def make_catalogue(data: RatingsData) -> Catalogue:
     """Ids, titles and what each user has rated: recommendations leave all of it out, whichever part it is in."""
-    order = np.argsort(data.user, kind="stable")
-    counts = np.bincount(data.user, minlength=len(data.user_ids))
+    seen = UserLists.of(data.user, data.movie, len(data.user_ids))
     return Catalogue(
         dataset=data.name,
         user_ids=data.user_ids,
         movie_ids=data.movies["movie"].tolist(),
         titles=data.movies["title"].tolist(),
         genres=data.movies["genres"].str.join("|").tolist(),
-        seen_start=torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])),
-        seen_movies=torch.from_numpy(data.movie[order].astype(np.int32)),
+        seen_start=seen.start,
+        seen_movies=seen.movies.int(),
     )
 
 
@@ -295,8 +299,6 @@ def write_predictions(folder: Path, data: RatingsData, rows: np.ndarray, stars: 
 
 def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dict[str, Any]]) -> dict[str, Any]:
     """How the test figures came about, in words and in fields."""
-    new_user = ~np.isin(data.user[split.test], data.user[split.train])
-    new_movie = ~np.isin(data.movie[split.test], data.movie[split.train])
     chosen = done[best_epoch(done) - 1]
     return {
         "protocol": f"{split.protocol}; predictions clipped to the rating scale; "
@@ -308,8 +310,7 @@ def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dic
         "train_rows": len(split.train),
         "val_rows": len(split.val),
         "test_rows": len(split.test),
-        "test_rows_of_users_not_in_training": int(new_user.sum()),
-        "test_rows_of_movies_not_in_training": int(new_movie.sum()),
+        "share_of_test_rows_older_than_newest_training_row": share_of_past(data.time, split),
         "model": "Recommender",
         "preset": settings.preset,
         "seed": settings.seed,

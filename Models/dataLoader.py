@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from Models.Dataset import MovieLensDataset
+from Models.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 from utils.features import Features, read_features
 from utils.files import UserError
 from utils.ratings import read_ratings
 from utils.readers import read_dataset
-
-SplitName = Literal["random", "time", "leave-one-out"]
-Ratios = tuple[float, float, float]
-# Which rows are tested is part of the protocol, not of the model's seed.
-SPLIT_SEED = 42
 
 
 @dataclass(frozen=True)
@@ -93,85 +88,26 @@ def _beside(folder: Path, file: Path) -> Path:
     return file if file.is_file() else folder / file
 
 
-# --- splits --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Split:
-    """Row numbers of the three parts, and the protocol in words."""
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    protocol: str
-
-
 def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
-    """Part the rows for training, validation and test.
+    """Part the rows of a data set for training, validation and test; the user's own files, if given, override `name`.
 
     Raises:
         UserError: the ratios are no ratios, the split needs times that the data lacks, or a part is empty.
     """
     if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0 or ratios[2] == 0:
         raise UserError(f"--ratios {' '.join(map(str, ratios))}: give TRAIN VAL TEST that sum to 1; only VAL may be 0.")
-    if name != "random" and data.time is None and data.n_given_train is None:
-        raise UserError(f"{data.name} has no times, which --split {name} needs: use --split random.")
     if data.n_given_train is not None:
-        split = _split_given(len(data.rating), data.n_given_train, ratios)
-    elif name == "random":
-        split = _split_random(len(data.rating), ratios)
-    elif name == "time":
-        split = _split_time(data.time, ratios)
+        split = split_given(len(data.rating), data.n_given_train, ratios)
+    elif name in NEEDS_TIME and data.time is None:
+        raise UserError(f"{data.name} has no times, which --split {name} needs: use --split random.")
     else:
-        split = _split_leave_one_out(data.user, data.time, with_val=ratios[1] > 0)
+        split = SPLITS[name](data.user, data.movie, data.time, ratios)
     for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
         if not len(rows) and not (part == "validation" and ratios[1] == 0):
             raise UserError(
                 f"The {part} part of {data.name} is empty: it is too small for these ratios, change --ratios."
             )
     return split
-
-
-def _percent(ratios: Ratios) -> str:
-    return "/".join(f"{100 * ratio:g}" for ratio in ratios)
-
-
-def _split_random(n: int, ratios: Ratios) -> Split:
-    """The first part of one fixed permutation is the test part, the next validation, the rest training."""
-    rows = np.random.default_rng(SPLIT_SEED).permutation(n)
-    n_test, n_val = round(n * ratios[2]), round(n * ratios[1])
-    words = f"random rows {_percent(ratios)} train/validation/test, permutation of numpy's default_rng({SPLIT_SEED})"
-    return Split(rows[n_test + n_val :], rows[n_test : n_test + n_val], rows[:n_test], words)
-
-
-def _split_time(time: np.ndarray, ratios: Ratios) -> Split:
-    """Oldest ratings train, newest test; equal times stay in file order."""
-    rows = np.argsort(time, kind="stable")
-    n_test, n_val = round(len(rows) * ratios[2]), round(len(rows) * ratios[1])
-    n_train = len(rows) - n_test - n_val
-    words = f"global time {_percent(ratios)} train/validation/test, oldest to newest"
-    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :], words)
-
-
-def _split_leave_one_out(user: np.ndarray, time: np.ndarray, with_val: bool) -> Split:
-    """Each user's last rating tests and the one before validates; users with too few only train."""
-    rows = np.lexsort((time, user))  # stable: equal times stay in file order
-    counts = np.bincount(user)
-    from_end = np.repeat(np.cumsum(counts), counts) - np.arange(len(rows)) - 1
-    held_out = 1 + with_val
-    tested = np.repeat(counts > held_out, counts)
-    val = tested & (from_end == 1) & with_val
-    test = tested & (from_end == 0)
-    words = "leave-one-out: each user's last rating is the test" + ", the one before the validation" * with_val
-    return Split(rows[~(val | test)], rows[val], rows[test], words)
-
-
-def _split_given(n: int, n_train: int, ratios: Ratios) -> Split:
-    """The user's own test file; the validation part is drawn from the training file."""
-    rows = np.random.default_rng(SPLIT_SEED).permutation(n_train)
-    n_val = round(n_train * ratios[1] / (ratios[0] + ratios[1]))
-    words = f"given files: {n - n_train:,} test rows; {n_val:,} random rows of {n_train:,} training rows validate"
-    return Split(rows[n_val:], rows[:n_val], np.arange(n_train, n), words)
 
 
 # --- loaders -------------------------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Rating metrics, and predictions over a loader."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from Models.dataLoader import RatingsData
 from Models.Dataset import Batch
+from Models.splits import Split
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -33,3 +36,24 @@ def rating_metrics(prediction: Tensor, rating: Tensor, high: float) -> dict[str,
     """RMSE and MAE in stars and, as `loss`, the original's mean squared error on rating / high."""
     error = rmse(prediction, rating)
     return {"loss": (error / high) ** 2, "rmse": error, "mae": mae(prediction, rating)}
+
+
+def warm_and_cold(prediction: Tensor, data: RatingsData, split: Split) -> dict[str, dict[str, float]]:
+    """Metrics of the test rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training rows.
+
+    Args:
+        prediction: predicted stars of the test rows, [n_test]
+
+    Returns:
+        rows, rmse and mae of each part that has rows; a row of a new movie and a new user is in both
+    """
+    new_movie = ~np.isin(data.movie[split.test], data.movie[split.train])
+    new_user = ~np.isin(data.user[split.test], data.user[split.train])
+    rating = torch.from_numpy(data.rating[split.test])
+    metrics = {}
+    for name, part in {"warm": ~(new_movie | new_user), "new_movie": new_movie, "new_user": new_user}.items():
+        if part.any():
+            rows = torch.from_numpy(part)
+            found = prediction[rows], rating[rows]
+            metrics[name] = {"rows": int(part.sum()), "rmse": rmse(*found), "mae": mae(*found)}
+    return metrics

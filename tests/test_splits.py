@@ -1,5 +1,7 @@
 """Splits: the rows that PROTOCOLS prescribe, no row in two parts, nothing of the future where time parts."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from Models.dataLoader import BatchSampler, RatingsData, load_data, make_loader, split_rows
+from Models.splits import SPLITS, share_of_past
 from utils.files import UserError
 
 
@@ -28,7 +31,7 @@ histories = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), min_size=4
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=histories, ratios=shares, name=st.sampled_from(["random", "time", "leave-one-out"]))
+@given(rows=histories, ratios=shares, name=st.sampled_from(list(SPLITS)))
 def test_every_row_is_in_just_one_part(rows, ratios, name):
     user, time = zip(*rows, strict=True)
     user = np.unique(user, return_inverse=True)[1]
@@ -51,6 +54,33 @@ def test_every_row_is_in_just_one_part(rows, ratios, name):
         for row in split.test:
             others = data.user[split.train] == data.user[row]
             assert others.any() and (data.time[split.train][others] <= data.time[row]).all()
+
+
+def test_time_within_each_user_by_hand():
+    user, time = [0] * 10 + [1] * 3, [5, 4, 3, 2, 1, 0, 9, 8, 7, 6, 1, 2, 3]
+    split = split_rows(made(user, time), "user-time", (0.5, 0.3, 0.2))
+    assert split.test.tolist() == [7, 6] and split.val.tolist() == [0, 9, 8]  # user 1: a fifth of 3 is none
+
+
+def test_cold_movies_and_users_are_held_out_with_all_their_ratings():
+    random = np.random.default_rng(0)
+    pairs = np.unique(random.integers(0, [40, 30], size=(900, 2)), axis=0)
+    for name, column, n in (("cold-users", 0, 40), ("cold-movies", 1, 30)):
+        data = dataclasses.replace(made([0] * len(pairs)), user=pairs[:, 0], movie=pairs[:, 1])
+        split = split_rows(data, name, (0.6, 0.2, 0.2))
+        ids = pairs[:, column]
+        cold = set(ids[split.test]) - set(ids[split.train])
+        assert len(cold) == n * 0.2
+        assert set(np.flatnonzero(np.isin(ids, list(cold)))) <= set(split.test)
+        assert len(set(ids[split.val]) - set(ids[split.train])) == n * 0.2
+        assert set(ids[split.test]) & set(ids[split.train])  # warm rows, too
+
+
+def test_what_was_trained_on_of_the_future_is_counted():
+    data = made([0] * 100, range(100))
+    assert share_of_past(data.time, split_rows(data, "time", (0.5, 0.3, 0.2))) == 0
+    assert share_of_past(data.time, split_rows(data, "random", (0.5, 0.3, 0.2))) > 0.8
+    assert share_of_past(None, split_rows(made([0] * 100), "random", (0.5, 0.3, 0.2))) is None
 
 
 def test_random_rows_are_the_protocol_s():
