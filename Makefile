@@ -18,7 +18,7 @@ clean:
 	rm -rf .venv runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json
 
 # The copy of a requirements file inside .venv says that it is installed.
-.venv/%.txt: %.txt requirements.txt
+.venv/%.txt: %.txt requirements.txt requirements-baselines.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "This needs Python 3.10 to 3.13; name one, as in: make PYTHON=python3.12"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv

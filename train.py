@@ -57,7 +57,7 @@ class Settings(ModelConfig):
     seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
     device: Device = cli.device_flag()
     epochs: int = flag(100, "the most epochs to train", type=positive)
-    patience: int = flag(3, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
+    patience: int = flag(5, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
     batch_size: int = flag(4096, "ratings in a step", type=positive)
     lr: float = flag(3e-3, "learning rate of Adam", type=not_negative)
     weight_decay: float = flag(10.0, "decoupled weight decay of the linear layers", type=not_negative)

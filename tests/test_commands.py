@@ -10,7 +10,8 @@ from conftest import ROOT
 
 SCRIPTS = [
     *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
-    *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py"),
+    *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
+    "resultAnalyze/readme_results.py",
 ]
 SOURCES = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "tests" not in path.parts]
 
@@ -52,6 +53,19 @@ def test_no_size_of_a_data_set_or_encoder_is_in_the_code():
     for path in SOURCES:
         numbers = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
         assert not numbers & {768, 384, 6040, 3883, 3952, 3706, 18}, path
+
+
+def test_the_readme_shows_the_result_files(tmp_path):
+    from resultAnalyze.readme_results import BEGIN, END, with_comparisons
+    from utils.files import UserError
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_comparisons(readme) == readme
+    for table in ROOT.glob("resultAnalyze/results/*/comparison.md"):
+        assert table.read_text(encoding="utf-8") in readme
+    assert with_comparisons(readme.replace("| most popular |", "| most famous |")) == readme
+    with pytest.raises(UserError, match="lacks the lines"):
+        with_comparisons(readme.replace(BEGIN, "").replace(END, ""))
 
 
 def test_main_makes_everything_from_nothing_and_then_skips_it(run_script, tmp_path, real_encoder):
