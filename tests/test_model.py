@@ -1,5 +1,7 @@
 """The model: equal to its formula, whichever way it is computed; metrics against scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,24 @@ def test_scoring_the_catalogue_equals_scoring_pairs(changes):
     assert scores.shape == (2, 9)
     pairs = {"user": torch.tensor([3] * 9 + [0] * 9), "movie": torch.arange(9).repeat(2)}
     torch.testing.assert_close(scores.flatten(), model(pairs)[0])
+
+
+def test_gradients_of_a_large_batch_are_the_same_each_time():
+    """Large gathers run on several threads: added up in any order, two trainings with one seed would differ."""
+    sizes = dataclasses.replace(SIZES, n_users=3000, n_movies=2000)
+    torch.manual_seed(0)
+    model = Recommender(ModelConfig(dropout=0.0), sizes, torch.randn(2000, 11))
+    batch = {"user": torch.randint(0, 3000, (4096,)), "movie": torch.randint(0, 2000, (4096,))}
+
+    def gradients() -> list[torch.Tensor]:
+        model.zero_grad()
+        stars, penalty = model(batch)
+        (stars.square().mean() + penalty).backward()
+        return [parameter.grad.clone() for parameter in model.parameters()]
+
+    first = gradients()
+    for _ in range(10):
+        assert all(torch.equal(one, other) for one, other in zip(first, gradients(), strict=True))
 
 
 @pytest.mark.parametrize("changes", [{}, ORIGINAL])
