@@ -144,9 +144,9 @@ def matrix_factorisation(rows: Rows, seed: int) -> Fitted:
 
 def spread(values: np.ndarray, places: dict[int, int], n: int) -> np.ndarray:
     """A library's rows, kept in its own order, at our positions; zeros for those that it has not seen."""
-    spread = np.zeros((n, *values.shape[1:]))
-    spread[list(places)] = values[list(places.values())]
-    return spread
+    placed = np.zeros((n, *values.shape[1:]))
+    placed[list(places)] = values[list(places.values())]
+    return placed
 
 
 def bayesian_fm(rows: Rows, seed: int) -> Fitted:
