@@ -28,12 +28,13 @@ import torch
 from Models.baselines import BASELINES, Fitted, Rows
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import RatingsData, load_data, split_rows
+from Models.evaluate import mae, rmse
 from Models.lists import UserLists
 from Models.ranking import beyond_accuracy, mean_metrics, metrics_at, rank_all
 from Models.splits import Ratios, Split, SplitName
 from utils import cli
 from utils.cli import flag, positive, shown
-from utils.files import ROOT, UserError, read_json, write_aside, write_json
+from utils.files import ROOT, RUNS, UserError, read_json, write_aside, write_json
 from utils.runs import TEST_METRICS, read_table, write_table
 
 DEEP = ("Recommender", "Recommender, original")
@@ -52,7 +53,7 @@ class Settings:
     relevant: float = flag(4.0, "stars from which a test rating is relevant")
     k: int = flag(10, "places of a list that count", type=positive)
     chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
-    output: Path | None = flag(None, "folder (default: resultAnalyze/results/<data>-<split>)", metavar="DIR")
+    output: Path | None = flag(None, "folder (default: runs/compare-<data>-<split>)", metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def prepare(settings: Settings) -> Task:
         Rows(data.user[known], data.movie[known], data.rating[known], n_users, n_movies),
         UserLists.of(data.user[known], data.movie[known], n_users),
         UserLists.of(data.user[liked], data.movie[liked], n_users),
-        settings.output or ROOT / "resultAnalyze" / "results" / f"{data.name}-{settings.split}",
+        settings.output or RUNS / f"compare-{data.name}-{settings.split}",
     )
 
 
@@ -159,10 +160,10 @@ def rating_row(task: Task, fitted: Fitted) -> dict[str, float]:
     """RMSE, MAE and the standard error of the RMSE over test rows (delta method), clipped to the training scale."""
     test, train = task.split.test, task.rows.rating
     stars = np.clip(fitted.stars(task.data.user[test], task.data.movie[test]), train.min(), train.max())
-    error = stars - task.data.rating[test].astype(np.float64)
-    rmse = float(np.sqrt((error**2).mean()))
-    se = float((error**2).std() / np.sqrt(len(error)) / (2 * rmse))
-    return {"rmse": round(rmse, 5), "mae": round(float(np.abs(error).mean()), 5), "rmse_se": round(se, 5)}
+    found = torch.from_numpy(stars), torch.from_numpy(task.data.rating[test])
+    squared = (found[0].double() - found[1].double()).square()
+    se = float(squared.std() / len(squared) ** 0.5 / (2 * rmse(*found)))
+    return {"rmse": round(rmse(*found), 5), "mae": round(mae(*found), 5), "rmse_se": round(se, 5)}
 
 
 def ranking_row(task: Task, fitted: Fitted) -> dict[str, float]:
