@@ -1,6 +1,7 @@
 """The multimodal NCF model: user, movie, title and genres into biases, a dot product and an MLP."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,18 @@ Side = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the model is made of; biases, gmf and sigmoid switch its blocks."""
+    """What the model is made of; the flags that are on or off switch its inputs and blocks."""
 
     embedding: int = flag(64, "numbers in a user or movie embedding", type=positive)
     hidden: tuple[int, int] = flag((128, 64), "units of the MLP's two layers", metavar="N", type=positive)
     dropout: float = flag(0.5, "share of first-layer units dropped in training", type=share)
     biases: bool = flag(True, "mean rating plus what is usual for the user and the movie")
     gmf: bool = flag(True, "element-wise product of user and movie factors beside the MLP")
+    ids: bool = flag(True, "what a movie's own ratings teach: its embedding and bias")
+    titles: Literal["own", "none", "shuffled"] = flag(
+        "own", "title vectors; shuffled: those of other movies, a control"
+    )
+    genres: bool = flag(True, "multi-hot genres")
     unit_titles: bool = flag(True, "title vectors centred and scaled to unit length, not as the encoder gave them")
     sigmoid: bool = flag(False, "squeeze the output into 0 to the highest rating")
     l2: float = flag(0.06, "penalty on the factors, once for each rating, in squared stars", type=not_negative)
@@ -62,9 +68,7 @@ class Recommender(nn.Module):
         n_features = sizes.n_title + sizes.n_genres
         if features is None:
             features = torch.zeros(sizes.n_movies, n_features)
-        elif config.unit_titles:
-            features = with_unit_titles(features, sizes.n_title)
-        self.register_buffer("features", features)
+        self.register_buffer("features", prepared(features, config, sizes))
         self.user = nn.Embedding(sizes.n_users, config.embedding)
         self.movie = nn.Embedding(sizes.n_movies, config.embedding)
         self.first = nn.Linear(2 * config.embedding + n_features, config.hidden[0])
@@ -81,6 +85,9 @@ class Recommender(nn.Module):
             self.feature_bias = nn.Linear(n_features, 1, bias=False)
             for part in (self.user_bias, self.movie_bias, self.feature_bias):
                 nn.init.zeros_(part.weight)
+        if not config.ids:
+            for part in (self.movie, *([self.movie_bias] if config.biases else [])):
+                nn.init.zeros_(part.weight).requires_grad_(False)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Predicted stars, not clipped to the scale, [B], and the mean penalty in squared stars, a scalar."""
@@ -130,12 +137,18 @@ class Recommender(nn.Module):
 
     def score(self, users: Tensor) -> Tensor:
         """Predicted stars, not clipped to the scale, of every movie for the users at these positions: [N, n_movies]."""
-        user = {name: part.unsqueeze(1) for name, part in self.user_side(users).items()}
+        user = self.user_side(users)
         movie = self.movie_side(torch.arange(self.sizes.n_movies, device=users.device))
-        return self.combine(user, movie)
+        # one user after the other: the MLP's inputs for many users and all movies would fill the memory
+        rows = ({name: part[i] for name, part in user.items()} for i in range(len(users)))
+        return torch.stack([self.combine(row, movie) for row in rows])
 
 
-def with_unit_titles(features: Tensor, n_title: int) -> Tensor:
-    """Features whose title part has mean 0 over the movies and length 1: raw encoder vectors all look much alike."""
-    titles, genres = features.tensor_split([n_title], dim=1)
-    return torch.cat([F.normalize(titles - titles.mean(0)), genres], 1)
+def prepared(features: Tensor, config: ModelConfig, sizes: DataSizes) -> Tensor:
+    """Features as the model takes them: unwanted parts are zero, so that every size stays the same."""
+    titles, genres = features.tensor_split([sizes.n_title], dim=1)
+    if config.unit_titles:  # raw encoder vectors all look much alike
+        titles = F.normalize(titles - titles.mean(0))
+    if config.titles == "shuffled":
+        titles = titles[torch.randperm(len(titles))]
+    return torch.cat([titles * (config.titles != "none"), genres * config.genres], 1)

@@ -12,7 +12,6 @@ Writes comparison.csv (a row a model and seed), comparison.md and comparison.png
 so an interrupted comparison goes on where it stopped. Some baselines need: pip install -r requirements-baselines.txt
 """
 
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -25,19 +24,19 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 
-from Models.baselines import BASELINES, Fitted, Rows
-from Models.checkpoint import read_checkpoint, rebuild
-from Models.dataLoader import RatingsData, load_data, split_rows
-from Models.evaluate import mae, rmse
-from Models.lists import UserLists
-from Models.ranking import beyond_accuracy, mean_metrics, metrics_at, rank_all
-from Models.splits import Ratios, Split, SplitName
+from Models.baselines import BASELINES, Fitted
+from Models.comparison import Task, keep_protocol, train_run
+from Models.dataLoader import load_data, split_rows
+from Models.evaluate import auc_by_user, mae, rmse
+from Models.ranking import beyond_accuracy, mean_metrics, metrics_at
+from Models.splits import Ratios, SplitName
 from utils import cli
 from utils.cli import flag, positive, shown
-from utils.files import ROOT, RUNS, UserError, read_json, write_aside, write_json
+from utils.files import RUNS, UserError, read_json, write_aside
 from utils.runs import TEST_METRICS, read_table, write_table
 
-DEEP = ("Recommender", "Recommender, original")
+# One of our models is a line here: its name, and the preset of train.py that makes it.
+DEEP = {"Recommender": "default", "Recommender, original": "original"}
 RANKED = ("hr", "ndcg", "recall", "precision", "mrr", "map")
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
 
@@ -56,44 +55,48 @@ class Settings:
     output: Path | None = flag(None, "folder (default: runs/compare-<data>-<split>)", metavar="DIR")
 
 
-@dataclass(frozen=True)
-class Task:
-    """What every model is given and measured on."""
-
-    settings: Settings
-    data: RatingsData
-    split: Split
-    rows: Rows
-    seen: UserLists
-    relevant: UserLists
-    output: Path
-
-
 def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
     if unknown := set(settings.models) - {*BASELINES, *DEEP}:
         raise UserError(f"There is no model {', '.join(unknown)}: choose from {', '.join((*BASELINES, *DEEP))}.")
-    task = prepare(settings)
-    check_protocol(task)
-    done = read_table(task.output / "comparison.csv") if (task.output / "comparison.csv").is_file() else []
+    data = load_data(settings.data, settings.features)
+    split = split_rows(data, settings.split, settings.ratios)
+    known = np.concatenate([split.train, split.val])
+    task = Task.of(data, split, known, settings.relevant, settings.k, settings.chunk_users)
+    output = settings.output or RUNS / f"compare-{data.name}-{settings.split}"
+    protocol = {"data": data.name, "features": data.features.info.features_sha256, "split": split.protocol}
+    keep_protocol(output, protocol | {"relevant": settings.relevant, "k": settings.k})
+    done = finished_rows(output / "comparison.csv", settings.k)
     missing = {}
     for name, seed in wanted(settings):
         if any(row["model"] == name and row["seed"] == str(seed) for row in done):
             continue
         print(f"{name}, seed {seed} ...", flush=True)
         try:
-            done.append(measure(task, name, seed))
+            done.append(measure(task, settings, output, name, seed))
         except ImportError as error:
             missing[name] = f"{error.name} is not installed: pip install -r requirements-baselines.txt"
             continue
-        write_table(task.output / "comparison.csv", done)
+        write_table(output / "comparison.csv", done)
     if not done:
         raise UserError("No model could be compared: pip install -r requirements-baselines.txt.")
     text = markdown(task, done, missing)
-    with write_aside(task.output / "comparison.md") as aside:
+    with write_aside(output / "comparison.md") as aside:
         aside.write_text(text, encoding="utf-8")
-    draw(task, done)
-    print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {shown(task.output)}.")
+    draw(done, settings.k, output / "comparison.png", f"{data.name}, {settings.split} split")
+    print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {shown(output)}.")
+
+
+def finished_rows(path: Path, k: int) -> list[dict[str, Any]]:
+    """The rows that an earlier call measured.
+
+    Raises:
+        UserError: their columns are those of another version.
+    """
+    done = read_table(path) if path.is_file() else []
+    if done and list(done[0]) != list(empty_row("", 0, k)):
+        raise UserError(f"{path} was made by another version of this script: name another folder with --output.")
+    return done
 
 
 def wanted(settings: Settings) -> list[tuple[str, int]]:
@@ -105,97 +108,75 @@ def wanted(settings: Settings) -> list[tuple[str, int]]:
     return pairs
 
 
-def prepare(settings: Settings) -> Task:
-    data = load_data(settings.data, settings.features)
-    split = split_rows(data, settings.split, settings.ratios)
-    known = np.concatenate([split.train, split.val])
-    liked = split.test[data.rating[split.test] >= settings.relevant]
-    if not len(liked):
-        raise UserError(f"No test rating has {settings.relevant:g} stars or more: lower --relevant.")
-    n_users, n_movies = len(data.user_ids), len(data.movies)
-    return Task(
-        settings,
-        data,
-        split,
-        Rows(data.user[known], data.movie[known], data.rating[known], n_users, n_movies),
-        UserLists.of(data.user[known], data.movie[known], n_users),
-        UserLists.of(data.user[liked], data.movie[liked], n_users),
-        settings.output or RUNS / f"compare-{data.name}-{settings.split}",
-    )
-
-
-def check_protocol(task: Task) -> None:
-    """Rows of two protocols must not meet in one table."""
-    protocol = {
-        "data": task.data.name,
-        "features": task.data.features.info.features_sha256,
-        "split": task.split.protocol,
-        "relevant": task.settings.relevant,
-        "k": task.settings.k,
-    }
-    path = task.output / "protocol.json"
-    if path.is_file() and read_json(path) != protocol:
-        raise UserError(f"{task.output} holds a comparison under another protocol: name another folder with --output.")
-    write_json(path, protocol)
-
-
 # --- one row -------------------------------------------------------------------------------------
 
 
-def measure(task: Task, name: str, seed: int) -> dict[str, Any]:
-    """Train one model and measure it: a row of comparison.csv, empty where the model has no such output."""
+def measure(task: Task, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
+    """Train one model and measure it: a row of comparison.csv; `seconds` are those of the training."""
     started = time.perf_counter()
-    fitted = fit_deep(task, name, seed) if name in DEEP else BASELINES[name][0](task.rows, seed)
-    row: dict[str, Any] = {"model": name, "seed": seed, "rmse": "", "mae": "", "rmse_se": ""}
+    if name in DEEP:
+        run = output / "runs" / f"{name.replace(', ', '-')}-{seed}"
+        fitted = fit_deep(settings, run, name, seed)
+        seconds = read_json(run / TEST_METRICS)["wall_seconds"]
+    else:
+        fitted = BASELINES[name][0](task.known, seed)
+        seconds = time.perf_counter() - started
+    row = empty_row(name, seed, task.k)
+    cold = task.cold() & (settings.split == "cold-movies")  # elsewhere they are a few by chance
     if fitted.stars:
-        row |= rating_row(task, fitted)
-    k = task.settings.k
-    row |= {f"{metric}@{k}": "" for metric in RANKED} | {f"ndcg@{k}_se": ""} | dict.fromkeys(BEYOND, "")
+        row |= rating_row(task, fitted, cold)
     if fitted.score:
-        row |= ranking_row(task, fitted)
-    return row | {"seconds": round(time.perf_counter() - started, 1)}
+        row |= ranking_row(task, fitted, cold)
+    return row | {"seconds": round(seconds, 1)}
 
 
-def rating_row(task: Task, fitted: Fitted) -> dict[str, float]:
-    """RMSE, MAE and the standard error of the RMSE over test rows (delta method), clipped to the training scale."""
-    test, train = task.split.test, task.rows.rating
-    stars = np.clip(fitted.stars(task.data.user[test], task.data.movie[test]), train.min(), train.max())
-    found = torch.from_numpy(stars), torch.from_numpy(task.data.rating[test])
-    squared = (found[0].double() - found[1].double()).square()
-    se = float(squared.std() / len(squared) ** 0.5 / (2 * rmse(*found)))
-    return {"rmse": round(rmse(*found), 5), "mae": round(mae(*found), 5), "rmse_se": round(se, 5)}
+def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
+    """A row of comparison.csv of a model without any output."""
+    ranked = [*(f"{metric}@{k}" for metric in RANKED), f"ndcg@{k}_se"]
+    columns = ("rmse", "mae", "rmse_se", "auc", *ranked, *BEYOND, "cold_rmse", "cold_auc", f"cold_ndcg@{k}", "seconds")
+    return {"model": name, "seed": seed, **dict.fromkeys(columns, "")}
 
 
-def ranking_row(task: Task, fitted: Fitted) -> dict[str, float]:
-    """Ranking metrics, the standard error of NDCG over users, and what the lists are like."""
-    k, n_users = task.settings.k, task.rows.n_users
-    ranking = rank_all(fitted.score, task.seen, task.relevant, top_n=k, chunk_users=task.settings.chunk_users)
-    found = mean_metrics(ranking, [k])
-    ndcg = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
-    found[f"ndcg@{k}_se"] = float(ndcg.std() / len(ndcg) ** 0.5)
-    popularity = torch.from_numpy(np.bincount(task.rows.movie, minlength=task.rows.n_movies))
-    found |= beyond_accuracy(ranking.lists, popularity, n_users)
+def rating_row(task: Task, fitted: Fitted, cold: np.ndarray) -> dict[str, float]:
+    """RMSE, MAE and AUC of the test rows, the standard error of the RMSE (delta method), and those of cold movies."""
+    test = task.split.test
+    stars, rating = task.stars(fitted), task.data.rating[test]
+
+    def on(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, float]:
+        auc = auc_by_user(task.data.user[test][rows], stars[rows], rating[rows] >= task.relevant)
+        return (
+            torch.from_numpy(stars[rows]),
+            torch.from_numpy(rating[rows]),
+            float(auc.mean()) if len(auc) else float("nan"),
+        )
+
+    *both, auc = on(np.full(len(test), True))
+    squared = (both[0].double() - both[1].double()).square()
+    se = float(squared.std() / len(squared) ** 0.5 / (2 * rmse(*both)))
+    found = {"rmse": rmse(*both), "mae": mae(*both), "rmse_se": se, "auc": auc}
+    if cold.any():
+        *both, auc = on(cold[task.data.movie[test]])
+        found |= {"cold_rmse": rmse(*both), "cold_auc": auc}
     return {name: round(value, 5) for name, value in found.items()}
 
 
-def fit_deep(task: Task, name: str, seed: int) -> Fitted:
-    """Train with the user's own command, `train.py`, and load the checkpoint that validation chose."""
-    s = task.settings
-    run = task.output / "runs" / f"{name.replace(', ', '-')}-{seed}"
-    if not (run / TEST_METRICS).is_file():
-        flags = ["--data", s.data, "--features", s.features, "--split", s.split, "--ratios", *s.ratios, "--seed", seed]
-        flags += ["--preset", "original" if "original" in name else "default", "--run", run]
-        command = [sys.executable, ROOT / "train.py", *flags]
-        done = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL)
-        if done.returncode:
-            raise UserError(f"Training {name} failed: see above; delete {run} before trying again.")
-    model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
+def ranking_row(task: Task, fitted: Fitted, cold: np.ndarray) -> dict[str, float]:
+    """Ranking metrics, the standard error of NDCG over users, what the lists are like, and NDCG among cold movies."""
+    k = task.k
+    ranking = task.rank(fitted.score)
+    found = mean_metrics(ranking, [k])
+    ndcg = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
+    found[f"ndcg@{k}_se"] = float(ndcg.std() / len(ndcg) ** 0.5)
+    popularity = torch.from_numpy(np.bincount(task.known.movie, minlength=task.known.n_movies))
+    found |= beyond_accuracy(ranking.lists, popularity, task.known.n_users)
+    if cold.any():
+        found[f"cold_ndcg@{k}"] = mean_metrics(task.rank(fitted.score, cold), [k])[f"ndcg@{k}"]
+    return {name: round(value, 5) for name, value in found.items()}
 
-    def stars(user: np.ndarray, movie: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return model({"user": torch.from_numpy(user), "movie": torch.from_numpy(movie)})[0].numpy()
 
-    return Fitted(stars, model.score)
+def fit_deep(settings: Settings, run: Path, name: str, seed: int) -> Fitted:
+    flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
+    return train_run(run, [*flags, "--ratios", *settings.ratios, "--seed", seed, "--preset", DEEP[name]])
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -209,11 +190,13 @@ def means(done: list[dict[str, Any]], name: str, column: str) -> tuple[float, fl
 
 def markdown(task: Task, done: list[dict[str, Any]], missing: dict[str, str]) -> str:
     """The comparison as a table: means over the seeds, and after +- half the range between the seeds."""
-    k = task.settings.k
-    columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty", "seconds"]
+    k = task.k
+    columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty"]
+    cold = ["cold_rmse", "cold_auc", f"cold_ndcg@{k}"]
+    columns += [name for name in cold if any(row[name] != "" for row in done)] + ["seconds"]
     lines = [
-        f"{task.data.name}: {task.split.protocol}; relevant: test ratings of {task.settings.relevant:g} stars or more; "
-        f"whole catalogue of {task.rows.n_movies:,} movies ranked, known ones out, ties against the model; "
+        f"{task.data.name}: {task.split.protocol}; relevant: test ratings of {task.relevant:g} stars or more; "
+        f"whole catalogue of {task.known.n_movies:,} movies ranked, known ones out, ties against the model; "
         "+-: half the range between seeds.",
         "",
         f"| model | seeds | {' | '.join(columns)} |",
@@ -236,14 +219,13 @@ def cell(column: str, found: tuple[float, float] | None) -> str:
     return f"{found[0]:.4f}" + (f" +- {found[1]:.4f}" if found[1] else "")
 
 
-def draw(task: Task, done: list[dict[str, Any]]) -> None:
+def draw(done: list[dict[str, Any]], k: int, target: Path, title: str) -> None:
     """Bars of RMSE and NDCG, with 95 % intervals over test rows and users for the first seed."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    k = task.settings.k
     figure, axes = plt.subplots(1, 2, figsize=(12, 0.4 * len({row["model"] for row in done}) + 2), layout="constrained")
     for axis, column in zip(axes, ("rmse", f"ndcg@{k}"), strict=True):
         first = {row["model"]: row for row in reversed(done) if row[column] != ""}
@@ -255,8 +237,8 @@ def draw(task: Task, done: list[dict[str, Any]]) -> None:
         if column == "rmse" and values:
             axis.set_xlim(0.95 * min(values), 1.02 * max(values))
         axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(f"{task.data.name}, {task.settings.split} split")
-    with write_aside(task.output / "comparison.png") as aside:
+    figure.suptitle(title)
+    with write_aside(target) as aside:
         figure.savefig(aside, format="png", dpi=120)
 
 

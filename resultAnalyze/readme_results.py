@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Put the comparisons under resultAnalyze/results/ into the README, between its two marks.
+"""Put the results under resultAnalyze/results/ into the README, each section between its two marks.
 
     python resultAnalyze/readme_results.py
 
-So no figure of a comparison is typed by hand; a test fails where README and result files disagree.
+So no figure of these sections is typed by hand; a test fails where README and result files disagree.
 """
 
 import sys
@@ -15,10 +15,8 @@ if __name__ == "__main__":
 
 from utils import cli
 from utils.cli import flag, shown
-from utils.files import ROOT, UserError, write_aside
+from utils.files import ROOT, UserError, read_json, write_aside
 
-BEGIN = "<!-- comparisons: made by resultAnalyze/readme_results.py -->"
-END = "<!-- end of comparisons -->"
 RESULTS = ROOT / "resultAnalyze" / "results"
 
 
@@ -31,25 +29,47 @@ def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
     text = settings.readme.read_text(encoding="utf-8")
     with write_aside(settings.readme) as aside:
-        aside.write_text(with_comparisons(text), encoding="utf-8")
-    print(f"{shown(settings.readme)} shows the comparisons of {shown(RESULTS)}.")
+        aside.write_text(with_results(text), encoding="utf-8")
+    print(f"{shown(settings.readme)} shows the results of {shown(RESULTS)}.")
 
 
-def with_comparisons(readme: str) -> str:
-    """The README's text with its comparisons made anew from the result files.
+def with_results(readme: str) -> str:
+    """The README's text with its sections made anew from the result files.
 
     Raises:
-        UserError: the marks are missing.
+        UserError: a section's marks are missing.
     """
-    if BEGIN not in readme or END not in readme:
-        raise UserError(f"The README lacks the lines {BEGIN} and {END}: put them where the comparisons belong.")
-    before, after = readme.split(BEGIN)[0], readme.split(END)[1]
-    blocks = []
-    for table in sorted(RESULTS.glob("*/comparison.md")):
-        picture = (table.parent / "comparison.png").relative_to(ROOT).as_posix()
-        blocks.append(f"{table.read_text(encoding='utf-8')}\n![{table.parent.name}]({picture})\n")
-    return f"{before}{BEGIN}\n\n" + "\n".join(blocks) + f"\n{END}{after}"
+    for name, make in SECTIONS.items():
+        begin, end = f"<!-- {name}: made by resultAnalyze/readme_results.py -->", f"<!-- end of {name} -->"
+        if begin not in readme or end not in readme:
+            raise UserError(f"The README lacks the lines {begin} and {end}: put them where that section belongs.")
+        before, after = readme.split(begin)[0], readme.split(end)[1]
+        readme = f"{before}{begin}\n\n{make()}\n{end}{after}"
+    return readme
 
+
+def trainings() -> str:
+    """A line for every test_metrics.json kept as results/trainings/*.json."""
+    lines = ["| model | data | seed | validation RMSE | test RMSE | test MAE | training |", "| --- " * 7 + "|"]
+    for path in sorted((RESULTS / "trainings").glob("*.json")):
+        m = read_json(path)
+        errors = f"{m['val_rmse']:.4f} | {m['rmse']:.4f} | {m['mae']:.4f}"
+        effort = f"{m['epochs']} epochs, {m['wall_seconds']:.0f} s"
+        lines.append(f"| {m['preset']} | {m['dataset']} | {m['seed']} | {errors} | {effort} |")
+    return "\n".join(lines) + "\n"
+
+
+def tables(kind: str) -> str:
+    """Every results/*/<kind>.md with the picture beside it."""
+    blocks = []
+    for table in sorted(RESULTS.glob(f"*/{kind}.md")):
+        picture = (table.parent / f"{kind}.png").relative_to(ROOT).as_posix()
+        blocks.append(f"{table.read_text(encoding='utf-8')}\n![{table.parent.name}]({picture})\n")
+    return "\n".join(blocks)
+
+
+# A section of the README is a line here: its name in the marks, and what makes its text.
+SECTIONS = {"trainings": trainings, "comparisons": lambda: tables("comparison"), "ablation": lambda: tables("ablation")}
 
 if __name__ == "__main__":
     cli.run(main)

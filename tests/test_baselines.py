@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, tiny_ratings
+from sklearn.metrics.pairwise import cosine_similarity
 
-from Models.baselines import BASELINES, Rows, biases, ease, most_popular
+from Models.baselines import BASELINES, Rows, ease, fit_biases, genre_knn, most_popular
 
 SCRIPT = "resultAnalyze/compare_baselines.py"
 
@@ -19,7 +20,8 @@ def rows(seed: int = 0) -> Rows:
     random = np.random.default_rng(seed)
     pairs = np.unique(random.integers(0, [20, 12], size=(120, 2)), axis=0)
     rating = random.integers(1, 6, len(pairs)).astype(np.float32)
-    return Rows(pairs[:, 0], pairs[:, 1], rating, n_users=20, n_movies=13)  # movie 12 has no rating
+    genres = (random.random((13, 4)) < 0.4).astype(np.float32)
+    return Rows(pairs[:, 0], pairs[:, 1], rating, 20, 13, genres)  # movie 12 has no rating
 
 
 def test_ease_is_the_minimum_of_its_objective():
@@ -42,8 +44,23 @@ def test_biases_without_damping_are_least_squares():
     one_hot[np.arange(len(data.user)), 20 + data.movie] = 1
     mean = data.rating.mean(dtype=np.float64)
     solution = np.linalg.lstsq(one_hot, data.rating - mean, rcond=None)[0]
-    fitted = biases(data, seed=0, damping_movie=1e-12, damping_user=1e-12, sweeps=500)
-    np.testing.assert_allclose(fitted.stars(data.user, data.movie), mean + one_hot @ solution, atol=1e-5)
+    fitted, b_user, b_movie = fit_biases(data, damping_movie=1e-12, damping_user=1e-12, sweeps=500)
+    np.testing.assert_allclose(fitted + b_user[data.user] + b_movie[data.movie], mean + one_hot @ solution, atol=1e-5)
+
+
+def test_genre_knn_by_hand():
+    data = rows()
+    mean, b_user, b_movie = fit_biases(data)
+    fitted = genre_knn(data, seed=0, damping=2)
+    cosine = cosine_similarity(data.genres)
+    for user, movie in ((3, 12), (0, 5)):  # movie 12 has no rating
+        mine = data.user == user
+        near = cosine[movie, data.movie[mine]]
+        rest = data.rating[mine] - mean - b_user[user] - b_movie[data.movie[mine]]
+        expected = mean + b_user[user] + b_movie[movie] + (near @ rest) / (near.sum() + 2)
+        assert fitted.stars(np.array([user]), np.array([movie]))[0] == pytest.approx(expected, abs=1e-5)
+        scores = fitted.score(torch.tensor([user]))[0]
+        assert float(scores[movie] + mean + b_user[user]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_most_popular_counts():
@@ -98,6 +115,8 @@ def test_a_comparison_is_complete_and_goes_on_where_it_stopped(tiny, tiny_featur
     other = compare("--models", "EASE", "--relevant", 3)
     assert other.returncode == 1 and "another protocol" in other.stderr
     assert "There is no model" in compare("--models", "EASY").stderr
+    (tmp_path / "out/comparison.csv").write_text("model,seed,rmse\nEASE,0,\n", encoding="utf-8")
+    assert "another version" in compare("--models", "EASE").stderr
 
 
 def test_the_popular_row_by_hand(tiny_features, tiny):
@@ -122,8 +141,20 @@ def test_the_popular_row_by_hand(tiny_features, tiny):
         if liked:
             values.append(gain / sum(1 / np.log2(2 + place) for place in range(min(10, len(liked)))))
     train = split.train
-    train_rows = Rows(data.user[train], data.movie[train], data.rating[train], 30, 27)
+    train_rows = Rows(data.user[train], data.movie[train], data.rating[train], 30, 27, np.zeros((27, 1)))
     hits = split.test[data.rating[split.test] >= 4]
     seen_lists = UserLists.of(data.user[train], data.movie[train], 30)
     found = rank_all(most_popular(train_rows, 0).score, seen_lists, UserLists.of(data.user[hits], data.movie[hits], 30))
     assert mean_metrics(found, [10])["ndcg@10"] == pytest.approx(np.mean(values))
+
+
+def test_cold_movies_have_columns_of_their_own(tiny, tiny_features, tmp_path, run_script):
+    places = ("--data", tiny, "--features", tiny_features, "--output", tmp_path / "out")
+    run_script(SCRIPT, *places, "--split", "cold-movies", "--models", "most popular", "user + movie bias", "genre kNN")
+    with (tmp_path / "out/comparison.csv").open(encoding="utf-8") as file:
+        found = {row["model"]: row for row in csv.DictReader(file)}
+    assert float(found["user + movie bias"]["cold_auc"]) == 0.5  # a user's cold movies all look alike to it
+    assert float(found["genre kNN"]["cold_rmse"]) > 0 and found["most popular"]["cold_rmse"] == ""
+    # both know nothing of cold movies: ties, which count against them alike
+    assert found["most popular"]["cold_ndcg@10"] == found["user + movie bias"]["cold_ndcg@10"]
+    assert "cold_auc" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from conftest import ROOT
 SCRIPTS = [
     *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
     *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
-    "resultAnalyze/readme_results.py",
+    *("resultAnalyze/ablation.py", "resultAnalyze/readme_results.py"),
 ]
 SOURCES = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "tests" not in path.parts]
 
@@ -55,17 +55,18 @@ def test_no_size_of_a_data_set_or_encoder_is_in_the_code():
         assert not numbers & {768, 384, 6040, 3883, 3952, 3706, 18}, path
 
 
-def test_the_readme_shows_the_result_files(tmp_path):
-    from resultAnalyze.readme_results import BEGIN, END, with_comparisons
+def test_the_readme_shows_the_result_files():
+    from resultAnalyze.readme_results import with_results
     from utils.files import UserError
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_comparisons(readme) == readme
-    for table in ROOT.glob("resultAnalyze/results/*/comparison.md"):
-        assert table.read_text(encoding="utf-8") in readme
-    assert with_comparisons(readme.replace("| most popular |", "| most famous |")) == readme
+    assert with_results(readme) == readme
+    tables = [*ROOT.glob("resultAnalyze/results/*/comparison.md"), *ROOT.glob("resultAnalyze/results/*/ablation.md")]
+    assert len(tables) >= 2 and all(table.read_text(encoding="utf-8") in readme for table in tables)
+    for changed in ("| most popular |", "| titles shuffled |", "| default | ml-1m |"):
+        assert with_results(readme.replace(changed, changed.upper())) == readme != readme.replace(changed, "")
     with pytest.raises(UserError, match="lacks the lines"):
-        with_comparisons(readme.replace(BEGIN, "").replace(END, ""))
+        with_results(readme.replace("<!-- end of ablation -->", ""))
 
 
 def test_main_makes_everything_from_nothing_and_then_skips_it(run_script, tmp_path, real_encoder):

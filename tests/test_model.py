@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import mean_absolute_error, root_mean_squared_error
+from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
-from Models.evaluate import mae, rating_metrics, rmse
-from Models.Recommender import DataSizes, ModelConfig, Recommender, with_unit_titles
+from Models.evaluate import auc_by_user, mae, rating_metrics, rmse
+from Models.Recommender import DataSizes, ModelConfig, Recommender, prepared
 from resultAnalyze.benchmark import PlainRecommender
 
 SIZES = DataSizes(n_users=6, n_movies=9, n_title=8, n_genres=3, mean_rating=3.5, low=1.0, high=5.0)
@@ -98,9 +98,48 @@ def test_every_parameter_is_trained(changes):
 
 def test_unit_titles_leave_genres_alone():
     features = torch.randn(20, 11)
-    titles, genres = with_unit_titles(features, 8).tensor_split([8], dim=1)
+    titles, genres = prepared(features, ModelConfig(), SIZES).tensor_split([8], dim=1)
     torch.testing.assert_close(titles.norm(dim=1), torch.ones(20))
     torch.testing.assert_close(genres, features[:, 8:])
+
+
+def outputs(seed: int = 0, **changes) -> tuple[Recommender, torch.Tensor, torch.Tensor]:
+    """A model whose inputs are switched, its titles and genres, and its scores."""
+    torch.manual_seed(seed)
+    features = torch.randn(9, 11)
+    model = Recommender(ModelConfig(embedding=5, hidden=(7, 4), dropout=0.0, **changes), SIZES, features)
+    torch.nn.init.normal_(model.feature_factors.weight)
+    return model, features, model.score(torch.arange(6))
+
+
+@pytest.mark.parametrize(("changes", "columns"), [({"titles": "none"}, slice(8)), ({"genres": False}, slice(8, 11))])
+def test_an_input_that_is_off_changes_nothing(changes, columns):
+    model, features, scores = outputs(**changes)
+    features[:, columns] += 1 + torch.randn_like(features[:, columns])
+    model.features = prepared(features, model.config, SIZES)
+    torch.testing.assert_close(model.score(torch.arange(6)), scores)
+    model.features = prepared(features.flip(1), model.config, SIZES)
+    assert not torch.allclose(model.score(torch.arange(6)), scores)
+
+
+def test_without_ids_only_features_tell_movies_apart():
+    model, features, scores = outputs(ids=False)
+    assert (scores.std(dim=1) > 0.01).all()
+    model.features = prepared(features[:1].expand(9, -1), model.config, SIZES)
+    scores = model.score(torch.arange(6))
+    torch.testing.assert_close(scores, scores[:, :1].expand(-1, 9))
+    stars, penalty = model(BATCH)
+    (stars.square().mean() + penalty).backward()
+    assert model.movie.weight.grad is None and model.movie_bias.weight.grad is None
+
+
+def test_shuffled_titles_are_the_titles_of_other_movies():
+    model, features, _ = outputs(titles="shuffled")
+    own = prepared(features, dataclasses.replace(model.config, titles="own"), SIZES)
+    rows = {tuple(row) for row in own[:, :8].tolist()}
+    assert {tuple(row) for row in model.features[:, :8].tolist()} == rows and len(rows) == 9
+    assert not torch.equal(model.features[:, :8], own[:, :8])
+    torch.testing.assert_close(model.features[:, 8:], own[:, 8:])
 
 
 stars = arrays(np.float32, st.shared(st.integers(1, 30), key="n"), elements=st.floats(0.5, 5, width=32))
@@ -114,6 +153,17 @@ def test_metrics_are_scikit_learn_s(prediction, rating):
     assert mae(*both) <= rmse(*both) + 1e-9
     order = torch.randperm(len(rating))
     assert rmse(both[0][order], both[1][order]) == pytest.approx(rmse(*both))
+
+
+@given(st.data())
+def test_auc_is_scikit_learn_s_for_each_user(data):
+    n = data.draw(st.integers(1, 40))
+    user = np.array(data.draw(st.lists(st.integers(0, 4), min_size=n, max_size=n)))
+    score = np.array(data.draw(st.lists(st.integers(1, 5), min_size=n, max_size=n)), float)  # with ties
+    liked = np.array(data.draw(st.lists(st.booleans(), min_size=n, max_size=n)))
+    both = [u for u in np.unique(user) if 0 < liked[user == u].sum() < (user == u).sum()]
+    expected = [roc_auc_score(liked[user == u], score[user == u]) for u in both]
+    np.testing.assert_allclose(auc_by_user(user, score, liked), expected)
 
 
 def test_metrics_by_hand():

@@ -1,0 +1,123 @@
+"""What compared models are given and measured on: the same rows, the same masks, the same metric code."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from Models.baselines import Fitted, Rows
+from Models.checkpoint import read_checkpoint, rebuild
+from Models.dataLoader import RatingsData
+from Models.lists import UserLists
+from Models.ranking import Ranking, Scorer, rank_all
+from Models.splits import Split
+from utils.files import ROOT, UserError, read_json, write_json
+from utils.runs import TEST_METRICS
+
+
+@dataclass(frozen=True)
+class Task:
+    """The ratings that models learn from, and what their test is.
+
+    relevant: stars from which a test rating is one that a list should hold
+    k: places of a list that count
+    """
+
+    data: RatingsData
+    split: Split
+    known: Rows
+    relevant: float
+    k: int
+    chunk_users: int
+
+    @classmethod
+    def of(
+        cls, data: RatingsData, split: Split, known: np.ndarray, relevant: float, k: int, chunk_users: int
+    ) -> "Task":
+        """`known`: the row numbers that baselines train on; nothing that they rate is a candidate in the test.
+
+        Raises:
+            UserError: no test rating is relevant.
+        """
+        if not (data.rating[split.test] >= relevant).any():
+            raise UserError(f"No test rating has {relevant:g} stars or more: lower --relevant.")
+        rows = Rows(
+            data.user[known],
+            data.movie[known],
+            data.rating[known],
+            len(data.user_ids),
+            len(data.movies),
+            data.features.vectors[:, data.features.info.bert_dim :],
+        )
+        return cls(data, split, rows, relevant, k, chunk_users)
+
+    def seen(self) -> UserLists:
+        """What must not be recommended: each user's movies of the training and validation rows."""
+        return self.lists(np.concatenate([self.split.train, self.split.val]))
+
+    def lists(self, rows: np.ndarray) -> UserLists:
+        return UserLists.of(self.data.user[rows], self.data.movie[rows], self.known.n_users)
+
+    def cold(self) -> np.ndarray:
+        """Movies that are tested and of which no model knows a rating, bool [n_movies]."""
+        count = np.bincount(self.data.movie, minlength=self.known.n_movies)
+        tested = np.bincount(self.data.movie[self.split.test], minlength=self.known.n_movies)
+        return (tested > 0) & (tested == count)
+
+    def stars(self, fitted: Fitted) -> np.ndarray:
+        """Predicted stars of the test rows, clipped to the scale of the known ratings, [n_test]."""
+        test, known = self.split.test, self.known.rating
+        return np.clip(fitted.stars(self.data.user[test], self.data.movie[test]), known.min(), known.max())
+
+    def rank(self, score: Scorer, movies: np.ndarray | None = None) -> Ranking:
+        """Each user's relevant test movies among all that they have not seen, or among `movies` (bool) of those."""
+        test = self.split.test
+        liked = test[self.data.rating[test] >= self.relevant]
+        if movies is not None:
+            liked = liked[movies[self.data.movie[liked]]]
+            score = among(score, torch.from_numpy(movies))
+        return rank_all(score, self.seen(), self.lists(liked), top_n=self.k, chunk_users=self.chunk_users)
+
+
+def among(score: Scorer, movies: torch.Tensor) -> Scorer:
+    """The scores where only these movies, bool [n_movies], can be recommended."""
+    return lambda users: score(users).double().masked_fill(~movies, -torch.inf)
+
+
+def train_run(run: Path, flags: list[Any]) -> Fitted:
+    """The model that `train.py` with these flags leaves in a run folder, trained now unless it is there already.
+
+    Raises:
+        UserError: the training failed.
+    """
+    if not (run / TEST_METRICS).is_file():
+        stopped = (run / "last.pt").is_file()
+        if run.is_dir() and not stopped:
+            shutil.rmtree(run)  # stopped before its first epoch was done: nothing to go on from
+        command = [sys.executable, ROOT / "train.py", *(["--resume", run] if stopped else [*flags, "--run", run])]
+        if subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode:
+            raise UserError(f"Training {run.name} failed: see above; mend that and start again.")
+    model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
+
+    def stars(user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return model({"user": torch.from_numpy(user), "movie": torch.from_numpy(movie)})[0].numpy()
+
+    return Fitted(stars, model.score)
+
+
+def keep_protocol(folder: Path, protocol: dict[str, Any]) -> None:
+    """Note under which protocol a folder's results are: those of two must not meet in one table.
+
+    Raises:
+        UserError: the folder has another's.
+    """
+    path = folder / "protocol.json"
+    if path.is_file() and read_json(path) != protocol:
+        raise UserError(f"{folder} holds results under another protocol: name another folder with --output.")
+    write_json(path, protocol)

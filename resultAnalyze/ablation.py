@@ -1,0 +1,291 @@
+#!/usr/bin/env python3
+"""Did BERT help? Train the model with and without ids, titles and genres, and compare on warm and cold movies.
+
+    python resultAnalyze/ablation.py --data dataset/ml-1m --split cold-movies
+
+Six arms, each with every seed, by train.py with its defaults: ids; ids + genres; ids + titles; all; features only (no
+ids of movies); and the control that must not help, titles shuffled among the movies. Two baselines that use no deep
+learning stand beside them. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings,
+warm ones more. On each of the three parts:
+
+    RMSE   of the test ratings
+    AUC    how often, of two test movies of one user, the liked one is predicted above the other
+    NDCG   of ranking, for each user, the part's unseen movies
+
+A difference between two arms has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie go
+right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds.
+
+Writes ablation.csv (a row an arm, seed and part), ablation.md and ablation.png into --output. Finished trainings are
+kept there, so an interrupted ablation goes on where it stopped. 18 trainings on MovieLens 1M take half an hour or more.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from Models.baselines import BASELINES, Fitted
+from Models.comparison import Task, keep_protocol, train_run
+from Models.dataLoader import load_data, split_rows
+from Models.evaluate import auc_by_user
+from Models.ranking import metrics_at
+from Models.splits import Ratios, SplitName
+from utils import cli
+from utils.cli import flag, positive, shown
+from utils.files import RUNS, write_aside
+from utils.runs import write_table
+
+# An arm is a line here: its name and what it asks of train.py.
+ARMS: dict[str, list[str]] = {
+    "ids": ["--titles", "none", "--no-genres"],
+    "ids + genres": ["--titles", "none"],
+    "ids + titles": ["--no-genres"],
+    "all": [],
+    "features only": ["--no-ids"],
+    "titles shuffled": ["--titles", "shuffled"],
+}
+REFERENCES = ("user + movie bias", "genre kNN")
+# What changes between two arms: its name, the arm with it and the arm without.
+CONTRASTS: list[tuple[str, str, str]] = [
+    ("titles", "all", "ids + genres"),
+    ("titles, no genres beside them", "ids + titles", "ids"),
+    ("genres", "all", "ids + titles"),
+    ("genres, no titles beside them", "ids + genres", "ids"),
+    ("ids", "all", "features only"),
+    ("shuffled titles (control)", "titles shuffled", "ids + genres"),
+]
+RARE = 5  # training ratings up to which a movie is rare
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: Path = cli.data_flag()
+    features: Path = cli.features_flag()
+    split: SplitName = flag("cold-movies", "how the ratings are parted")
+    ratios: Ratios = flag((0.75, 0.1, 0.15), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
+    seeds: list[int] = flag((0, 1, 2), "seeds of the trainings", metavar="N", nargs="+", type=int)
+    relevant: float = flag(4.0, "stars from which a test rating is liked")
+    k: int = flag(10, "places of a list that count", type=positive)
+    epochs: int = flag(100, "the most epochs of a training", type=positive)
+    chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
+    output: Path | None = flag(None, "folder (default: runs/ablation-<data>-<split>)", metavar="DIR")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric as a ratio of sums over the units that the bootstrap draws: movies or users."""
+
+    total: np.ndarray  # [units]
+    weight: np.ndarray  # [units]
+    root: bool = False  # the metric is the root of the ratio
+
+    def value(self) -> float:
+        ratio = self.total.sum() / self.weight.sum()
+        return float(ratio**0.5 if self.root else ratio)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an input changes, and the 95 % interval of that."""
+
+    what: str
+    part: str
+    metric: str
+    change: float
+    low: float
+    high: float
+
+    def verdict(self) -> str:
+        """The outcome in words, from the interval alone."""
+        better = (self.change < 0) == (self.metric == "rmse")
+        words = "no effect is shown" if self.low <= 0 <= self.high else "better" if better else "worse"
+        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self.what.capitalize()} change {self.part}-movie {self.metric.upper()} by {interval}: {words}."
+
+
+Results = dict[tuple[str, int, str], dict[str, Measured]]  # (arm, seed, part) -> metric -> what was measured
+
+
+def main() -> None:
+    settings = cli.parse(Settings, __doc__, None)
+    data = load_data(settings.data, settings.features)
+    split = split_rows(data, settings.split, settings.ratios)
+    task = Task.of(data, split, split.train, settings.relevant, settings.k, settings.chunk_users)
+    output = settings.output or RUNS / f"ablation-{data.name}-{settings.split}"
+    protocol = {"data": data.name, "features": data.features.info.features_sha256, "split": split.protocol}
+    settings_kept = {"relevant": settings.relevant, "k": settings.k, "epochs": settings.epochs}
+    keep_protocol(output, protocol | settings_kept)
+
+    parts = movie_parts(task)
+    results: Results = {}
+    arms = [(arm, settings.seeds[0]) for arm in REFERENCES] + [(arm, seed) for seed in settings.seeds for arm in ARMS]
+    for arm, seed in arms:
+        print(f"{arm}, seed {seed} ...", flush=True)
+        fitted = fit(task, settings, output, arm, seed)
+        for part, movies in parts.items():
+            results[arm, seed, part] = measure(task, fitted, movies)
+    effects = all_effects(results)
+
+    write_table(output / "ablation.csv", table_rows(results))
+    text = markdown(task, results, effects)
+    with write_aside(output / "ablation.md") as aside:
+        aside.write_text(text, encoding="utf-8")
+    draw(effects, output / "ablation.png", f"{data.name}, {settings.split} split")
+    print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {shown(output)}.")
+
+
+def fit(task: Task, settings: Settings, output: Path, arm: str, seed: int) -> Fitted:
+    if arm in REFERENCES:
+        return BASELINES[arm][0](task.known, seed)
+    flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
+    flags += ["--ratios", *settings.ratios, "--epochs", settings.epochs, "--seed", seed, *ARMS[arm]]
+    return train_run(output / "runs" / f"{arm}-{seed}", flags)
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def movie_parts(task: Task) -> dict[str, np.ndarray]:
+    """Which movies are cold, rare and warm, bool [n_movies] each; a part where nothing can be measured falls away."""
+    count = np.bincount(task.known.movie, minlength=task.known.n_movies)
+    parts = {"cold": task.cold(), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
+    test = task.split.test
+    user, movie, liked = task.data.user[test], task.data.movie[test], task.data.rating[test] >= task.relevant
+
+    def has_pairs(movies: np.ndarray) -> bool:
+        inside = movies[movie]
+        return len(auc_by_user(user[inside], np.zeros(inside.sum()), liked[inside])) > 0
+
+    return {name: movies for name, movies in parts.items() if has_pairs(movies)}
+
+
+def measure(task: Task, fitted: Fitted, movies: np.ndarray) -> dict[str, Measured]:
+    """RMSE, AUC and NDCG over these movies, bool [n_movies], by movie or by user."""
+    test = task.split.test
+    inside = movies[task.data.movie[test]]
+    rows, stars = test[inside], task.stars(fitted)[inside]
+    user, movie, rating = task.data.user[rows], task.data.movie[rows], task.data.rating[rows]
+    squared = np.bincount(movie, (stars - rating) ** 2, len(movies))[movies]
+    auc = auc_by_user(user, stars, rating >= task.relevant)
+    ranking = task.rank(fitted.score, movies)
+    ndcg = metrics_at(ranking.ranks, ranking.n_relevant, task.k)[f"ndcg@{task.k}"].numpy()
+    return {
+        "rmse": Measured(squared, np.bincount(movie, minlength=len(movies))[movies], root=True),
+        "auc": Measured(auc, np.ones(len(auc))),
+        f"ndcg@{task.k}": Measured(ndcg, np.ones(len(ndcg))),
+    }
+
+
+def over_seeds(results: Results, arm: str, part: str, metric: str) -> Measured:
+    """The mean over an arm's seeds, unit by unit: all seeds are measured on the same units."""
+    found = [one[metric] for (name, _, where), one in results.items() if (name, where) == (arm, part)]
+    return Measured(np.mean([one.total for one in found], axis=0), found[0].weight, found[0].root)
+
+
+def difference(one: Measured, other: Measured) -> tuple[float, float, float]:
+    """one - other, and its 95 % interval by percentile bootstrap of the units, the same ones for both."""
+
+    def statistic(a: np.ndarray, b: np.ndarray, weight: np.ndarray, axis: int) -> np.ndarray:
+        a, b = (total.sum(axis) / weight.sum(axis) for total in (a, b))
+        return a**0.5 - b**0.5 if one.root else a - b
+
+    drawn = bootstrap(
+        (one.total, other.total, one.weight),
+        statistic,
+        paired=True,
+        n_resamples=RESAMPLES,
+        batch=100,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return one.value() - other.value(), *map(float, drawn.confidence_interval)
+
+
+def all_effects(results: Results) -> list[Effect]:
+    """Every contrast on every part by every metric."""
+    places = {(part, metric): None for (_, _, part), found in results.items() for metric in found}
+    return [
+        Effect(what, part, metric, *difference(*(over_seeds(results, arm, part, metric) for arm in arms)))
+        for what, *arms in CONTRASTS
+        for part, metric in places
+    ]
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def table_rows(results: Results) -> list[dict[str, Any]]:
+    return [
+        {"arm": arm, "seed": seed, "part": part, **{name: round(one.value(), 5) for name, one in found.items()}}
+        for (arm, seed, part), found in results.items()
+    ]
+
+
+def markdown(task: Task, results: Results, effects: list[Effect]) -> str:
+    """A table of the arms, means over the seeds and after +- half the range between them, and the verdicts."""
+    places = list({(effect.part, effect.metric): None for effect in effects})
+    rows = {part: int(found["rmse"].weight.sum()) for (_, _, part), found in results.items()}
+    sizes = ", ".join(f"{count:,} of {part} movies" for part, count in rows.items())
+    lines = [
+        f"{task.data.name}: {task.split.protocol}; liked: {task.relevant:g} stars or more; cold: tested movies without "
+        f"a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the part's unseen movies, ties against the "
+        f"model; +-: half the range between seeds. Test ratings: {sizes}.",
+        "",
+        "| arm | seeds | " + " | ".join(f"{part} {metric}" for part, metric in places) + " |",
+        "| --- " * (2 + len(places)) + "|",
+    ]
+    for arm in (*REFERENCES, *ARMS):
+        seeds = sorted({seed for name, seed, _ in results if name == arm})
+        cells = [cell([results[arm, seed, part][metric].value() for seed in seeds]) for part, metric in places]
+        lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"{len(effects)} differences with 95 % intervals; by chance alone, one in twenty would miss its truth:",
+        "",
+    ]
+    return "\n".join([*lines, *(f"- {effect.verdict()}" for effect in effects)]) + "\n"
+
+
+def cell(values: list[float]) -> str:
+    spread = f" +- {(max(values) - min(values)) / 2:.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
+
+
+def draw(effects: list[Effect], target: Path, title: str) -> None:
+    """Differences with their intervals, a panel a metric, a colour a part."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    names, parts, metrics = (
+        list(dict.fromkeys(getattr(effect, field) for effect in effects)) for field in ("what", "part", "metric")
+    )
+    figure, axes = plt.subplots(1, len(metrics), figsize=(14, 5), sharey=True, layout="constrained")
+    for effect in effects:
+        axis, part = axes[metrics.index(effect.metric)], parts.index(effect.part)
+        y = names.index(effect.what) + 0.2 * part
+        error = [[effect.change - effect.low], [effect.high - effect.change]]
+        label = effect.part if effect.what == names[0] else None
+        axis.errorbar(effect.change, y, xerr=error, fmt="o", capsize=3, color=f"C{part}", label=label)
+    for axis, metric in zip(axes, metrics, strict=True):
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_title(f"{metric.upper()}, {'left' if metric == 'rmse' else 'right'} is better")
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(np.arange(len(names)) + 0.2, names)
+    axes[0].invert_yaxis()
+    axes[0].legend(title="movies")
+    figure.suptitle(f"What each input changes: {title}, 95 % intervals")
+    with write_aside(target) as aside:
+        figure.savefig(aside, format="png", dpi=120)
+
+
+if __name__ == "__main__":
+    cli.run(main)
