@@ -13,7 +13,8 @@ warm ones more. On each of the three parts:
     NDCG   of ranking, for each user, the part's unseen movies
 
 A difference between two arms has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie go
-right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds.
+right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds;
+an effect is only claimed where the interval excludes 0 and every seed agrees.
 
 Writes ablation.csv (a row an arm, seed and part), ablation.md and ablation.png into --output. Finished trainings are
 kept there, so an interrupted ablation goes on where it stopped. 18 trainings on MovieLens 1M take half an hour or more.
@@ -101,12 +102,18 @@ class Effect:
     change: float
     low: float
     high: float
+    agree: int  # seeds whose own difference has the sign of `change`
+    seeds: int
 
     def verdict(self) -> str:
-        """The outcome in words, from the interval alone."""
+        """The outcome in words: an effect needs an interval without 0, and every seed on its side.
+
+        The interval covers the choice of movies or users, not the chance in a training: that is what the seeds show.
+        """
         better = (self.change < 0) == (self.metric == "rmse")
-        words = "no effect is shown" if self.low <= 0 <= self.high else "better" if better else "worse"
-        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        shown = (self.low > 0 or self.high < 0) and self.agree == self.seeds
+        words = ("better" if better else "worse") if shown else "no effect is shown"
+        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}], in {self.agree} of {self.seeds} seeds"
         return f"{self.what.capitalize()} change {self.part}-movie {self.metric.upper()} by {interval}: {words}."
 
 
@@ -211,11 +218,14 @@ def difference(one: Measured, other: Measured) -> tuple[float, float, float]:
 def all_effects(results: Results) -> list[Effect]:
     """Every contrast on every part by every metric."""
     places = {(part, metric): None for (_, _, part), found in results.items() for metric in found}
-    return [
-        Effect(what, part, metric, *difference(*(over_seeds(results, arm, part, metric) for arm in arms)))
-        for what, *arms in CONTRASTS
-        for part, metric in places
-    ]
+    return [effect(results, what, arms, *place) for what, *arms in CONTRASTS for place in places]
+
+
+def effect(results: Results, what: str, arms: list[str], part: str, metric: str) -> Effect:
+    change, low, high = difference(*(over_seeds(results, arm, part, metric) for arm in arms))
+    by_arm = [{seed: r[metric].value() for (a, seed, p), r in results.items() if (a, p) == (arm, part)} for arm in arms]
+    agree = sum((by_arm[0][seed] - by_arm[1][seed]) * change > 0 for seed in by_arm[0])
+    return Effect(what, part, metric, change, low, high, agree, len(by_arm[0]))
 
 
 # --- what is shown -------------------------------------------------------------------------------

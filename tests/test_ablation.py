@@ -43,12 +43,19 @@ def test_a_model_does_not_differ_from_itself(values):
     assert difference(same, same) == (0, 0, 0)
 
 
-def test_verdicts_come_from_the_interval():
-    assert Effect("titles", "cold", "rmse", -0.02, -0.03, -0.01).verdict().endswith("[-0.0300, -0.0100]: better.")
-    assert Effect("titles", "cold", "ndcg@10", -0.02, -0.03, -0.01).verdict().endswith(": worse.")
-    assert Effect("titles", "cold", "auc", 0.02, -0.01, 0.05).verdict() == (
-        "Titles change cold-movie AUC by +0.0200 [-0.0100, +0.0500]: no effect is shown."
-    )
+@pytest.mark.parametrize(
+    ("metric", "interval", "agree", "verdict"),
+    [
+        ("rmse", (-0.03, -0.01), 3, "better"),
+        ("ndcg@10", (-0.03, -0.01), 3, "worse"),
+        ("rmse", (-0.05, 0.01), 3, "no effect is shown"),
+        ("rmse", (-0.03, -0.01), 2, "no effect is shown"),  # one training went the other way
+    ],
+)
+def test_verdicts_come_from_interval_and_seeds(metric, interval, agree, verdict):
+    words = Effect("titles", "cold", metric, -0.02, *interval, agree, 3).verdict()
+    assert words.startswith(f"Titles change cold-movie {metric.upper()} by -0.0200 [{interval[0]:+.4f}, ")
+    assert words.endswith(f", in {agree} of 3 seeds: {verdict}.")
 
 
 def test_parts_by_plain_counts(tiny, tiny_features):
