@@ -2,6 +2,7 @@
 """Train a model, keep its best epoch by validation and test that one once.
 
     python train.py                                          # dataset/ml-1m, random 50/30/20
+    python train.py --preset ncf                             # NCF on ids, titles and genres, without histories
     python train.py --preset original                        # the original's configuration, to the letter
     python train.py --data dataset/ml-100k --seed 1
     python train.py --split time --ratios 0.8 0.1 0.1        # oldest ratings train, newest test
@@ -15,6 +16,7 @@ once all is done, test_metrics.json.
 """
 
 import dataclasses
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -28,11 +30,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from Models.checkpoint import Catalogue, read_checkpoint, rebuild, save_checkpoint
+from Models.checkpoint import ARCHITECTURES, Catalogue, read_checkpoint, rebuild, save_checkpoint
 from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
 from Models.evaluate import predict, rating_metrics, to_device, warm_and_cold
+from Models.HistoryRecommender import HistoryConfig
+from Models.inputs import describe
 from Models.lists import UserLists
-from Models.Recommender import DataSizes, ModelConfig, Recommender
+from Models.Recommender import ModelConfig
 from Models.splits import Ratios, Split, SplitName, share_of_past
 from utils import cli, runs
 from utils.cli import Device, flag, not_negative, positive, shown
@@ -42,10 +46,11 @@ EVAL_BATCH = 65_536
 
 
 @dataclass(frozen=True)
-class Settings(ModelConfig):
-    """Every setting of a training, and so every flag; the model's own are those of ModelConfig."""
+class Settings(HistoryConfig, ModelConfig):
+    """Every setting of a training, and so every flag; the models' own are those of their configurations."""
 
-    preset: Literal["default", "original"] = flag("default", "a named configuration; flags beside it win")
+    preset: Literal["default", "ncf", "original"] = flag("default", "a named configuration; flags beside it win")
+    model: Literal["HistoryRecommender", "Recommender"] = flag("HistoryRecommender", "the file of Models/ to train")
     data: Path = cli.data_flag()
     features: Path = cli.features_flag()
     run: Path | None = cli.run_flag("folder for this training (default: a new one in runs/)")
@@ -56,20 +61,36 @@ class Settings(ModelConfig):
     test_file: Path | None = flag(None, "own test ratings, with --train-file", metavar="FILE")
     seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
     device: Device = cli.device_flag()
-    epochs: int = flag(100, "the most epochs to train", type=positive)
-    patience: int = flag(5, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
-    batch_size: int = flag(4096, "ratings in a step", type=positive)
-    lr: float = flag(3e-3, "learning rate of Adam", type=not_negative)
-    weight_decay: float = flag(10.0, "decoupled weight decay of the linear layers", type=not_negative)
+    epochs: int = flag(8, "the most epochs to train", type=positive)
+    patience: int = flag(0, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
+    batch_size: int = flag(8192, "ratings in a step", type=positive)
+    lr: float = flag(0.01, "learning rate of Adam", type=not_negative)
+    schedule: Literal["cosine", "constant"] = flag("cosine", "learning rate over the epochs; cosine: up, then to 0")
+    weight_decay: float = flag(1.0, "decoupled weight decay of the linear layers", type=not_negative)
     tensorboard: bool = flag(False, "also write TensorBoard logs into the run folder")
 
-    def model(self) -> ModelConfig:
-        return ModelConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ModelConfig)})
+    def model_config(self) -> Any:
+        """The configuration of the chosen model.
+
+        Raises:
+            UserError: a flag is another model's.
+        """
+        own = ARCHITECTURES[self.model][1]
+        names = {field.name for field in dataclasses.fields(own)}
+        for name, (_, config) in ARCHITECTURES.items():
+            for field in dataclasses.fields(config):
+                if field.name not in names and getattr(self, field.name) != field.default:
+                    words = field.name.replace("_", "-")
+                    raise UserError(f"--{words} is a setting of --model {name}, not of {self.model}: leave it out.")
+        return own(**{name: getattr(self, name) for name in names})
 
 
+NCF = {"model": "Recommender", "schedule": "constant"}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "ncf": NCF | {"embedding": 64, "epochs": 100, "patience": 5, "batch_size": 4096, "lr": 3e-3, "weight_decay": 10.0},
     "original": {
+        **NCF,
         **{"embedding": 32, "hidden": (128, 64), "dropout": 0.2, "l2": 0.0, "l2_bias": 0.0},
         **{"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True},
         **{"epochs": 50, "patience": 0, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.0},
@@ -84,16 +105,22 @@ def main() -> None:
     # data
     data = load_data(settings.data, settings.features, settings.train_file, settings.test_file)
     split = split_rows(data, settings.split, settings.ratios)
-    train_loader = make_loader(data, split.train, settings.batch_size, seed=settings.seed)
+    # measured user by user, so that a model which looks at histories computes each once
+    split = dataclasses.replace(split, val=data.by_user_and_time(split.val), test=data.by_user_and_time(split.test))
+    model_class = ARCHITECTURES[settings.model][0]
+    train_loader = make_loader(data, split.train, settings.batch_size, settings.seed, model_class.whole_users)
     val_loader = make_loader(data, split.val, EVAL_BATCH)
     test_loader = make_loader(data, split.test, EVAL_BATCH)
+    settings = with_available_context(settings, data)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
     if past := share_of_past(data.time, split):
         print(f"Note: {past:.0%} of the test ratings are older than the newest training rating: this is no forecast.")
+        if settings.model == "HistoryRecommender" and "time" in settings.context:
+            print("Its time inputs look at a user's later ratings, too: --split time shows what they forecast.")
 
     # model and optimizer
     torch.manual_seed(settings.seed)
-    model = Recommender(settings.model(), describe(data, split), torch.from_numpy(data.features.vectors)).to(device)
+    model = model_class(settings.model_config(), *describe(data, split.train)).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True)
     catalogue = make_catalogue(data)
 
@@ -110,7 +137,8 @@ def main() -> None:
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(settings.seed, epoch))  # dropout depends on the epoch, not on what ran before
         train_loader.sampler.set_epoch(epoch)
-        row = {"epoch": epoch, "train_loss": train_epoch(model, train_loader, optimizer, device, epoch)}
+        rates = learning_rates(settings, epoch, len(train_loader))
+        row = {"epoch": epoch, "train_loss": train_epoch(model, train_loader, optimizer, rates, device, epoch)}
         if len(split.val):
             _, metrics = measure(model, data, split.val, val_loader, device)
             row |= {f"val_{name}": value for name, value in metrics.items()}
@@ -130,6 +158,19 @@ def main() -> None:
     print(f"Best epoch {best_epoch(done)}: test RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}.")
 
 
+def with_available_context(settings: Settings, data: RatingsData) -> Settings:
+    """The settings without the context that the data lacks, which is said."""
+    lacking = {
+        "time": (data.time is None, "no times"),
+        "year": (bool(data.movies["year"].isna().all()), "no release years"),
+        "demographics": (data.user_features.shape[1] == 0, "no demographics"),
+    }
+    words = [lacking[name][1] for name in settings.context if lacking[name][0]]
+    if words and settings.model == "HistoryRecommender":
+        print(f"{data.name} has {' and '.join(words)}: trained without them.")
+    return dataclasses.replace(settings, context=tuple(c for c in settings.context if not lacking[c][0]))
+
+
 # --- the training step ---------------------------------------------------------------------------
 
 
@@ -141,24 +182,40 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     return [{"params": linear, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
+def learning_rates(settings: Settings, epoch: int, n_batches: int) -> list[float]:
+    """The learning rate of each step of an epoch: constant, or up over 5 % of all steps and along a cosine to 0."""
+    if settings.schedule == "constant":
+        return [settings.lr] * n_batches
+    done = [(epoch - 1 + k / n_batches) / settings.epochs for k in range(n_batches)]
+    return [settings.lr * min(1, (share + 1e-3) / 0.05) * (1 + math.cos(math.pi * share)) / 2 for share in done]
+
+
 def train_epoch(
-    model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer, device: torch.device, epoch: int
+    model: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    rates: list[float],
+    device: torch.device,
+    epoch: int,
 ) -> float:
-    """One pass over the training rows; returns the mean squared error on rating / high, without the penalty.
+    """One pass over the training rows; returns the mean squared error on rating / high of the predictions in training.
 
     Raises:
         UserError: a loss was not finite.
     """
     model.train()
     high, losses, sizes = model.sizes.high, [], []
-    for batch in tqdm(loader, desc=f"epoch {epoch}", unit=" batches", leave=False, disable=None):
+    for batch, rate in zip(
+        tqdm(loader, desc=f"epoch {epoch}", unit=" batches", leave=False, disable=None), rates, strict=True
+    ):
         batch = to_device(batch, device)
-        stars, penalty = model(batch)
-        loss = ((stars - batch["rating"]) / high).square().mean()
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        stars, loss = model(batch)
         optimizer.zero_grad()
-        (loss + penalty / high**2).backward()
+        loss.backward()
         optimizer.step()
-        losses.append(loss.detach())
+        losses.append(((stars.detach() - batch["rating"]) / high).square().mean())
         sizes.append(len(stars))
     by_batch = torch.stack(losses).double().cpu()  # read once an epoch: reading each loss would stall a GPU
     if not by_batch.isfinite().all():
@@ -190,20 +247,6 @@ def has_stopped_improving(done: list[dict[str, Any]], patience: int) -> bool:
 
 
 # --- what travels with the model -----------------------------------------------------------------
-
-
-def describe(data: RatingsData, split: Split) -> DataSizes:
-    """Sizes, and rating statistics of the training rows alone."""
-    rating = data.rating[split.train]
-    return DataSizes(
-        n_users=len(data.user_ids),
-        n_movies=len(data.movies),
-        n_title=data.features.info.bert_dim,
-        n_genres=len(data.features.info.genres),
-        mean_rating=float(rating.mean(dtype=np.float64)),
-        low=float(rating.min()),
-        high=float(rating.max()),
-    )
 
 
 def make_catalogue(data: RatingsData) -> Catalogue:

@@ -13,10 +13,11 @@ class MovieLensDataset(Dataset):
         user: positions in the user map, int64 [n]
         movie: positions in the movie map, int64 [n]
         rating: stars, float32 [n]
+        time: seconds since 1970, int64 [n]
     """
 
-    def __init__(self, user: Tensor, movie: Tensor, rating: Tensor):
-        self.columns: Batch = {"user": user, "movie": movie, "rating": rating}
+    def __init__(self, user: Tensor, movie: Tensor, rating: Tensor, time: Tensor):
+        self.columns: Batch = {"user": user, "movie": movie, "rating": rating, "time": time}
 
     def __len__(self) -> int:
         return len(self.columns["rating"])

@@ -1,13 +1,13 @@
 """The multimodal NCF model: user, movie, title and genres into biases, a dot product and an MLP."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch
+from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive, share
 
 # What one side, users or movies, brings to a prediction; each part has one row for each user or movie.
@@ -15,7 +15,7 @@ Side = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(FeatureConfig):
     """What the model is made of; the flags that are on or off switch its inputs and blocks."""
 
     embedding: int = flag(64, "numbers in a user or movie embedding", type=positive)
@@ -24,27 +24,9 @@ class ModelConfig:
     biases: bool = flag(True, "mean rating plus what is usual for the user and the movie")
     gmf: bool = flag(True, "element-wise product of user and movie factors beside the MLP")
     ids: bool = flag(True, "what a movie's own ratings teach: its embedding and bias")
-    titles: Literal["own", "none", "shuffled"] = flag(
-        "own", "title vectors; shuffled: those of other movies, a control"
-    )
-    genres: bool = flag(True, "multi-hot genres")
-    unit_titles: bool = flag(True, "title vectors centred and scaled to unit length, not as the encoder gave them")
     sigmoid: bool = flag(False, "squeeze the output into 0 to the highest rating")
     l2: float = flag(0.06, "penalty on the factors, once for each rating, in squared stars", type=not_negative)
     l2_bias: float = flag(0.005, "the same for the biases", type=not_negative)
-
-
-@dataclass(frozen=True)
-class DataSizes:
-    """All that a model knows of the data: no size is written in the code."""
-
-    n_users: int
-    n_movies: int
-    n_title: int  # dimensions of a title vector
-    n_genres: int
-    mean_rating: float  # of the training rows, in stars
-    low: float  # rating scale in stars
-    high: float
 
 
 class Recommender(nn.Module):
@@ -59,15 +41,16 @@ class Recommender(nn.Module):
 
     Args:
         config, sizes: as above
-        features: title vectors and genres, float32 [n_movies, n_title + n_genres]; left out to load a state later
+        known: of which the features alone are used; left out to load a state later
     """
 
-    def __init__(self, config: ModelConfig, sizes: DataSizes, features: Tensor | None = None):
+    whole_users = False  # batches are of any rows
+
+    def __init__(self, config: ModelConfig, sizes: DataSizes, known: Known | None = None):
         super().__init__()
         self.config, self.sizes = config, sizes
         n_features = sizes.n_title + sizes.n_genres
-        if features is None:
-            features = torch.zeros(sizes.n_movies, n_features)
+        features = known.features if known else torch.zeros(sizes.n_movies, n_features)
         self.register_buffer("features", prepared(features, config, sizes))
         self.user = nn.Embedding(sizes.n_users, config.embedding)
         self.movie = nn.Embedding(sizes.n_movies, config.embedding)
@@ -89,13 +72,21 @@ class Recommender(nn.Module):
             for part in (self.movie, *([self.movie_bias] if config.biases else [])):
                 nn.init.zeros_(part.weight).requires_grad_(False)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Predicted stars, not clipped to the scale, [B], and the mean penalty in squared stars, a scalar."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Predicted stars, not clipped to the scale, [B], and, in training, the loss, a scalar.
+
+        The loss is the mean squared error on rating / high, as in the original, and the penalty on that scale.
+        """
         movies, place = torch.unique(batch["movie"], return_inverse=True)
         user = self.user_side(batch["user"])
         # index_select, unlike part[place], has a gradient that is the same each time, and fast
         movie = {name: part.index_select(0, place) for name, part in self.movie_side(movies).items()}
-        return self.combine(user, movie), (user["penalty"] + movie["penalty"]).mean()
+        stars = self.combine(user, movie)
+        if not self.training:
+            return stars, None
+        penalty = (user["penalty"] + movie["penalty"]).mean()
+        high = self.sizes.high
+        return stars, ((stars - batch["rating"]) / high).square().mean() + penalty / high**2
 
     def user_side(self, users: Tensor) -> Side:
         """The parts of the users at these positions, [N]."""
@@ -142,13 +133,3 @@ class Recommender(nn.Module):
         # one user after the other: the MLP's inputs for many users and all movies would fill the memory
         rows = ({name: part[i] for name, part in user.items()} for i in range(len(users)))
         return torch.stack([self.combine(row, movie) for row in rows])
-
-
-def prepared(features: Tensor, config: ModelConfig, sizes: DataSizes) -> Tensor:
-    """Features as the model takes them: unwanted parts are zero, so that every size stays the same."""
-    titles, genres = features.tensor_split([sizes.n_title], dim=1)
-    if config.unit_titles:  # raw encoder vectors all look much alike
-        titles = F.normalize(titles - titles.mean(0))
-    if config.titles == "shuffled":
-        titles = titles[torch.randperm(len(titles))]
-    return torch.cat([titles * (config.titles != "none"), genres * config.genres], 1)

@@ -33,9 +33,9 @@ class Rows:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained baseline. `stars(user, movie)` predicts ratings, `score` ranks; None where the model can't."""
+    """A trained model. `stars(user, movie, time)` predicts ratings, `score` ranks; None where the model can't."""
 
-    stars: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    stars: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
     score: Scorer | None = None
 
 
@@ -50,7 +50,7 @@ def biases(rows: Rows, seed: int) -> Fitted:
     mean, b_user, b_movie = fit_biases(rows)
     by_movie = torch.from_numpy(b_movie)
     return Fitted(
-        stars=lambda user, movie: mean + b_user[user] + b_movie[movie],
+        stars=lambda user, movie, time: mean + b_user[user] + b_movie[movie],
         score=lambda users: by_movie.expand(len(users), -1),
     )
 
@@ -80,7 +80,7 @@ def genre_knn(rows: Rows, seed: int, damping: float = 10) -> Fitted:
     unit = rows.genres / np.maximum(np.linalg.norm(rows.genres, axis=1, keepdims=True), 1e-9)
     of_rest, of_all = rows.matrix(rest) @ unit, rows.matrix() @ unit  # the cosines' sums, by user and genre
 
-    def stars(user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def stars(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
         near, weight = (of_rest[user] * unit[movie]).sum(-1), (of_all[user] * unit[movie]).sum(-1)
         return mean + b_user[user] + b_movie[movie] + near / (weight + damping)
 
@@ -168,7 +168,7 @@ def matrix_factorisation(rows: Rows, seed: int) -> Fitted:
     mean = model.global_mean
     all_stars = torch.from_numpy(mean + b_movie).float()
     return Fitted(
-        stars=lambda user, movie: mean + b_user[user] + b_movie[movie] + (p[user] * q[movie]).sum(1),
+        stars=lambda user, movie, time: mean + b_user[user] + b_movie[movie] + (p[user] * q[movie]).sum(1),
         score=lambda users: all_stars + torch.from_numpy(p[users.numpy()] @ q.T).float(),
     )
 
@@ -200,7 +200,7 @@ def bayesian_fm(rows: Rows, seed: int) -> Fitted:
         n_kept_samples=samples - 20,
         group_shapes=[rows.n_users, rows.n_movies, rows.n_movies],
     )
-    return Fitted(stars=lambda user, movie: model.predict(sp.csr_matrix((len(user), 0)), blocks(user, movie)))
+    return Fitted(stars=lambda user, movie, time: model.predict(sp.csr_matrix((len(user), 0)), blocks(user, movie)))
 
 
 LARGE = 500_000  # ratings; below it the factor models are small ones

@@ -8,11 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from Models.Recommender import DataSizes, ModelConfig, Recommender
+from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
+from Models.inputs import DataSizes
+from Models.Recommender import ModelConfig, Recommender
 from utils.files import UserError, write_aside
 
 # A model is a line here: its name, its class and the class of its configuration.
-ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {"Recommender": (Recommender, ModelConfig)}
+ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
+    "HistoryRecommender": (HistoryRecommender, HistoryConfig),
+    "Recommender": (Recommender, ModelConfig),
+}
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class Task:
     def stars(self, fitted: Fitted) -> np.ndarray:
         """Predicted stars of the test rows, clipped to the scale of the known ratings, [n_test]."""
         test, known = self.split.test, self.known.rating
-        return np.clip(fitted.stars(self.data.user[test], self.data.movie[test]), known.min(), known.max())
+        stars = fitted.stars(self.data.user[test], self.data.movie[test], self.data.times()[test])
+        return np.clip(stars, known.min(), known.max())
 
     def rank(self, score: Scorer, movies: np.ndarray | None = None) -> Ranking:
         """Each user's relevant test movies among all that they have not seen, or among `movies` (bool) of those."""
@@ -104,9 +105,10 @@ def train_run(run: Path, flags: list[Any]) -> Fitted:
             raise UserError(f"Training {run.name} failed: see above; mend that and start again.")
     model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
 
-    def stars(user: np.ndarray, movie: np.ndarray) -> np.ndarray:
+    def stars(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
+        batch = {"user": user, "movie": movie, "time": time}
         with torch.inference_mode():
-            return model({"user": torch.from_numpy(user), "movie": torch.from_numpy(movie)})[0].numpy()
+            return model({name: torch.from_numpy(column) for name, column in batch.items()})[0].numpy()
 
     return Fitted(stars, model.score)
 

@@ -32,9 +32,18 @@ class RatingsData:
     rating: np.ndarray  # float32 [n]
     time: np.ndarray | None  # int64 [n], seconds since 1970
     user_ids: list  # int or str
+    user_features: np.ndarray  # demographics, float32 [n_users, n_user_features]; no columns where the data has none
     movies: pd.DataFrame
     features: Features
     n_given_train: int | None = None
+
+    def times(self) -> np.ndarray:
+        """The times or, where the data has none, zeros: all ratings at once."""
+        return np.zeros_like(self.user) if self.time is None else self.time
+
+    def by_user_and_time(self, rows: np.ndarray) -> np.ndarray:
+        """The rows, user after user and oldest first; equal times keep their order."""
+        return rows[np.lexsort((self.times()[rows], self.user[rows]))]
 
 
 def load_data(
@@ -66,10 +75,25 @@ def load_data(
         rating=ratings["rating"].to_numpy(),
         time=ratings["time"].to_numpy() if "time" in ratings else None,
         user_ids=user_ids.tolist(),
+        user_features=demographics(data.users, user_ids),
         movies=data.movies,
         features=read_features(features, data.movies),
         n_given_train=n_given_train,
     )
+
+
+AGES = [-1, 17, 24, 34, 44, 49, 55, np.inf]  # the groups of MovieLens 1M, each up to and with the age
+
+
+def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> np.ndarray:
+    """Gender, age group and occupation of the users, one-hot, float32 [n_users, n]; zeros where unknown."""
+    table = users.drop_duplicates("user").set_index("user").reindex(user_ids)
+    if "age" in table:
+        table["age"] = pd.cut(pd.to_numeric(table["age"], errors="coerce"), AGES)
+    known = [name for name in ("gender", "age", "occupation") if name in table]
+    if not known:
+        return np.zeros((len(user_ids), 0), np.float32)
+    return pd.get_dummies(table[known]).to_numpy(np.float32)
 
 
 def check_pairs(ratings: pd.DataFrame, source: object) -> None:
@@ -144,8 +168,55 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def make_loader(data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None) -> DataLoader:
-    """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch."""
-    columns = (torch.from_numpy(column) for column in (data.user, data.movie, data.rating))
+class UserBatchSampler(BatchSampler):
+    """Batches of whole users, each user's rows oldest first, shuffled anew every epoch.
+
+    The users of a batch have about as many rows each, so that padding them to the longest wastes little; a batch has
+    at most `batch_size` rows, or one user.
+    """
+
+    def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int):
+        rows = data.by_user_and_time(rows)
+        super().__init__(rows, batch_size, seed)
+        self.of_user = self.rows.split(np.unique(data.user[rows], return_counts=True)[1].tolist())
+
+    def __len__(self) -> int:
+        return len(self.batches())
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(torch.cat, self.batches())
+
+    def batches(self) -> list[list[Tensor]]:
+        """The rows of each user of each batch of this epoch."""
+        random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
+        length = torch.tensor([len(rows) for rows in self.of_user])
+        length = length * (1 + 0.1 * torch.rand(len(length), generator=random))  # other users meet in other epochs
+        size = [len(rows) for rows in self.of_user]
+        groups = consecutive(length.argsort(stable=True).tolist(), size, self.batch_size)
+        return [[self.of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
+
+
+def consecutive(order: list[int], size: list[int], limit: int) -> list[list[int]]:
+    """Cut `order` into groups whose sizes, size[k] of item k, add up to at most `limit`, or that have one item."""
+    groups: list[list[int]] = []
+    total = 0
+    for item in order:
+        if not groups or total + size[item] > limit:
+            groups.append([])
+            total = 0
+        groups[-1].append(item)
+        total += size[item]
+    return groups
+
+
+def make_loader(
+    data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None, whole_users: bool = False
+) -> DataLoader:
+    """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch.
+
+    `whole_users`: all rows of a user are in one batch; needs a seed.
+    """
+    columns = (torch.from_numpy(column) for column in (data.user, data.movie, data.rating, data.times()))
+    sampler = UserBatchSampler(data, rows, batch_size, seed) if whole_users else BatchSampler(rows, batch_size, seed)
     # batch_size=None: the sampler's batches go to the dataset whole, not row by row.
-    return DataLoader(MovieLensDataset(*columns), sampler=BatchSampler(rows, batch_size, seed), batch_size=None)
+    return DataLoader(MovieLensDataset(*columns), sampler=sampler, batch_size=None)

@@ -152,7 +152,7 @@ def fit(task: Task, settings: Settings, output: Path, arm: str, seed: int) -> Fi
     if arm in REFERENCES:
         return BASELINES[arm][0](task.known, seed)
     flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
-    flags += ["--ratios", *settings.ratios, "--epochs", settings.epochs, "--seed", seed, *ARMS[arm]]
+    flags += ["--ratios", *settings.ratios, "--epochs", settings.epochs, "--seed", seed, "--preset", "ncf", *ARMS[arm]]
     return train_run(output / "runs" / f"{arm}-{seed}", flags)
 
 

@@ -36,7 +36,7 @@ from utils.files import RUNS, UserError, read_json, write_aside
 from utils.runs import TEST_METRICS, read_table, write_table
 
 # One of our models is a line here: its name, and the preset of train.py that makes it.
-DEEP = {"Recommender": "default", "Recommender, original": "original"}
+DEEP = {"HistoryRecommender": "default", "Recommender": "ncf", "Recommender, original": "original"}
 RANKED = ("hr", "ndcg", "recall", "precision", "mrr", "map")
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
 

@@ -97,7 +97,10 @@ def tiny_features(tiny, tiny_encoder, tmp_path_factory) -> Path:
     return features
 
 
-TINY_TRAINING = ("--epochs", 4, "--patience", 0, "--embedding", 4, "--hidden", 8, 4, "--batch-size", 32)
+TINY_TRAINING = (
+    *("--preset", "ncf", "--epochs", 4, "--patience", 0, "--embedding", 4),
+    *("--hidden", 8, 4, "--batch-size", 32),
+)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from conftest import ROOT
 SCRIPTS = [
     *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
     *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
-    *("resultAnalyze/ablation.py", "resultAnalyze/readme_results.py"),
+    *("resultAnalyze/ablation.py", "resultAnalyze/readme_results.py", "resultAnalyze/calibration.py"),
 ]
 SOURCES = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts and "tests" not in path.parts]
 

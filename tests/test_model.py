@@ -11,24 +11,33 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
 from Models.evaluate import auc_by_user, mae, rating_metrics, rmse
-from Models.Recommender import DataSizes, ModelConfig, Recommender, prepared
+from Models.inputs import DataSizes, Known, prepared
+from Models.Recommender import ModelConfig, Recommender
 from resultAnalyze.benchmark import PlainRecommender
 
 SIZES = DataSizes(n_users=6, n_movies=9, n_title=8, n_genres=3, mean_rating=3.5, low=1.0, high=5.0)
 ORIGINAL = {"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True, "l2": 0.0, "l2_bias": 0.0}
 
 
+def known(features: torch.Tensor) -> Known:
+    return dataclasses.replace(Known.blank(SIZES), features=features)
+
+
 def made(**changes) -> Recommender:
     """A model with every parameter random."""
     torch.manual_seed(0)
     config = ModelConfig(**{"embedding": 5, "hidden": (7, 4), "dropout": 0.0} | changes)
-    model = Recommender(config, SIZES, torch.randn(9, 11))
+    model = Recommender(config, SIZES, known(torch.randn(9, 11)))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model.eval()
 
 
-BATCH = {"user": torch.tensor([0, 5, 5, 2]), "movie": torch.tensor([8, 1, 8, 0])}
+BATCH = {
+    "user": torch.tensor([0, 5, 5, 2]),
+    "movie": torch.tensor([8, 1, 8, 0]),
+    "rating": torch.tensor([4.0, 1.0, 5.0, 3.0]),
+}
 
 
 def test_original_equals_the_plain_concatenation():
@@ -36,15 +45,15 @@ def test_original_equals_the_plain_concatenation():
     plain = PlainRecommender(model.config, 6, 9, 11).eval()
     plain.user, plain.movie = model.user, model.movie
     plain.mlp[0], plain.mlp[3], plain.mlp[5] = model.first, model.head[0], model.head[2]
-    stars, penalty = model(BATCH)
+    stars, _ = model(BATCH)
     expected = 5 * plain(BATCH["user"], BATCH["movie"], model.features[BATCH["movie"]])
     torch.testing.assert_close(stars, expected)
-    assert penalty == 0
+    torch.testing.assert_close(model.train()(BATCH)[1], ((stars - BATCH["rating"]) / 5).square().mean())
 
 
 def test_default_equals_its_formula():
     model = made(l2=0.1, l2_bias=0.01)
-    stars, penalty = model(BATCH)
+    stars, _ = model(BATCH)
     for k, (u, i) in enumerate(zip(BATCH["user"], BATCH["movie"], strict=True)):
         p, q, f = model.user.weight[u], model.movie.weight[i], model.features[i]
         from_f = model.feature_factors.weight @ f
@@ -58,7 +67,8 @@ def test_default_equals_its_formula():
     biases = sum(
         part.square().sum(1) for part in (model.user_bias.weight[users], model.movie_bias.weight[movies], from_f)
     )
-    torch.testing.assert_close(penalty, (0.1 * factors + 0.01 * biases).mean())
+    errors, penalties = (stars - BATCH["rating"]).square(), 0.1 * factors + 0.01 * biases
+    torch.testing.assert_close(model.train()(BATCH)[1], (errors + penalties).mean() / 25)
 
 
 @pytest.mark.parametrize("changes", [{}, ORIGINAL, {"biases": False}, {"gmf": False}])
@@ -74,13 +84,16 @@ def test_gradients_of_a_large_batch_are_the_same_each_time():
     """Large gathers run on several threads: added up in any order, two trainings with one seed would differ."""
     sizes = dataclasses.replace(SIZES, n_users=3000, n_movies=2000)
     torch.manual_seed(0)
-    model = Recommender(ModelConfig(dropout=0.0), sizes, torch.randn(2000, 11))
-    batch = {"user": torch.randint(0, 3000, (4096,)), "movie": torch.randint(0, 2000, (4096,))}
+    model = Recommender(ModelConfig(dropout=0.0), sizes, known(torch.randn(2000, 11)))
+    batch = {
+        "user": torch.randint(0, 3000, (4096,)),
+        "movie": torch.randint(0, 2000, (4096,)),
+        "rating": torch.ones(4096),
+    }
 
     def gradients() -> list[torch.Tensor]:
         model.zero_grad()
-        stars, penalty = model(batch)
-        (stars.square().mean() + penalty).backward()
+        model(batch)[1].backward()
         return [parameter.grad.clone() for parameter in model.parameters()]
 
     first = gradients()
@@ -90,9 +103,8 @@ def test_gradients_of_a_large_batch_are_the_same_each_time():
 
 @pytest.mark.parametrize("changes", [{}, ORIGINAL])
 def test_every_parameter_is_trained(changes):
-    model = made(**changes)
-    stars, penalty = model(BATCH)
-    (stars.square().mean() + penalty).backward()
+    model = made(**changes).train()
+    model(BATCH)[1].backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
 
 
@@ -107,7 +119,7 @@ def outputs(seed: int = 0, **changes) -> tuple[Recommender, torch.Tensor, torch.
     """A model whose inputs are switched, its titles and genres, and its scores."""
     torch.manual_seed(seed)
     features = torch.randn(9, 11)
-    model = Recommender(ModelConfig(embedding=5, hidden=(7, 4), dropout=0.0, **changes), SIZES, features)
+    model = Recommender(ModelConfig(embedding=5, hidden=(7, 4), dropout=0.0, **changes), SIZES, known(features))
     torch.nn.init.normal_(model.feature_factors.weight)
     return model, features, model.score(torch.arange(6))
 
@@ -128,8 +140,7 @@ def test_without_ids_only_features_tell_movies_apart():
     model.features = prepared(features[:1].expand(9, -1), model.config, SIZES)
     scores = model.score(torch.arange(6))
     torch.testing.assert_close(scores, scores[:, :1].expand(-1, 9))
-    stars, penalty = model(BATCH)
-    (stars.square().mean() + penalty).backward()
+    model.train()(BATCH)[1].backward()
     assert model.movie.weight.grad is None and model.movie_bias.weight.grad is None
 
 

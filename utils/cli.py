@@ -93,7 +93,10 @@ def _argument(one: Field, hint: Any) -> dict[str, Any]:
         options["choices"] = typing.get_args(hint)
     elif typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
-        options.update(nargs=len(kinds), type=kinds[0])
+        if kinds[-1] is Ellipsis:  # any number of words from a list
+            options.update(nargs="*", choices=typing.get_args(kinds[0]))
+        else:
+            options.update(nargs=len(kinds), type=kinds[0])
     else:
         options["type"] = hint
     options.update({name: value for name, value in one.metadata.items() if name != "help"})
