@@ -116,7 +116,7 @@ def main() -> None:
     if past := share_of_past(data.time, split):
         print(f"Note: {past:.0%} of the test ratings are older than the newest training rating: this is no forecast.")
         if settings.model == "HistoryRecommender" and "time" in settings.context:
-            print("Its time inputs look at a user's later ratings, too: --split time shows what they forecast.")
+            print("The model's time inputs look at such later ratings, too: --split time shows what it can forecast.")
 
     # model and optimizer
     torch.manual_seed(settings.seed)
@@ -159,14 +159,16 @@ def main() -> None:
 
 
 def with_available_context(settings: Settings, data: RatingsData) -> Settings:
-    """The settings without the context that the data lacks, which is said."""
+    """The settings without the context that the data lacks, which is said; only the history model takes context."""
+    if settings.model != "HistoryRecommender":
+        return settings
     lacking = {
         "time": (data.time is None, "no times"),
         "year": (bool(data.movies["year"].isna().all()), "no release years"),
         "demographics": (data.user_features.shape[1] == 0, "no demographics"),
     }
     words = [lacking[name][1] for name in settings.context if lacking[name][0]]
-    if words and settings.model == "HistoryRecommender":
+    if words:
         print(f"{data.name} has {' and '.join(words)}: trained without them.")
     return dataclasses.replace(settings, context=tuple(c for c in settings.context if not lacking[c][0]))
 
@@ -354,7 +356,7 @@ def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dic
         "val_rows": len(split.val),
         "test_rows": len(split.test),
         "share_of_test_rows_older_than_newest_training_row": share_of_past(data.time, split),
-        "model": "Recommender",
+        "model": settings.model,
         "preset": settings.preset,
         "seed": settings.seed,
         "best_epoch": chosen["epoch"],

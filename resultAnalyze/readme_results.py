@@ -9,6 +9,8 @@ So no figure of these sections is typed by hand; a test fails where README and r
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -49,14 +51,24 @@ def with_results(readme: str) -> str:
 
 
 def trainings() -> str:
-    """A line for every test_metrics.json kept as results/trainings/*.json."""
-    lines = ["| model | data | seed | validation RMSE | test RMSE | test MAE | training |", "| --- " * 7 + "|"]
+    """A line for each model and protocol of the test_metrics.json files kept as results/trainings/*.json."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for path in sorted((RESULTS / "trainings").glob("*.json")):
         m = read_json(path)
-        errors = f"{m['val_rmse']:.4f} | {m['rmse']:.4f} | {m['mae']:.4f}"
-        effort = f"{m['epochs']} epochs, {m['wall_seconds']:.0f} s"
-        lines.append(f"| {m['preset']} | {m['dataset']} | {m['seed']} | {errors} | {effort} |")
+        rows = m["protocol"].split(" train/")[0].split(" test rows")[0]  # what tells the protocols apart
+        groups.setdefault((m["preset"], m["dataset"], rows), []).append(m)
+    lines = ["| model | data | rows | seeds | validation RMSE | test RMSE | test MAE | training |", "| --- " * 8 + "|"]
+    for names, runs in groups.items():
+        errors = [mean_and_spread([m[error] for m in runs]) for error in ("val_rmse", "rmse", "mae")]
+        effort = f"{mean(m['epochs'] for m in runs):.0f} epochs, {mean(m['wall_seconds'] for m in runs):.0f} s"
+        lines.append(f"| {' | '.join([*names, str(len(runs)), *errors, effort])} |")
     return "\n".join(lines) + "\n"
+
+
+def mean_and_spread(values: list[float]) -> str:
+    """The mean and, of several values, half their range."""
+    spread = f" +- {(max(values) - min(values)) / 2:.4f}" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{spread}"
 
 
 def tables(kind: str) -> str:

@@ -255,6 +255,7 @@ def test_a_checkpoint_predicts_by_itself(history_run, data, split):
     stars = model(batch_of(data, data.by_user_and_time(split.test)))[0].clamp(1, 5)
     np.testing.assert_allclose(stars.detach(), predictions, atol=1e-4)
     assert model.config.context == ("time", "year", "demographics")
+    assert json.loads((history_run / "test_metrics.json").read_text())["model"] == type(model).__name__
 
 
 def test_another_model_s_flag_is_refused(run_script, tiny, tiny_features):

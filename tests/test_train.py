@@ -135,7 +135,8 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 
 def test_early_stopping_keeps_the_best_epoch(run_script, tiny, tiny_features, tmp_path):
-    shape = ("--embedding", 4, "--hidden", 8, 4, "--batch-size", 32, "--lr", 0.1, "--epochs", 40, "--patience", 2)
+    shape = ("--preset", "ncf", "--embedding", 4, "--hidden", 8, 4, "--batch-size", 32, "--lr", 0.1)
+    shape += ("--epochs", 40, "--patience", 2)
     run_script("train.py", "--data", tiny, "--features", tiny_features, "--run", tmp_path / "run", *shape)
     epochs, test = without_times(tmp_path / "run")
     assert len(epochs) == test["epochs"] == test["best_epoch"] + 2 < 40
@@ -202,11 +203,11 @@ def real_features(ml_100k, real_encoder, tmp_path_factory) -> Path:
 
 
 def test_real_ml_100k_beats_the_biases(run_script, ml_100k, real_features, tmp_path):
-    """The project's own bar on real data: the user and movie biases alone get .95 on this split."""
+    """The project's own bar on real data: the biases alone get .95 on this split, matrix factorisation .92."""
     flags = ("--data", ml_100k, "--features", real_features, "--run", tmp_path / "run", "--ratios", 0.7, 0.1, 0.2)
     done = run_script("train.py", *flags)
     _, test = without_times(tmp_path / "run")
-    assert test["rmse"] < 0.935, done.stdout
+    assert test["rmse"] < 0.9, done.stdout
     assert test["test_rows"] == 20_000
     done = run_script("generate_recommendation.py", "--run", tmp_path / "run")
     line = done.stdout.splitlines()[-1]
