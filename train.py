@@ -16,7 +16,6 @@ once all is done, test_metrics.json.
 """
 
 import dataclasses
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -27,17 +26,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from Models.checkpoint import ARCHITECTURES, Catalogue, read_checkpoint, rebuild, save_checkpoint
+from Models.checkpoint import ARCHITECTURES, Catalogue, make_model, read_checkpoint, rebuild, save_checkpoint
 from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
-from Models.evaluate import predict, rating_metrics, to_device, warm_and_cold
+from Models.evaluate import warm_and_cold
 from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import describe
 from Models.lists import UserLists
 from Models.Recommender import ModelConfig
 from Models.splits import Ratios, Split, SplitName, share_of_past
+from Models.training import best_epoch, has_stopped_improving, learning_rates, measure, parameter_groups, train_epoch
 from utils import cli, runs
 from utils.cli import Device, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
@@ -59,6 +57,7 @@ class Settings(HistoryConfig, ModelConfig):
     ratios: Ratios = flag((0.5, 0.3, 0.2), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
     train_file: Path | None = flag(None, "own training ratings, with --test-file instead of --split", metavar="FILE")
     test_file: Path | None = flag(None, "own test ratings, with --train-file", metavar="FILE")
+    ensemble: int = flag(1, "models that differ in their random start alone, averaged", type=positive)
     seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
     device: Device = cli.device_flag()
     epochs: int = flag(8, "the most epochs to train", type=positive)
@@ -84,6 +83,13 @@ class Settings(HistoryConfig, ModelConfig):
                     raise UserError(f"--{words} is a setting of --model {name}, not of {self.model}: leave it out.")
         return own(**{name: getattr(self, name) for name in names})
 
+    def changed(self) -> dict[str, Any]:
+        """The settings of model and training that are not the preset's."""
+        preset = dataclasses.replace(Settings(), **PRESETS[self.preset])
+        names = [field.name for field in dataclasses.fields(ARCHITECTURES[self.model][1])]
+        names += ["ensemble", "epochs", "patience", "batch_size", "lr", "schedule", "weight_decay"]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(preset, name)}
+
 
 NCF = {"model": "Recommender", "schedule": "constant"}
 PRESETS: dict[str, dict[str, Any]] = {
@@ -107,8 +113,8 @@ def main() -> None:
     split = split_rows(data, settings.split, settings.ratios)
     # measured user by user, so that a model which looks at histories computes each once
     split = dataclasses.replace(split, val=data.by_user_and_time(split.val), test=data.by_user_and_time(split.test))
-    model_class = ARCHITECTURES[settings.model][0]
-    train_loader = make_loader(data, split.train, settings.batch_size, settings.seed, model_class.whole_users)
+    whole_users = ARCHITECTURES[settings.model][0].whole_users
+    train_loader = make_loader(data, split.train, settings.batch_size, settings.seed, whole_users)
     val_loader = make_loader(data, split.val, EVAL_BATCH)
     test_loader = make_loader(data, split.test, EVAL_BATCH)
     settings = with_available_context(settings, data)
@@ -120,7 +126,8 @@ def main() -> None:
 
     # model and optimizer
     torch.manual_seed(settings.seed)
-    model = model_class(settings.model_config(), *describe(data, split.train)).to(device)
+    known = describe(data, split.train)
+    model = make_model(settings.model, settings.ensemble, settings.model_config(), *known).to(device)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True)
     catalogue = make_catalogue(data)
 
@@ -137,7 +144,7 @@ def main() -> None:
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(settings.seed, epoch))  # dropout depends on the epoch, not on what ran before
         train_loader.sampler.set_epoch(epoch)
-        rates = learning_rates(settings, epoch, len(train_loader))
+        rates = learning_rates(settings.schedule, settings.lr, settings.epochs, epoch, len(train_loader))
         row = {"epoch": epoch, "train_loss": train_epoch(model, train_loader, optimizer, rates, device, epoch)}
         if len(split.val):
             _, metrics = measure(model, data, split.val, val_loader, device)
@@ -171,81 +178,6 @@ def with_available_context(settings: Settings, data: RatingsData) -> Settings:
     if words:
         print(f"{data.name} has {' and '.join(words)}: trained without them.")
     return dataclasses.replace(settings, context=tuple(c for c in settings.context if not lacking[c][0]))
-
-
-# --- the training step ---------------------------------------------------------------------------
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for linear layers only: embeddings have their penalty, once for each rating."""
-    linear = [p for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()]
-    ids = {id(p) for p in linear}
-    others = [p for p in model.parameters() if id(p) not in ids]
-    return [{"params": linear, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-
-def learning_rates(settings: Settings, epoch: int, n_batches: int) -> list[float]:
-    """The learning rate of each step of an epoch: constant, or up over 5 % of all steps and along a cosine to 0."""
-    if settings.schedule == "constant":
-        return [settings.lr] * n_batches
-    done = [(epoch - 1 + k / n_batches) / settings.epochs for k in range(n_batches)]
-    return [settings.lr * min(1, (share + 1e-3) / 0.05) * (1 + math.cos(math.pi * share)) / 2 for share in done]
-
-
-def train_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    rates: list[float],
-    device: torch.device,
-    epoch: int,
-) -> float:
-    """One pass over the training rows; returns the mean squared error on rating / high of the predictions in training.
-
-    Raises:
-        UserError: a loss was not finite.
-    """
-    model.train()
-    high, losses, sizes = model.sizes.high, [], []
-    for batch, rate in zip(
-        tqdm(loader, desc=f"epoch {epoch}", unit=" batches", leave=False, disable=None), rates, strict=True
-    ):
-        batch = to_device(batch, device)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        stars, loss = model(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(((stars.detach() - batch["rating"]) / high).square().mean())
-        sizes.append(len(stars))
-    by_batch = torch.stack(losses).double().cpu()  # read once an epoch: reading each loss would stall a GPU
-    if not by_batch.isfinite().all():
-        wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
-        raise UserError(
-            f"The loss was not finite in epoch {epoch}, batch {wrong}: the learning rate is the likely cause, "
-            "lower --lr; the checkpoints of the epochs before are kept."
-        )
-    return float((by_batch * torch.tensor(sizes)).sum() / sum(sizes))
-
-
-def measure(
-    model: nn.Module, data: RatingsData, rows: np.ndarray, loader: DataLoader, device: torch.device
-) -> tuple[Tensor, dict[str, Any]]:
-    """Predicted stars of these rows, and their metrics."""
-    stars = predict(model, loader, device)
-    return stars, rating_metrics(stars, torch.from_numpy(data.rating[rows]), model.sizes.high)
-
-
-def best_epoch(done: list[dict[str, Any]]) -> int:
-    """The epoch with the lowest validation RMSE, the first of equals; the last epoch where nothing validates."""
-    if "val_rmse" not in done[0]:
-        return done[-1]["epoch"]
-    return min(done, key=lambda row: row["val_rmse"])["epoch"]
-
-
-def has_stopped_improving(done: list[dict[str, Any]], patience: int) -> bool:
-    return patience > 0 and len(done) > 0 and len(done) - best_epoch(done) >= patience
 
 
 # --- what travels with the model -----------------------------------------------------------------
@@ -358,6 +290,7 @@ def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dic
         "share_of_test_rows_older_than_newest_training_row": share_of_past(data.time, split),
         "model": settings.model,
         "preset": settings.preset,
+        "changed": settings.changed(),
         "seed": settings.seed,
         "best_epoch": chosen["epoch"],
         "epochs": len(done),

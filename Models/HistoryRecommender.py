@@ -29,10 +29,11 @@ from torch.nn import functional as F
 
 from Models.dataLoader import consecutive
 from Models.Dataset import Batch
+from Models.evidence import Evidence, with_noise
+from Models.histories import DAY, N_CLOCK, Past, SumOfUsers, clock_features, padded, running_count, starts
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive
 
-DAY = 86_400.0
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
 ROWS_TOGETHER = 8192  # past and asked ratings predicted at a time: bounds memory
 DECADES = range(1900, 2030, 10)
@@ -49,19 +50,6 @@ class HistoryConfig(FeatureConfig):
     audience_precision: float = flag(500.0, "prior precision of the users' audience vectors", type=not_negative)
     feature_precision: float = flag(2000.0, "prior precision of the weights of movie features", type=not_negative)
     bias_precision: float = flag(3.0, "prior precision of the movies' biases", type=not_negative)
-
-
-@dataclass(frozen=True)
-class Past:
-    """Ratings of B users behind each other, oldest first, padded to the longest: each [B, L]."""
-
-    movie: Tensor
-    stars: Tensor
-    time: Tensor  # seconds, int64
-    real: Tensor  # bool: False is padding
-
-    def count(self) -> Tensor:
-        return self.real.sum(1)
 
 
 class Posterior(nn.Module):
@@ -270,98 +258,3 @@ class HistoryRecommender(nn.Module):
             now = torch.where(past.real, past.time, 0).max() if past.real.any() else self.time.max()
             stars.append(self.predict(side, past, self.user_features[user], movies, now.expand_as(movies)))
         return torch.cat(stars)
-
-
-N_CLOCK = 7
-
-
-def clock_features(past: Past, time: Tensor, year: Tensor) -> Tensor:
-    """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
-    sorted_times = torch.where(past.real, past.time, torch.iinfo(torch.int64).max)
-    first = torch.where(past.real[:, :1], past.time[:, :1], time[:, :1])
-    position = torch.searchsorted(sorted_times, time.contiguous())
-    day = 2 * torch.pi * (time % int(DAY)).float() / DAY
-    week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)
-    age = torch.where(year > 0, 1970 + time.float() / (365.25 * DAY) - year, 0)
-    numbers = [
-        torch.log1p((time - first).clamp(min=0).float() / DAY) / 4,
-        torch.log1p(position.float()) / 4,
-        *(day.sin(), day.cos(), week.sin(), week.cos()),
-        age.clamp(0, 100) / 25,
-    ]
-    return torch.stack(numbers, -1)
-
-
-class SumOfUsers(torch.autograd.Function):
-    """Of each movie, the sum of the vectors of the users who rated it; its gradient is the same sum the other way."""
-
-    @staticmethod
-    def forward(ctx, vectors: Tensor, users: Tensor, start: Tensor, movies: Tensor, start_back: Tensor) -> Tensor:
-        """`users` of movie after movie, the first of each at `start`; `movies` of user after user likewise."""
-        ctx.save_for_backward(movies, start_back)
-        return F.embedding_bag(users, vectors, start, mode="sum")
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return F.embedding_bag(ctx.saved_tensors[0], gradient, ctx.saved_tensors[1], mode="sum"), *[None] * 4
-
-
-def starts(count: Tensor) -> Tensor:
-    """Where each group begins, of groups of these sizes behind each other."""
-    return count.cumsum(0) - count
-
-
-class Evidence(torch.autograd.Function):
-    """Negative log evidence of B Gaussian processes with covariance noise * K, and the left-out errors.
-
-    -log N(e; 0, noise K) = (e · K^-1 e / noise + log |K| + n log noise) / 2, up to a constant, and its gradients:
-    Rasmussen and Williams 2006, equations 5.8 and 5.9; left-out errors: equation 5.12.
-    """
-
-    @staticmethod
-    def forward(ctx, kernel: Tensor, error: Tensor, log_noise: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """From [B, L, L] and [B, L], padded with rows of the identity and with zeros, to a scalar and [B, L]."""
-        factor, failed = torch.linalg.cholesky_ex(kernel)
-        factor[failed > 0] = torch.nan
-        inverse = torch.cholesky_inverse(factor)
-        weights = (inverse @ error[..., None]).squeeze(-1)
-        n, noise = count.sum(), log_noise.exp()
-        fit = (weights * error).sum() / noise
-        loss = 0.5 * (fit + n * log_noise) + factor.diagonal(dim1=1, dim2=2).log().sum()
-        ctx.save_for_backward(inverse, weights, noise, n - fit)
-        left_out = weights / inverse.diagonal(dim1=1, dim2=2)
-        ctx.mark_non_differentiable(left_out)
-        return loss, left_out
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        inverse, weights, noise, excess = ctx.saved_tensors
-        by_kernel = 0.5 * gradient * (inverse - weights[:, :, None] * weights[:, None] / noise)
-        return by_kernel, gradient * weights / noise, 0.5 * gradient * excess, None
-
-
-def with_noise(kernel: Tensor, real: Tensor) -> Tensor:
-    """K + 1 of past ratings, [B, L, L]; rows and columns of padding are those of the identity."""
-    both = real[:, :, None] & real[:, None]
-    return kernel * both + torch.eye(kernel.shape[1], device=kernel.device)
-
-
-def running_count(place: Tensor) -> Tensor:
-    """How many equal values stand before each, [n]."""
-    order = torch.argsort(place, stable=True)
-    count = torch.bincount(place)
-    start = torch.repeat_interleave(starts(count), count)
-    column = torch.empty_like(place)
-    column[order] = torch.arange(len(place), device=place.device) - start
-    return column
-
-
-def padded(place: Tensor, column: Tensor, batch: Batch) -> Past:
-    """Flat rows, row k in row place[k] and column column[k] of the result."""
-    shape = int(place.max()) + 1, int(column.max()) + 1
-
-    def spread(values: Tensor) -> Tensor:
-        return values.new_zeros(shape).index_put((place, column), values)
-
-    stars = batch["rating"] if "rating" in batch else torch.zeros_like(place, dtype=torch.float32)
-    return Past(spread(batch["movie"]), spread(stars), spread(batch["time"]), spread(torch.ones_like(place).bool()))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from Models.Ensemble import Ensemble
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
-from Models.inputs import DataSizes
+from Models.inputs import DataSizes, Known
 from Models.Recommender import ModelConfig, Recommender
 from utils.files import UserError, write_aside
 
@@ -18,6 +19,12 @@ ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     "HistoryRecommender": (HistoryRecommender, HistoryConfig),
     "Recommender": (Recommender, ModelConfig),
 }
+
+
+def make_model(name: str, members: int, config: Any, sizes: DataSizes, known: Known | None = None) -> nn.Module:
+    """A new model of this name or, of several members, their ensemble; without `known`, for a state to be loaded."""
+    models = [ARCHITECTURES[name][0](config, sizes, known) for _ in range(members)]
+    return Ensemble(models) if members > 1 else models[0]
 
 
 @dataclass(frozen=True)
@@ -43,8 +50,10 @@ class Catalogue:
 
 def save_checkpoint(path: Path, model: nn.Module, catalogue: Catalogue, **more: Any) -> None:
     """Write a checkpoint aside and rename it; `more` (epoch, optimizer, ...) must be plain too."""
+    members = model.members if isinstance(model, Ensemble) else [model]
     content = {
-        "architecture": type(model).__name__,
+        "architecture": type(members[0]).__name__,
+        "members": len(members),
         "config": asdict(model.config),
         "sizes": asdict(model.sizes),
         "state": model.state_dict(),
@@ -79,9 +88,9 @@ def rebuild(content: dict[str, Any], device: torch.device) -> tuple[nn.Module, C
         UserError: the checkpoint is of another version of this code.
     """
     try:
-        model_class, config_class = ARCHITECTURES[content["architecture"]]
-        config = config_class(**content["config"])
-        model = model_class(config, DataSizes(**content["sizes"]))
+        name = content["architecture"]
+        config = ARCHITECTURES[name][1](**content["config"])
+        model = make_model(name, content["members"], config, DataSizes(**content["sizes"]))
         model.load_state_dict(content["state"])
         catalogue = Catalogue(**content["catalogue"])
     except (KeyError, TypeError, RuntimeError) as error:

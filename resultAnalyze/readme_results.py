@@ -56,7 +56,8 @@ def trainings() -> str:
     for path in sorted((RESULTS / "trainings").glob("*.json")):
         m = read_json(path)
         rows = m["protocol"].split(" train/")[0].split(" test rows")[0]  # what tells the protocols apart
-        groups.setdefault((m["preset"], m["dataset"], rows), []).append(m)
+        model = " ".join([m["preset"], *(f"`{flag_of(name, value)}`" for name, value in m["changed"].items())])
+        groups.setdefault((model, m["dataset"], rows), []).append(m)
     lines = ["| model | data | rows | seeds | validation RMSE | test RMSE | test MAE | training |", "| --- " * 8 + "|"]
     for names, runs in groups.items():
         errors = [mean_and_spread([m[error] for m in runs]) for error in ("val_rmse", "rmse", "mae")]
@@ -65,8 +66,16 @@ def trainings() -> str:
     return "\n".join(lines) + "\n"
 
 
-def mean_and_spread(values: list[float]) -> str:
-    """The mean and, of several values, half their range."""
+def flag_of(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    words = value if isinstance(value, list) else [value]
+    return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
+
+
+def mean_and_spread(values: list[float | None]) -> str:
+    """The mean and, of several values, half their range; nothing where they are missing."""
+    if None in values:
+        return ""
     spread = f" +- {(max(values) - min(values)) / 2:.4f}" if len(values) > 1 else ""
     return f"{mean(values):.4f}{spread}"
 

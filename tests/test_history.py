@@ -15,7 +15,9 @@ from test_train import rows_of, states_are_equal, without_times
 
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import UserBatchSampler, load_data, make_loader, split_rows
-from Models.HistoryRecommender import Evidence, HistoryConfig, HistoryRecommender, Past, clock_features
+from Models.evidence import Evidence
+from Models.histories import Past, clock_features
+from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import describe
 
 RATIOS = (0.5, 0.3, 0.2)

@@ -235,3 +235,24 @@ def test_canonical_folds_can_be_given(run_script, ml_100k, real_features, tmp_pa
     _, test = without_times(tmp_path / "run")
     assert test["split"] == "given files" and test["test_rows"] == 20_000
     assert test["train_rows"] + test["val_rows"] == 80_000
+
+
+# --- ensembles -----------------------------------------------------------------------------------
+
+
+def test_an_ensemble_is_the_mean_of_its_members(run_script, tiny, tiny_features, tmp_path):
+    places = ("--data", tiny, "--features", tiny_features, "--run", tmp_path / "run")
+    run_script("train.py", *places, *TINY_TRAINING, "--ensemble", 2)
+    model, _ = rebuild(read_checkpoint(tmp_path / "run/best.pt"), torch.device("cpu"))
+    one, other = model.members
+    users = torch.arange(30)
+    assert not torch.allclose(one.score(users), other.score(users), atol=1e-3)
+    assert torch.allclose(model.score(users), (one.score(users) + other.score(users)) / 2)
+    data = load_data(tiny, tiny_features)
+    test = data.by_user_and_time(split_rows(data, "random", RATIOS).test)
+    stars = model.score(torch.from_numpy(data.user[test])).gather(1, torch.from_numpy(data.movie[test])[:, None])
+    predictions = [float(row["prediction"]) for row in rows_of(tmp_path / "run/test_predictions.csv")]
+    assert predictions == pytest.approx(stars.squeeze(1).clamp(1, 5).tolist(), abs=1e-4)
+    changed = json.loads((tmp_path / "run/test_metrics.json").read_text())["changed"]
+    assert changed["ensemble"] == 2 and "hidden" in changed and "dropout" not in changed
+    assert "Top 10" in run_script("generate_recommendation.py", "--run", tmp_path / "run").stdout

@@ -1,0 +1,82 @@
+"""Users' past ratings as tensors: padding, clocks, and sums over who rated what."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from Models.Dataset import Batch
+
+DAY = 86_400.0
+N_CLOCK = 7
+
+
+@dataclass(frozen=True)
+class Past:
+    """Ratings of B users behind each other, oldest first, padded to the longest: each [B, L]."""
+
+    movie: Tensor
+    stars: Tensor
+    time: Tensor  # seconds, int64
+    real: Tensor  # bool: False is padding
+
+    def count(self) -> Tensor:
+        return self.real.sum(1)
+
+
+def clock_features(past: Past, time: Tensor, year: Tensor) -> Tensor:
+    """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
+    sorted_times = torch.where(past.real, past.time, torch.iinfo(torch.int64).max)
+    first = torch.where(past.real[:, :1], past.time[:, :1], time[:, :1])
+    position = torch.searchsorted(sorted_times, time.contiguous())
+    day = 2 * torch.pi * (time % int(DAY)).float() / DAY
+    week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)
+    age = torch.where(year > 0, 1970 + time.float() / (365.25 * DAY) - year, 0)
+    numbers = [
+        torch.log1p((time - first).clamp(min=0).float() / DAY) / 4,
+        torch.log1p(position.float()) / 4,
+        *(day.sin(), day.cos(), week.sin(), week.cos()),
+        age.clamp(0, 100) / 25,
+    ]
+    return torch.stack(numbers, -1)
+
+
+class SumOfUsers(torch.autograd.Function):
+    """Of each movie, the sum of the vectors of the users who rated it; its gradient is the same sum the other way."""
+
+    @staticmethod
+    def forward(ctx, vectors: Tensor, users: Tensor, start: Tensor, movies: Tensor, start_back: Tensor) -> Tensor:
+        """`users` of movie after movie, the first of each at `start`; `movies` of user after user likewise."""
+        ctx.save_for_backward(movies, start_back)
+        return F.embedding_bag(users, vectors, start, mode="sum")
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return F.embedding_bag(ctx.saved_tensors[0], gradient, ctx.saved_tensors[1], mode="sum"), *[None] * 4
+
+
+def starts(count: Tensor) -> Tensor:
+    """Where each group begins, of groups of these sizes behind each other."""
+    return count.cumsum(0) - count
+
+
+def running_count(place: Tensor) -> Tensor:
+    """How many equal values stand before each, [n]."""
+    order = torch.argsort(place, stable=True)
+    count = torch.bincount(place)
+    start = torch.repeat_interleave(starts(count), count)
+    column = torch.empty_like(place)
+    column[order] = torch.arange(len(place), device=place.device) - start
+    return column
+
+
+def padded(place: Tensor, column: Tensor, batch: Batch) -> Past:
+    """Flat rows, row k in row place[k] and column column[k] of the result."""
+    shape = int(place.max()) + 1, int(column.max()) + 1
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(shape).index_put((place, column), values)
+
+    stars = batch["rating"] if "rating" in batch else torch.zeros_like(place, dtype=torch.float32)
+    return Past(spread(batch["movie"]), spread(stars), spread(batch["time"]), spread(torch.ones_like(place).bool()))
