@@ -15,6 +15,7 @@ Writes runs/<id>/: config.json, metrics.csv (one row an epoch), best.pt, last.pt
 once all is done, test_metrics.json.
 """
 
+import argparse
 import dataclasses
 import platform
 import time
@@ -25,30 +26,34 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from Models.checkpoint import ARCHITECTURES, Catalogue, make_model, read_checkpoint, rebuild, save_checkpoint
 from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
-from Models.evaluate import warm_and_cold
 from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import describe
 from Models.lists import UserLists
+from Models.objectives import Objective, RankingObjective, RatingObjective
 from Models.Recommender import ModelConfig
+from Models.Sequential import SequentialConfig
 from Models.splits import Ratios, Split, SplitName, share_of_past
-from Models.training import best_epoch, has_stopped_improving, learning_rates, measure, parameter_groups, train_epoch
+from Models.training import best_epoch, learning_rates, parameter_groups, train_epoch
 from utils import cli, runs
 from utils.cli import Device, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
 
-EVAL_BATCH = 65_536
+PresetName = Literal["default", "ncf", "original", "ncf-ranking", "transformer", "gru"]
+ModelName = Literal["HistoryRecommender", "Recommender", "Sequential"]
+OBJECTIVES = {"HistoryRecommender": ("rating",), "Recommender": ("rating", "ranking"), "Sequential": ("ranking",)}
 
 
 @dataclass(frozen=True)
-class Settings(HistoryConfig, ModelConfig):
+class Settings(HistoryConfig, ModelConfig, SequentialConfig):
     """Every setting of a training, and so every flag; the models' own are those of their configurations."""
 
-    preset: Literal["default", "ncf", "original"] = flag("default", "a named configuration; flags beside it win")
-    model: Literal["HistoryRecommender", "Recommender"] = flag("HistoryRecommender", "the file of Models/ to train")
+    preset: PresetName = flag("default", "a named configuration; flags beside it win")
+    model: ModelName = flag("HistoryRecommender", "the file of Models/ to train")
+    relevant: float = flag(4.0, "with --objective ranking: stars from which a list should hold a movie")
     data: Path = cli.data_flag()
     features: Path = cli.features_flag()
     run: Path | None = cli.run_flag("folder for this training (default: a new one in runs/)")
@@ -72,26 +77,36 @@ class Settings(HistoryConfig, ModelConfig):
         """The configuration of the chosen model.
 
         Raises:
-            UserError: a flag is another model's.
+            UserError: a flag is another model's, or the objective is.
         """
-        own = ARCHITECTURES[self.model][1]
+        if self.objective not in OBJECTIVES[self.model]:
+            raise UserError(f"{self.model} does not learn {self.objective}: choose another --preset or --objective.")
+        own, preset = ARCHITECTURES[self.model][1], self.of_preset()
         names = {field.name for field in dataclasses.fields(own)}
         for name, (_, config) in ARCHITECTURES.items():
             for field in dataclasses.fields(config):
-                if field.name not in names and getattr(self, field.name) != field.default:
+                if field.name not in names and getattr(self, field.name) != getattr(preset, field.name):
                     words = field.name.replace("_", "-")
                     raise UserError(f"--{words} is a setting of --model {name}, not of {self.model}: leave it out.")
         return own(**{name: getattr(self, name) for name in names})
 
+    def of_preset(self) -> "Settings":
+        """The preset's settings."""
+        return dataclasses.replace(Settings(), **PRESETS[self.preset])
+
     def changed(self) -> dict[str, Any]:
         """The settings of model and training that are not the preset's."""
-        preset = dataclasses.replace(Settings(), **PRESETS[self.preset])
+        preset = self.of_preset()
         names = [field.name for field in dataclasses.fields(ARCHITECTURES[self.model][1])]
         names += ["ensemble", "epochs", "patience", "batch_size", "lr", "schedule", "weight_decay"]
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(preset, name)}
 
 
 NCF = {"model": "Recommender", "schedule": "constant"}
+SEQUENTIAL = {
+    **{"model": "Sequential", "objective": "ranking", "embedding": 64, "dropout": 0.2},
+    **{"epochs": 12, "batch_size": 5000, "lr": 2e-3, "weight_decay": 0.0},
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "ncf": NCF | {"embedding": 64, "epochs": 100, "patience": 5, "batch_size": 4096, "lr": 3e-3, "weight_decay": 10.0},
@@ -101,22 +116,31 @@ PRESETS: dict[str, dict[str, Any]] = {
         **{"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True},
         **{"epochs": 50, "patience": 0, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.0},
     },
+    "ncf-ranking": NCF | {"objective": "ranking", "embedding": 64, "epochs": 20, "batch_size": 4096, "lr": 3e-3},
+    "transformer": SEQUENTIAL | {"layer": "transformer"},
+    "gru": SEQUENTIAL | {"layer": "gru"},
 }
 
 
+def defaults_for(flags: argparse.Namespace) -> dict[str, Any]:
+    """The defaults under the preset of these flags; --objective ranking alone asks for the NCF that ranks."""
+    asked = (flags.preset, flags.model, flags.objective)
+    name = "ncf-ranking" if asked == ("default", "HistoryRecommender", "ranking") else flags.preset
+    return PRESETS[name] | {"preset": name}
+
+
 def main() -> None:
-    settings = resumed(cli.parse(Settings, __doc__, None, PRESETS))
+    settings = resumed(cli.parse(Settings, __doc__, None, defaults_for))
     device = cli.resolve_device(settings.device)
 
     # data
     data = load_data(settings.data, settings.features, settings.train_file, settings.test_file)
     split = split_rows(data, settings.split, settings.ratios)
-    # measured user by user, so that a model which looks at histories computes each once
-    split = dataclasses.replace(split, val=data.by_user_and_time(split.val), test=data.by_user_and_time(split.test))
+    rating = settings.objective == "rating"
+    objective = RatingObjective(data, split) if rating else RankingObjective(data, split, settings.relevant)
     whole_users = ARCHITECTURES[settings.model][0].whole_users
-    train_loader = make_loader(data, split.train, settings.batch_size, settings.seed, whole_users)
-    val_loader = make_loader(data, split.val, EVAL_BATCH)
-    test_loader = make_loader(data, split.test, EVAL_BATCH)
+    rows = objective.training_rows(whole_users)
+    loader = make_loader(data, rows, settings.batch_size, settings.seed, whole_users)
     settings = with_available_context(settings, data)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
     if past := share_of_past(data.time, split):
@@ -139,18 +163,17 @@ def main() -> None:
 
     # epochs
     for epoch in range(len(done) + 1, settings.epochs + 1):
-        if has_stopped_improving(done, settings.patience):
+        if settings.patience and done and len(done) - best_epoch(done, objective) >= settings.patience:
             break
         started = time.perf_counter()
         torch.manual_seed(epoch_seed(settings.seed, epoch))  # dropout depends on the epoch, not on what ran before
-        train_loader.sampler.set_epoch(epoch)
-        rates = learning_rates(settings.schedule, settings.lr, settings.epochs, epoch, len(train_loader))
-        row = {"epoch": epoch, "train_loss": train_epoch(model, train_loader, optimizer, rates, device, epoch)}
+        loader.sampler.set_epoch(epoch)
+        rates = learning_rates(settings.schedule, settings.lr, settings.epochs, epoch, len(loader))
+        row = {"epoch": epoch, "train_loss": train_epoch(model, loader, optimizer, rates, device, epoch)}
         if len(split.val):
-            _, metrics = measure(model, data, split.val, val_loader, device)
-            row |= {f"val_{name}": value for name, value in metrics.items()}
+            row |= {f"val_{name}": value for name, value in objective.validate(model).items()}
         done.append(row | {"seconds": time.perf_counter() - started})
-        if best_epoch(done) == epoch:
+        if best_epoch(done, objective) == epoch:
             save_checkpoint(folder / "best.pt", model, catalogue, epoch=epoch)
         save_checkpoint(folder / "last.pt", model, catalogue, epochs=done, optimizer=optimizer.state_dict())
         runs.write_table(folder / "metrics.csv", done)
@@ -158,11 +181,9 @@ def main() -> None:
 
     # the one test, of the epoch that validation chose, as it was saved
     model, _ = rebuild(read_checkpoint(folder / "best.pt"), device)
-    stars, metrics = measure(model, data, split.test, test_loader, device)
-    write_predictions(folder, data, split.test, stars)
-    metrics["parts"] = warm_and_cold(stars, data, split)
-    write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, data, split, done))
-    print(f"Best epoch {best_epoch(done)}: test RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}.")
+    metrics = objective.test(model, folder)
+    write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, objective, done))
+    print(f"Best epoch {best_epoch(done, objective)}: test {objective.in_words(metrics)}.")
 
 
 def with_available_context(settings: Settings, data: RatingsData) -> Settings:
@@ -254,6 +275,8 @@ def make_logger(folder: Path, tensorboard: bool) -> Callable[[dict[str, Any]], N
         words = [f"epoch {row['epoch']:3}", f"train loss {row['train_loss']:.5f}"]
         if "val_rmse" in row:
             words += [f"validation loss {row['val_loss']:.5f}", f"RMSE {row['val_rmse']:.4f}"]
+        if "val_ndcg@10" in row:
+            words += [f"validation HR@10 {row['val_hr@10']:.4f}", f"NDCG@10 {row['val_ndcg@10']:.4f}"]
         print("   ".join([*words, f"{row['seconds']:.1f} s"]), flush=True)
         if tensorboard:
             for name in row.keys() - {"epoch"}:
@@ -263,23 +286,14 @@ def make_logger(folder: Path, tensorboard: bool) -> Callable[[dict[str, Any]], N
     return log
 
 
-def write_predictions(folder: Path, data: RatingsData, rows: np.ndarray, stars: Tensor) -> None:
-    """test_predictions.csv, in the user's own ids: anyone can recompute the metrics from it."""
-    users, movies = data.user_ids, data.movies["movie"].tolist()
-    ids = ([users[i] for i in data.user[rows]], [movies[i] for i in data.movie[rows]])
-    columns = (*ids, data.rating[rows].tolist(), stars.tolist())
-    names = ("userId", "movieId", "rating", "prediction")
-    runs.write_table(
-        folder / "test_predictions.csv", [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-    )
-
-
-def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dict[str, Any]]) -> dict[str, Any]:
+def protocol(settings: Settings, objective: Objective, done: list[dict[str, Any]]) -> dict[str, Any]:
     """How the test figures came about, in words and in fields."""
-    chosen = done[best_epoch(done) - 1]
+    data, split = objective.data, objective.split
+    chosen = done[best_epoch(done, objective) - 1]
+    by = f"epoch chosen by {objective.chosen_by.replace('val_', 'validation ')}"
     return {
-        "protocol": f"{split.protocol}; predictions clipped to the rating scale; "
-        + ("epoch chosen by validation RMSE" if len(split.val) else "no validation, fixed number of epochs")
+        "protocol": f"{split.protocol}; {objective.protocol}; "
+        + (by if len(split.val) else "no validation, fixed number of epochs")
         + "; test rows used once",
         "dataset": data.name,
         "split": "given files" if data.n_given_train else settings.split,
@@ -289,12 +303,13 @@ def protocol(settings: Settings, data: RatingsData, split: Split, done: list[dic
         "test_rows": len(split.test),
         "share_of_test_rows_older_than_newest_training_row": share_of_past(data.time, split),
         "model": settings.model,
+        "objective": settings.objective,
         "preset": settings.preset,
         "changed": settings.changed(),
         "seed": settings.seed,
         "best_epoch": chosen["epoch"],
         "epochs": len(done),
-        "val_rmse": chosen.get("val_rmse"),
+        objective.chosen_by: chosen.get(objective.chosen_by),
         "wall_seconds": round(sum(row["seconds"] for row in done), 1),
     }
 

@@ -1,9 +1,12 @@
 """Several models that differ in their random start alone, trained side by side, and their averaged predictions."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from Models.Dataset import Batch
+from Models.histories import Past
 
 
 class Ensemble(nn.Module):
@@ -15,13 +18,21 @@ class Ensemble(nn.Module):
     def __init__(self, members: list[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.config, self.sizes = members[0].config, members[0].sizes
+        self.config, self.sizes, self.whole_users = members[0].config, members[0].sizes, members[0].whole_users
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The mean of the members' predicted stars, [B], and, in training, the sum of their losses, a scalar."""
         stars, losses = zip(*(member(batch) for member in self.members), strict=True)
-        return torch.stack(stars).mean(0), sum(losses) if self.training else None
+        return mean(stars), sum(losses) if self.training else None
 
     def score(self, users: Tensor) -> Tensor:
         """The mean of the members' scores, [N, n_movies]."""
-        return torch.stack([member.score(users) for member in self.members]).mean(0)
+        return mean([member.score(users) for member in self.members])
+
+    def score_past(self, past: Past) -> Tensor:
+        """The same for users with these ratings."""
+        return mean([member.score_past(past) for member in self.members])
+
+
+def mean(outputs: Sequence[Tensor | None]) -> Tensor | None:
+    return None if outputs[0] is None else torch.stack(list(outputs)).mean(0)

@@ -30,9 +30,19 @@ from torch.nn import functional as F
 from Models.dataLoader import consecutive
 from Models.Dataset import Batch
 from Models.evidence import Evidence, with_noise
-from Models.histories import DAY, N_CLOCK, Past, SumOfUsers, clock_features, padded, running_count, starts
+from Models.histories import (
+    DAY,
+    N_CLOCK,
+    Histories,
+    Past,
+    SumOfUsers,
+    clock_features,
+    padded,
+    running_count,
+    starts,
+)
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
-from utils.cli import flag, not_negative, positive
+from utils.cli import flag, not_negative, positive, share
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
 ROWS_TOGETHER = 8192  # past and asked ratings predicted at a time: bounds memory
@@ -46,6 +56,7 @@ class HistoryConfig(FeatureConfig):
     embedding: int = flag(32, "numbers in a movie's vector", type=positive)
     units: int = flag(64, "units of the MLP's layer; 0: no MLP", type=int)
     context: tuple[Literal["time", "year", "demographics"], ...] = flag(("time", "year", "demographics"), "inputs")
+    history_dropout: float = flag(0.0, "share of users trained without history vectors, as new ones come", type=share)
     history_precision: float = flag(10.0, "prior precision of the movies' history vectors", type=not_negative)
     audience_precision: float = flag(500.0, "prior precision of the users' audience vectors", type=not_negative)
     feature_precision: float = flag(2000.0, "prior precision of the weights of movie features", type=not_negative)
@@ -76,21 +87,15 @@ class Posterior(nn.Module):
         return prior.sum() - self.log_std.sum()
 
 
-class HistoryRecommender(nn.Module):
-    """The model of this file's head. Batches in training hold whole users: all training ratings of each, by time."""
-
-    whole_users = True
+class HistoryRecommender(Histories):
+    """The model of this file's head."""
 
     def __init__(self, config: HistoryConfig, sizes: DataSizes, known: Known | None = None):
-        super().__init__()
-        self.config, self.sizes = config, sizes
-        for name, value in vars(known or Known.blank(sizes)).items():
-            self.register_buffer(name, value)
+        super().__init__(sizes, known)
+        self.config = config
         if known:
             self.features = prepared(known.features, config, sizes)
         self.register_buffer("by_movie", torch.argsort(self.movie, stable=True))
-        self.register_buffer("count_of_user", torch.bincount(self.user, minlength=sizes.n_users))
-        self.register_buffer("count_of_movie", torch.bincount(self.movie, minlength=sizes.n_movies))
         d = config.embedding
         n_features = sizes.n_title + sizes.n_genres + len(DECADES)
         n_context = sizes.n_user_features + N_CLOCK
@@ -224,6 +229,8 @@ class HistoryRecommender(nn.Module):
         vectors = side["history"][past.movie] * past.real[..., None]  # [B, L, D]
         total, n = vectors.sum(1, keepdim=True), past.count()[:, None, None]
         taste = (total - vectors) / (n - 1).clamp(min=1).sqrt() if left_out else total / n.clamp(min=1).sqrt()
+        if self.training and self.config.history_dropout:
+            taste = taste * (torch.rand(len(taste), 1, 1, device=taste.device) >= self.config.history_dropout)
         context = self.context(past, user_features, movie, time)  # [B, T, C]
         from_context = self.context_weights(context)
         taste = taste + from_context[..., :-1]
@@ -238,16 +245,6 @@ class HistoryRecommender(nn.Module):
         demographics = user_features[:, None].expand(-1, movie.shape[1], -1) * ("demographics" in self.config.context)
         clock = clock_features(past, time, self.year[movie]) * ("time" in self.config.context)
         return torch.cat([demographics, clock], -1)
-
-    # --- histories -------------------------------------------------------------------------------
-
-    def past(self, users: Tensor) -> Past:
-        """The training ratings of these users."""
-        count = self.count_of_user[users][:, None]
-        step = torch.arange(int(count.max().clamp(min=1)), device=users.device)
-        real = step < count
-        row = torch.where(real, starts(self.count_of_user)[users][:, None] + step, 0)
-        return Past(self.movie[row], self.stars[row], self.time[row], real)
 
     def score(self, users: Tensor) -> Tensor:
         """Predicted stars, not clipped, of every movie right after each user's last rating: [N, n_movies]."""

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from Models.dataLoader import RatingsData
 from Models.ranking import Scorer
 
 
@@ -24,6 +25,13 @@ class Rows:
     n_users: int
     n_movies: int
     genres: np.ndarray  # multi-hot [n_movies, n_genres]
+
+    @classmethod
+    def of(cls, data: RatingsData, rows: np.ndarray) -> "Rows":
+        """These rows of a data set."""
+        genres = data.features.vectors[:, data.features.info.bert_dim :]
+        ratings = data.user[rows], data.movie[rows], data.rating[rows]
+        return cls(*ratings, len(data.user_ids), len(data.movies), genres)
 
     def matrix(self, weight: np.ndarray | None = None) -> sp.csr_matrix:
         """Users by movies, holding `weight`, or 1 where there is a rating."""

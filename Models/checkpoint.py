@@ -12,12 +12,14 @@ from Models.Ensemble import Ensemble
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import DataSizes, Known
 from Models.Recommender import ModelConfig, Recommender
+from Models.Sequential import Sequential, SequentialConfig
 from utils.files import UserError, write_aside
 
 # A model is a line here: its name, its class and the class of its configuration.
 ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     "HistoryRecommender": (HistoryRecommender, HistoryConfig),
     "Recommender": (Recommender, ModelConfig),
+    "Sequential": (Sequential, SequentialConfig),
 }
 
 

@@ -46,15 +46,7 @@ class Task:
         """
         if not (data.rating[split.test] >= relevant).any():
             raise UserError(f"No test rating has {relevant:g} stars or more: lower --relevant.")
-        rows = Rows(
-            data.user[known],
-            data.movie[known],
-            data.rating[known],
-            len(data.user_ids),
-            len(data.movies),
-            data.features.vectors[:, data.features.info.bert_dim :],
-        )
-        return cls(data, split, rows, relevant, k, chunk_users)
+        return cls(data, split, Rows.of(data, known), relevant, k, chunk_users)
 
     def seen(self) -> UserLists:
         """What must not be recommended: each user's movies of the training and validation rows."""

@@ -51,22 +51,23 @@ def auc_by_user(user: np.ndarray, score: np.ndarray, liked: np.ndarray) -> np.nd
     return ((ranks - n_liked * (n_liked + 1) / 2) / (n_liked * (n - n_liked)))[both].to_numpy()
 
 
-def warm_and_cold(prediction: Tensor, data: RatingsData, split: Split) -> dict[str, dict[str, float]]:
+def warm_and_cold(prediction: Tensor, data: RatingsData, split: Split, rows: np.ndarray) -> dict[str, dict[str, float]]:
     """Metrics of the test rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training rows.
 
     Args:
-        prediction: predicted stars of the test rows, [n_test]
+        prediction: predicted stars of these rows, [n_test]
+        rows: the test rows in the predictions' order
 
     Returns:
         rows, rmse and mae of each part that has rows; a row of a new movie and a new user is in both
     """
-    new_movie = ~np.isin(data.movie[split.test], data.movie[split.train])
-    new_user = ~np.isin(data.user[split.test], data.user[split.train])
-    rating = torch.from_numpy(data.rating[split.test])
+    new_movie = ~np.isin(data.movie[rows], data.movie[split.train])
+    new_user = ~np.isin(data.user[rows], data.user[split.train])
+    rating = torch.from_numpy(data.rating[rows])
     metrics = {}
     for name, part in {"warm": ~(new_movie | new_user), "new_movie": new_movie, "new_user": new_user}.items():
         if part.any():
-            rows = torch.from_numpy(part)
-            found = prediction[rows], rating[rows]
+            some = torch.from_numpy(part)
+            found = prediction[some], rating[some]
             metrics[name] = {"rows": int(part.sum()), "rmse": rmse(*found), "mae": mae(*found)}
     return metrics

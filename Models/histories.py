@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch
+from Models.inputs import DataSizes, Known
 
 DAY = 86_400.0
 N_CLOCK = 7
@@ -24,6 +25,14 @@ class Past:
     def count(self) -> Tensor:
         return self.real.sum(1)
 
+    def part(self, first: Tensor, length: int) -> "Past":
+        """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
+        length = min(length, self.movie.shape[1])
+        place = first[:, None] + torch.arange(length, device=first.device)
+        real = place < self.count()[:, None]
+        place = place.clamp(max=self.movie.shape[1] - 1)
+        return Past(self.movie.gather(1, place), self.stars.gather(1, place), self.time.gather(1, place), real)
+
 
 def clock_features(past: Past, time: Tensor, year: Tensor) -> Tensor:
     """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
@@ -40,6 +49,40 @@ def clock_features(past: Past, time: Tensor, year: Tensor) -> Tensor:
         age.clamp(0, 100) / 25,
     ]
     return torch.stack(numbers, -1)
+
+
+class Histories(nn.Module):
+    """A model that keeps what is known of movies and users, and the training ratings, in its state.
+
+    Its training batches hold whole users: all training ratings of each, by time.
+    """
+
+    whole_users = True
+
+    def __init__(self, sizes: DataSizes, known: Known | None):
+        super().__init__()
+        self.sizes = sizes
+        for name, value in vars(known or Known.blank(sizes)).items():
+            self.register_buffer(name, value)
+        self.register_buffer("count_of_user", torch.bincount(self.user, minlength=sizes.n_users))
+        self.register_buffer("count_of_movie", torch.bincount(self.movie, minlength=sizes.n_movies))
+
+    def past(self, users: Tensor) -> Past:
+        """The kept ratings of these users."""
+        return take_past(self, self.count_of_user, users)
+
+    def score(self, users: Tensor) -> Tensor:
+        """Scores of every movie for the users at these positions, from their kept ratings: [N, n_movies]."""
+        return self.score_past(self.past(users))
+
+
+def take_past(known: Known | Histories, count_of_user: Tensor, users: Tensor) -> Past:
+    """The known ratings of these users, of whom each user of the data has so many."""
+    count = count_of_user[users][:, None]
+    step = torch.arange(int(count.max().clamp(min=1)), device=users.device)
+    real = step < count
+    row = torch.where(real, starts(count_of_user)[users][:, None] + step, 0)
+    return Past(known.movie[row], known.stars[row], known.time[row], real)
 
 
 class SumOfUsers(torch.autograd.Function):

@@ -14,8 +14,9 @@ from utils.cli import flag
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """How models take the movies' features."""
+    """What every model is told: what to learn, and how to take the movies' features."""
 
+    objective: Literal["rating", "ranking"] = flag("rating", "learn stars, or which movies a user chooses")
     titles: Literal["own", "none", "shuffled"] = flag(
         "own", "title vectors; shuffled: those of other movies, a control"
     )
@@ -55,6 +56,9 @@ class Known:
     movie: Tensor
     stars: Tensor
     time: Tensor
+
+    def to(self, device: torch.device) -> "Known":
+        return Known(**{name: value.to(device) for name, value in vars(self).items()})
 
     @classmethod
     def blank(cls, sizes: DataSizes) -> "Known":

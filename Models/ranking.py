@@ -27,12 +27,14 @@ class Ranking:
         or a model had no score
     n_relevant: how many each has, [U]
     lists: the best movies, int64 [U, N], -1 where fewer than N are left
+    scores: of the listed movies, float64 [U, N]
     """
 
     users: Tensor
     ranks: Tensor
     n_relevant: Tensor
     lists: Tensor
+    scores: Tensor
 
 
 @torch.inference_mode()
@@ -48,7 +50,7 @@ def rank_all(score: Scorer, seen: UserLists, relevant: UserLists, top_n: int = 1
     """
     counts = relevant.counts()
     width = int(counts.max())
-    ranks, lists = [], []
+    ranks, lists, best = [], [], []
     for first in range(0, len(counts), chunk_users):
         last = min(first + chunk_users, len(counts))
         scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY)
@@ -58,9 +60,11 @@ def rank_all(score: Scorer, seen: UserLists, relevant: UserLists, top_n: int = 1
         place = torch.arange(len(rows)) - (relevant.start[first:last] - relevant.start[first])[rows]
         liked[rows, place] = scores[rows, movies]
         ranks.append(ranks_of(liked, scores))
-        lists.append(top_lists(scores, top_n))
+        for kept, part in zip((lists, best), top_lists(scores, top_n), strict=True):
+            kept.append(part)
     has = counts > 0
-    return Ranking(has.nonzero().squeeze(1), torch.cat(ranks)[has], counts[has], torch.cat(lists)[has])
+    users = has.nonzero().squeeze(1)
+    return Ranking(users, torch.cat(ranks)[has], counts[has], torch.cat(lists)[has], torch.cat(best)[has])
 
 
 def ranks_of(liked: Tensor, scores: Tensor) -> Tensor:
@@ -77,10 +81,10 @@ def ranks_of(liked: Tensor, scores: Tensor) -> Tensor:
     return ranks.masked_fill(liked == -INFINITY, INFINITY)
 
 
-def top_lists(scores: Tensor, top_n: int) -> Tensor:
-    """The movies of the highest scores, best first, int64 [U, N]; -1 where a score is -inf."""
+def top_lists(scores: Tensor, top_n: int) -> tuple[Tensor, Tensor]:
+    """The movies of the highest scores, best first, int64 [U, N], -1 where a score is -inf; and the scores."""
     best = scores.topk(min(top_n, scores.shape[1]), dim=1)
-    return best.indices.masked_fill(best.values == -INFINITY, -1)
+    return best.indices.masked_fill(best.values == -INFINITY, -1), best.values
 
 
 def metrics_at(ranks: Tensor, n_relevant: Tensor, k: int) -> dict[str, Tensor]:

@@ -3,14 +3,13 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from Models.dataLoader import RatingsData
-from Models.evaluate import predict, rating_metrics, to_device
+from Models.evaluate import to_device
+from Models.objectives import Objective
 from utils.files import UserError
 
 
@@ -38,7 +37,8 @@ def train_epoch(
     device: torch.device,
     epoch: int,
 ) -> float:
-    """One pass over the training rows; returns the mean squared error on rating / high of the predictions in training.
+    """One pass over the training rows; returns the mean loss of ranking or, of stars, the mean squared error on
+    rating / high of the predictions in training.
 
     Raises:
         UserError: a loss was not finite.
@@ -55,8 +55,9 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(((stars.detach() - batch["rating"]) / high).square().mean())
-        sizes.append(len(stars))
+        is_rating = model.config.objective == "rating"
+        losses.append(((stars.detach() - batch["rating"]) / high).square().mean() if is_rating else loss.detach())
+        sizes.append(len(batch["user"]))
     by_batch = torch.stack(losses).double().cpu()  # read once an epoch: reading each loss would stall a GPU
     if not by_batch.isfinite().all():
         wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
@@ -67,20 +68,8 @@ def train_epoch(
     return float((by_batch * torch.tensor(sizes)).sum() / sum(sizes))
 
 
-def measure(
-    model: nn.Module, data: RatingsData, rows: np.ndarray, loader: DataLoader, device: torch.device
-) -> tuple[Tensor, dict[str, Any]]:
-    """Predicted stars of these rows, and their metrics."""
-    stars = predict(model, loader, device)
-    return stars, rating_metrics(stars, torch.from_numpy(data.rating[rows]), model.sizes.high)
-
-
-def best_epoch(done: list[dict[str, Any]]) -> int:
-    """The epoch with the lowest validation RMSE, the first of equals; the last epoch where nothing validates."""
-    if "val_rmse" not in done[0]:
+def best_epoch(done: list[dict[str, Any]], objective: Objective) -> int:
+    """The epoch that validation prefers, the first of equals; the last epoch where nothing validates."""
+    if objective.chosen_by not in done[0]:
         return done[-1]["epoch"]
-    return min(done, key=lambda row: row["val_rmse"])["epoch"]
-
-
-def has_stopped_improving(done: list[dict[str, Any]], patience: int) -> bool:
-    return patience > 0 and len(done) > 0 and len(done) - best_epoch(done) >= patience
+    return objective.better(done, key=lambda row: row[objective.chosen_by])["epoch"]

@@ -13,7 +13,7 @@ from conftest import TINY_TRAINING, tiny_ratings, write_dat
 
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import load_data, split_rows
-from train import PRESETS, Settings
+from train import Settings, defaults_for
 from utils import cli
 from utils.files import UserError
 from utils.ratings import read_ratings
@@ -38,15 +38,15 @@ def without_times(run: Path) -> tuple[list, dict]:
 
 
 def test_the_original_preset_is_the_original_and_flags_beside_it_win():
-    original = cli.parse(Settings, "", ["--preset", "original"], PRESETS)
+    original = cli.parse(Settings, "", ["--preset", "original"], defaults_for)
     assert (original.embedding, original.hidden, original.dropout) == (32, (128, 64), 0.2)
     assert (original.lr, original.batch_size, original.epochs, original.patience) == (1e-3, 256, 50, 0)
     assert original.sigmoid and not (original.biases or original.gmf or original.unit_titles)
     assert original.weight_decay == original.l2 == original.l2_bias == 0
     assert (original.split, original.ratios) == ("random", RATIOS)
-    assert cli.parse(Settings, "", ["--preset", "original", "--epochs", "3", "--gmf"], PRESETS) == dataclasses.replace(
-        original, epochs=3, gmf=True
-    )
+    assert cli.parse(
+        Settings, "", ["--preset", "original", "--epochs", "3", "--gmf"], defaults_for
+    ) == dataclasses.replace(original, epochs=3, gmf=True)
 
 
 def test_a_run_folder_is_complete(tiny_run):

@@ -61,19 +61,22 @@ def _bounded(text: str, kind: Callable[[str], Any], low: float, high: float = fl
 
 
 def parse(
-    settings: type[Settings], description: str, argv: Sequence[str] | None, presets: dict[str, dict] | None = None
+    settings: type[Settings],
+    description: str,
+    argv: Sequence[str] | None,
+    defaults_for: Callable[[argparse.Namespace], dict[str, Any]] | None = None,
 ) -> Settings:
     """Parse `argv` into the dataclass `settings`.
 
-    A preset (`--preset NAME`, where the dataclass has that field) changes defaults; flags given beside it win.
+    `defaults_for` gives other defaults in the light of the flags, such as those of a preset; the flags given win.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     hints = typing.get_type_hints(settings)
     for one in fields(settings):  # type: ignore[arg-type]
         parser.add_argument("--" + one.name.replace("_", "-"), **_argument(one, hints[one.name]))
-    if presets:
+    if defaults_for:
         chosen, _ = parser.parse_known_args(argv)
-        parser.set_defaults(**presets[chosen.preset])
+        parser.set_defaults(**defaults_for(chosen))
     return settings(**vars(parser.parse_args(argv)))
 
 
