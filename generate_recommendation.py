@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from Models.checkpoint import read_checkpoint, rebuild
-from Models.recommend import UserList, find_user, recommend
+from Models.recommend import UserList, find_user, most_popular, recommend
 from utils import cli
 from utils.cli import Device, flag, positive
 from utils.files import write_aside
@@ -46,15 +46,30 @@ def main() -> None:
     model, catalogue = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
     users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
     n_short = 0
+    unit = "stars" if model.config.objective == "rating" else "score"
     with opened(settings.output) as file:
-        write = WRITERS[settings.format](file, one_user=len(users) == 1)
+        write = WRITERS[settings.format](file, unit, one_user=len(users) == 1)
         for found in recommend(model, catalogue, users, settings.top_n, settings.include_seen):
             write(found)
             n_short += len(found.movies) < settings.top_n
+    if len(users) == 1:
+        print(about(unit, found, most_popular(catalogue, users[0], settings.top_n)), file=sys.stderr)
     if n_short:
         print(f"For {n_short:,} of {len(users):,} users fewer than {settings.top_n} movies are left.", file=sys.stderr)
     if settings.output:
         print(f"Wrote the lists of {len(users):,} users to {cli.shown(settings.output)}.")
+
+
+def about(unit: str, found: UserList, popular: list) -> str:
+    """What the model learned, and how its list compares with the most popular movies."""
+    common = len({movie.id for movie in found.movies} & set(popular))
+    words = f"{common} of these {len(found.movies)} movies are among the {len(popular)} most popular that are left."
+    if unit == "score":
+        return f"The model learned to rank; {words}"
+    return (
+        f"The model learned stars, not which movies are chosen; {words} "
+        "For a list of what the user would choose: python train.py --objective ranking."
+    )
 
 
 @contextmanager
@@ -72,28 +87,28 @@ def opened(output: Path | None) -> Iterator[TextIO]:
 Writer = Callable[[UserList], None]
 
 
-def text_writer(file: TextIO, one_user: bool) -> Writer:
+def text_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     """The original's line; above it, for one user, a table."""
 
     def write(found: UserList) -> None:
         if one_user:
-            file.write(table(found))
+            file.write(table(found, unit))
         ids = [movie.id for movie in found.movies]
         file.write(f"Top {len(ids)} recommended movie IDs for user {found.user}: {ids}\n")
 
     return write
 
 
-def table(found: UserList) -> str:
+def table(found: UserList, unit: str) -> str:
     width = max([len("title"), *(len(movie.title) for movie in found.movies)])
-    lines = [f"rank      id  {'title':{width}}  stars  genres"]
+    lines = [f"rank      id  {'title':{width}}  {unit}  genres"]
     for rank, movie in enumerate(found.movies, start=1):
         genres = movie.genres.replace("|", ", ")
-        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {movie.stars:5.2f}  {genres}".rstrip())
+        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {movie.score:5.2f}  {genres}".rstrip())
     return "\n".join(lines) + "\n\n"
 
 
-def ids_writer(file: TextIO, one_user: bool) -> Writer:
+def ids_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     """A line of movie ids, after the user's id where there are several users."""
 
     def write(found: UserList) -> None:
@@ -103,19 +118,24 @@ def ids_writer(file: TextIO, one_user: bool) -> Writer:
     return write
 
 
-def json_writer(file: TextIO, one_user: bool) -> Writer:
+def json_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     """A JSON object in a line."""
-    return lambda found: print(json.dumps(asdict(found), ensure_ascii=False), file=file)
+
+    def write(found: UserList) -> None:
+        movies = [{unit if name == "score" else name: value for name, value in asdict(m).items()} for m in found.movies]
+        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=False), file=file)
+
+    return write
 
 
-def csv_writer(file: TextIO, one_user: bool) -> Writer:
+def csv_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     """A row a movie, after a header."""
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["userId", "rank", "movieId", "title", "genres", "stars"])
+    rows.writerow(["userId", "rank", "movieId", "title", "genres", unit])
 
     def write(found: UserList) -> None:
         for rank, movie in enumerate(found.movies, start=1):
-            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, f"{movie.stars:.4f}"])
+            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, f"{movie.score:.4f}"])
 
     return write
 

@@ -4,6 +4,8 @@
     python train.py                                          # dataset/ml-1m, random 50/30/20
     python train.py --preset ncf                             # NCF on ids, titles and genres, without histories
     python train.py --preset original                        # the original's configuration, to the letter
+    python train.py --objective ranking                      # the NCF, trained to rank
+    python train.py --preset transformer --split leave-one-out --relevant 0      # the next movie; or --preset gru
     python train.py --data dataset/ml-100k --seed 1
     python train.py --split time --ratios 0.8 0.1 0.1        # oldest ratings train, newest test
     python train.py --split leave-one-out
@@ -11,8 +13,8 @@
     python train.py --ratios 0.9 0 0.1 --epochs 8            # no validation: a fixed number of epochs
     python train.py --resume runs/20260101-120000            # go on with a training that was stopped
 
-Writes runs/<id>/: config.json, metrics.csv (one row an epoch), best.pt, last.pt, test_predictions.csv and,
-once all is done, test_metrics.json.
+Writes runs/<id>/: config.json, metrics.csv (one row an epoch), best.pt, last.pt, test_predictions.csv (stars) or
+test_topn.csv (ranking) and, once all is done, test_metrics.json.
 """
 
 import argparse
@@ -66,7 +68,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig):
     seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
     device: Device = cli.device_flag()
     epochs: int = flag(8, "the most epochs to train", type=positive)
-    patience: int = flag(0, "stop after so many epochs without a better validation RMSE; 0: never", type=int)
+    patience: int = flag(0, "stop after so many epochs without a better validation; 0: never", type=int)
     batch_size: int = flag(8192, "ratings in a step", type=positive)
     lr: float = flag(0.01, "learning rate of Adam", type=not_negative)
     schedule: Literal["cosine", "constant"] = flag("cosine", "learning rate over the epochs; cosine: up, then to 0")
@@ -116,7 +118,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         **{"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True},
         **{"epochs": 50, "patience": 0, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.0},
     },
-    "ncf-ranking": NCF | {"objective": "ranking", "embedding": 64, "epochs": 20, "batch_size": 4096, "lr": 3e-3},
+    "ncf-ranking": {
+        **{"model": "Recommender", "objective": "ranking", "embedding": 64, "l2": 1e-3, "l2_bias": 0.0},
+        **{"epochs": 10, "batch_size": 4096, "lr": 3e-3},
+    },
     "transformer": SEQUENTIAL | {"layer": "transformer"},
     "gru": SEQUENTIAL | {"layer": "gru"},
 }

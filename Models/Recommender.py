@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from Models.Dataset import Batch
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive, share
+from utils.files import UserError
 
 # What one side, users or movies, brings to a prediction; each part has one row for each user or movie.
 Side = dict[str, Tensor]
@@ -27,6 +28,7 @@ class ModelConfig(FeatureConfig):
     sigmoid: bool = flag(False, "squeeze the output into 0 to the highest rating")
     l2: float = flag(0.06, "penalty on the factors, once for each rating, in squared stars", type=not_negative)
     l2_bias: float = flag(0.005, "the same for the biases", type=not_negative)
+    negatives: int = flag(32, "with --objective ranking: movies drawn beside each rated one", type=positive)
 
 
 class Recommender(nn.Module):
@@ -36,12 +38,17 @@ class Recommender(nn.Module):
         z_i = q_i + W f_i        b_i = c_i + w · f_i        f_i = [title vector, genres]
 
     Blocks that the configuration switches off fall away; the original is high * sigmoid(MLP([p_u, q_i, f_i])).
+    With the objective "ranking" the same number is a score: a movie that the user rated competes in a softmax with
+    movies drawn at random from those that the user has not rated (sampled softmax).
     The MLP's first layer is linear in its three inputs, so a movie's share of it, where most of the work lies,
     is computed once for each movie of a batch and not once for each rating.
 
     Args:
         config, sizes: as above
-        known: of which the features alone are used; left out to load a state later
+        known: of which the features are used, and by the ranking objective the ratings; left out to load a state later
+
+    Raises:
+        UserError: more negatives are wanted than a user has unrated movies.
     """
 
     whole_users = False  # batches are of any rows
@@ -52,6 +59,11 @@ class Recommender(nn.Module):
         n_features = sizes.n_title + sizes.n_genres
         features = known.features if known else torch.zeros(sizes.n_movies, n_features)
         self.register_buffer("features", prepared(features, config, sizes))
+        if known and config.objective == "ranking":
+            self.register_buffer("rated", (known.user * sizes.n_movies + known.movie).sort().values, persistent=False)
+            left = sizes.n_movies - int(torch.bincount(known.user).max())
+            if left < config.negatives:
+                raise UserError(f"A user has only {left} unrated movies: lower --negatives.")
         self.user = nn.Embedding(sizes.n_users, config.embedding)
         self.movie = nn.Embedding(sizes.n_movies, config.embedding)
         self.first = nn.Linear(2 * config.embedding + n_features, config.hidden[0])
@@ -77,6 +89,8 @@ class Recommender(nn.Module):
 
         The loss is the mean squared error on rating / high, as in the original, and the penalty on that scale.
         """
+        if self.training and self.config.objective == "ranking":
+            return None, self.ranking_loss(batch["user"], batch["movie"])
         movies, place = torch.unique(batch["movie"], return_inverse=True)
         user = self.user_side(batch["user"])
         # index_select, unlike part[place], has a gradient that is the same each time, and fast
@@ -87,6 +101,16 @@ class Recommender(nn.Module):
         penalty = (user["penalty"] + movie["penalty"]).mean()
         high = self.sizes.high
         return stars, ((stars - batch["rating"]) / high).square().mean() + penalty / high**2
+
+    def ranking_loss(self, users: Tensor, rated: Tensor) -> Tensor:
+        """Mean cross-entropy of each user's rated movie among negatives, and the penalty on both, a scalar."""
+        negatives = draw_negatives(users, self.rated, self.sizes.n_movies, self.config.negatives)
+        movies, place = torch.unique(torch.cat([rated[:, None], negatives], 1), return_inverse=True)  # [B, 1 + n]
+        user = {name: part[:, None] for name, part in self.user_side(users).items()}
+        sides = self.movie_side(movies)
+        movie = {name: part.index_select(0, place.flatten()).unflatten(0, place.shape) for name, part in sides.items()}
+        scores = self.combine(user, movie)
+        return -F.log_softmax(scores, 1)[:, 0].mean() + (user["penalty"] + movie["penalty"]).mean()
 
     def user_side(self, users: Tensor) -> Side:
         """The parts of the users at these positions, [N]."""
@@ -133,3 +157,21 @@ class Recommender(nn.Module):
         # one user after the other: the MLP's inputs for many users and all movies would fill the memory
         rows = ({name: part[i] for name, part in user.items()} for i in range(len(users)))
         return torch.stack([self.combine(row, movie) for row in rows])
+
+
+def draw_negatives(users: Tensor, rated: Tensor, n_movies: int, n: int) -> Tensor:
+    """For each user `n` different movies, uniformly from those that the user has not rated: [B, n].
+
+    Args:
+        users: positions, [B]; each with at least n unrated movies
+        rated: user * n_movies + movie of every training rating, sorted
+    """
+    drawn = torch.randint(n_movies, (len(users), n), device=users.device)
+    while True:
+        pair = users[:, None] * n_movies + drawn
+        wrong = rated[torch.searchsorted(rated, pair).clamp(max=len(rated) - 1)] == pair
+        ordered, order = drawn.sort(1)
+        wrong |= torch.zeros_like(wrong).scatter(1, order[:, 1:], ordered.diff(dim=1) == 0)  # all but one of equals
+        if not wrong.any():
+            return drawn
+        drawn = torch.where(wrong, torch.randint_like(drawn, n_movies), drawn)

@@ -107,7 +107,8 @@ class RankingObjective:
         popular = rank_all(popular, self.lists(known), self.relevant_lists(self.split.test), K)
         metrics["users"] = len(ranking.users)
         metrics["most_popular"] = mean_metrics(popular, [K])
-        if int(ranking.n_relevant.max()) == 1:
+        unseen = len(self.data.movies) - int(self.lists(known).counts().max())
+        if int(ranking.n_relevant.max()) == 1 and unseen > SAMPLED:
             score, test = self.scorer(model, known), self.relevant_lists(self.split.test)
             ranks = rank_sampled(score, self.lists(known), test, seed=0, n_negatives=SAMPLED)
             by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), K)

@@ -19,7 +19,7 @@ class Movie:
     id: int | str
     title: str
     genres: str  # "Action|Comedy"
-    stars: float  # predicted
+    score: float  # predicted stars, or how likely the movie is chosen, as the model learned
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def find_user(catalogue: Catalogue, written: str) -> int:
 def recommend(
     model: nn.Module, catalogue: Catalogue, users: Sequence[int], top_n: int, include_seen: bool = False
 ) -> Iterator[UserList]:
-    """Yield the list of each user in turn: the `top_n` movies of most predicted stars, or as many as are left.
+    """Yield the list of each user in turn: the `top_n` movies of the highest scores, or as many as are left.
 
     Equal predictions stand in the catalogue's order. Users are scored in chunks, so memory stays bounded.
 
@@ -69,13 +69,21 @@ def recommend(
         ordered, movies = torch.sort(scores, dim=1, descending=True, stable=True)
         for row, user in enumerate(some):
             left = min(top_n, int((ordered[row] > -torch.inf).sum()))
-            # ranked by the score itself, shown on the rating scale: clipped first, the best would all be equal
-            stars = ordered[row, :left].clamp(model.sizes.low, model.sizes.high)
-            yield make_list(catalogue, user, movies[row, :left].tolist(), stars.tolist())
+            found = ordered[row, :left]
+            if model.config.objective == "rating":  # on the scale only now: clipped before, the best would all be equal
+                found = found.clamp(model.sizes.low, model.sizes.high)
+            yield make_list(catalogue, user, movies[row, :left].tolist(), found.tolist())
 
 
-def make_list(catalogue: Catalogue, user: int, movies: list[int], stars: list[float]) -> UserList:
+def most_popular(catalogue: Catalogue, user: int, top_n: int) -> list:
+    """Ids of the movies with the most ratings, without those that the user has rated."""
+    counts = torch.bincount(catalogue.seen_movies.long(), minlength=len(catalogue.movie_ids))
+    counts[catalogue.seen(user)] = -1
+    return [catalogue.movie_ids[i] for i in counts.sort(descending=True, stable=True).indices[:top_n].tolist()]
+
+
+def make_list(catalogue: Catalogue, user: int, movies: list[int], scores: list[float]) -> UserList:
     """Positions into the user's own ids, titles and genres."""
     c = catalogue
-    found = [Movie(c.movie_ids[i], c.titles[i], c.genres[i], s) for i, s in zip(movies, stars, strict=True)]
+    found = [Movie(c.movie_ids[i], c.titles[i], c.genres[i], s) for i, s in zip(movies, scores, strict=True)]
     return UserList(c.user_ids[user], found)

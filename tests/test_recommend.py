@@ -131,11 +131,11 @@ def test_ties_stand_in_the_catalogue_s_order_and_the_scale_bounds_what_is_shown(
     class Constant(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.sizes, self.weight = model.sizes, torch.nn.Parameter(torch.zeros(1))
+            self.sizes, self.config, self.weight = model.sizes, model.config, torch.nn.Parameter(torch.zeros(1))
 
         def score(self, users):
             return torch.full((len(users), 27), 7.0)
 
     (found,) = recommend(Constant(), catalogue, [0], 3, include_seen=True)
     assert [movie.id for movie in found.movies] == catalogue.movie_ids[:3]
-    assert [movie.stars for movie in found.movies] == [5.0] * 3
+    assert [movie.score for movie in found.movies] == [5.0] * 3

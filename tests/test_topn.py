@@ -1,0 +1,253 @@
+"""Training to rank: negatives, sequences that know nothing of the future, and lists from which figures can be had."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, tiny_ratings, write_dat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_train import rows_of, states_are_equal, without_times
+
+from Models.checkpoint import read_checkpoint, rebuild
+from Models.dataLoader import load_data, make_loader, split_rows
+from Models.histories import Past
+from Models.inputs import describe
+from Models.objectives import RankingObjective
+from Models.Recommender import ModelConfig, Recommender, draw_negatives
+from Models.Sequential import Sequential, SequentialConfig
+
+RATIOS = (0.5, 0.3, 0.2)
+PRESETS = {
+    "ncf-ranking": ("--embedding", 4, "--hidden", 8, 4, "--batch-size", 32, "--negatives", 5),
+    "transformer": ("--embedding", 4, "--length", 6, "--batch-size", 60),
+    "gru": ("--embedding", 4, "--length", 6, "--batch-size", 60),
+}
+
+
+def command(preset: str, data: Path, features: Path, run: Path, *flags: object) -> list[str]:
+    places = ("--data", data, "--features", features, "--run", run, "--split", "leave-one-out", "--relevant", 0)
+    words = (sys.executable, ROOT / "train.py", "--preset", preset, *places, *PRESETS[preset], "--epochs", 3, *flags)
+    return [str(word) for word in words]
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def ranked(request, tiny, tiny_features, tmp_path_factory) -> tuple[str, Path]:
+    """A preset's name and a run of it."""
+    run = tmp_path_factory.mktemp("ranked") / "run"
+    subprocess.run(command(request.param, tiny, tiny_features, run), check=True, capture_output=True)
+    return request.param, run
+
+
+@pytest.fixture(scope="module")
+def data(tiny, tiny_features):
+    return load_data(tiny, tiny_features)
+
+
+# --- negatives -----------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_negatives_are_unrated_and_differ_and_all_can_come(draw):
+    n_movies = draw.draw(st.integers(2, 12))
+    rated = draw.draw(st.lists(st.sets(st.integers(0, n_movies - 1), max_size=n_movies - 1), min_size=1, max_size=4))
+    pairs = [(user, movie) for user, movies in enumerate(rated) for movie in movies]
+    if not pairs:
+        return
+    n = min(n_movies - len(movies) for movies in rated)
+    keys = torch.tensor(sorted(user * n_movies + movie for user, movie in pairs))
+    users = torch.arange(len(rated)).repeat(40)
+    negatives = draw_negatives(users, keys, n_movies, n)
+    for user, row in zip(users.tolist(), negatives.tolist(), strict=True):
+        assert len(set(row)) == n and not set(row) & rated[user]
+
+
+def test_negatives_are_uniform():
+    torch.manual_seed(0)
+    drawn = draw_negatives(torch.zeros(4000, dtype=torch.int64), torch.tensor([1, 3]), 6, 2)
+    share = torch.bincount(drawn.flatten(), minlength=6) / drawn.numel()
+    assert share.tolist() == pytest.approx([0.25, 0, 0.25, 0, 0.25, 0.25], abs=0.02)
+
+
+def test_more_negatives_than_unrated_movies_are_refused(run_script, tiny, tiny_features):
+    flags = ("--data", tiny, "--features", tiny_features, "--objective", "ranking", "--negatives", 500)
+    assert "unrated movies: lower --negatives" in run_script("train.py", *flags, code=1).stderr
+
+
+def test_the_sampled_softmax_by_hand(data):
+    """With as many negatives as the user has unrated movies, none is left to chance."""
+    rows = np.flatnonzero(data.user == 2)
+    sizes, known = describe(data, rows)
+    unrated = sorted(set(range(sizes.n_movies)) - set(data.movie[rows].tolist()))
+    shape = {"embedding": 4, "hidden": (8, 4), "dropout": 0, "l2": 0, "l2_bias": 0}
+    model = Recommender(ModelConfig(objective="ranking", negatives=len(unrated), **shape), sizes, known).train()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    batch = next(iter(make_loader(data, rows, len(rows))))
+    scores = model.score(torch.tensor([2]))[0]
+    expected = [cross_entropy(scores, movie, unrated) for movie in batch["movie"].tolist()]
+    torch.testing.assert_close(model(batch)[1], torch.stack(expected).mean())
+
+
+def cross_entropy(scores: torch.Tensor, movie: int, others: list[int]) -> torch.Tensor:
+    return torch.logsumexp(scores[torch.tensor([movie, *others])], 0) - scores[movie]
+
+
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def made(data, rows, **config) -> Sequential:
+    torch.manual_seed(0)
+    model = Sequential(SequentialConfig(objective="ranking", embedding=4, length=6, **config), *describe(data, rows))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def past_of(*movies: int, stars: float = 4.0) -> Past:
+    n = len(movies)
+    time = torch.arange(n)[None] * 100
+    return Past(torch.tensor([movies]), torch.full((1, n), stars), time, torch.ones(1, n, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("layer", ["transformer", "gru"])
+def test_no_output_knows_of_later_ratings(data, layer):
+    model = made(data, np.arange(len(data.user)), layer=layer)
+    vectors = model.movie_vectors()
+    one, other = past_of(3, 5, 7, 9), past_of(3, 5, 8, 2, stars=1.0)
+    other.stars[:, :2] = 4.0
+    a, b = model.read(vectors, one)[0], model.read(vectors, other)[0]
+    torch.testing.assert_close(a[:3], b[:3])  # before the first, after the first and after the second rating
+    assert not torch.allclose(a[3], b[3], atol=1e-3)
+
+
+@pytest.mark.parametrize("layer", ["transformer", "gru"])
+def test_padding_changes_nothing(data, layer):
+    model = made(data, np.arange(len(data.user)), layer=layer)
+    short, long = past_of(3, 5), past_of(3, 5, 7, 9)
+    padded = Past(long.movie, long.stars, long.time, torch.tensor([[True, True, False, False]]))
+    torch.testing.assert_close(model.score_past(padded), model.score_past(short), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_latest_ratings_count(data):
+    model = made(data, np.arange(len(data.user)))
+    long, same_end = past_of(*range(10)), past_of(20, 21, *range(2, 10))
+    torch.testing.assert_close(model.score_past(long)[0], model.score_past(same_end)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_the_loss_by_hand(data):
+    """Each rated movie's cross-entropy among itself and the movies outside the window that training knows."""
+    rows = np.flatnonzero(np.isin(data.user, [0, 1]))
+    model = made(data, rows)
+    vectors, past = model.movie_vectors(), past_of(*data.movie[rows][:4].tolist())
+    hidden = model.read(vectors, past)
+    rated = past.movie[0].tolist()
+    others = sorted(set(data.movie[rows].tolist()) - set(rated))
+    expected = [cross_entropy(vectors @ hidden[0, k], movie, others) for k, movie in enumerate(rated)]
+    torch.testing.assert_close(model.loss(vectors, hidden, past), torch.stack(expected).mean())
+
+
+def test_movies_that_training_does_not_know_are_ranked_by_their_features(data):
+    split = split_rows(data, "cold-movies", RATIOS)
+    model = made(data, split.train)
+    cold = np.setdiff1d(np.arange(27), data.movie[split.train])
+    vectors = model.movie_vectors()
+    torch.testing.assert_close(vectors[cold], model.from_features(model.features[cold]))
+    assert model.score_past(past_of(3, 5))[0, cold].unique().numel() > 1
+
+
+def test_with_all_ids_dropped_only_features_carry(data):
+    model = made(data, np.arange(len(data.user)), id_dropout=0.999).train()
+    torch.testing.assert_close(model.movie_vectors(), model.from_features(model.features))
+
+
+# --- the user's commands -------------------------------------------------------------------------
+
+
+def test_the_figures_can_be_had_from_the_lists(ranked, data):
+    _, run = ranked
+    test = json.loads((run / "test_metrics.json").read_text())
+    split = split_rows(data, "leave-one-out", RATIOS)
+    target = {str(data.user_ids[data.user[row]]): str(data.movies["movie"].iloc[data.movie[row]]) for row in split.test}
+    places = {
+        row["userId"]: int(row["rank"])
+        for row in rows_of(run / "test_topn.csv")
+        if target[row["userId"]] == row["movieId"]
+    }
+    assert test["hr@10"] == pytest.approx(len(places) / len(target))
+    assert test["ndcg@10"] == pytest.approx(sum(1 / np.log2(1 + rank) for rank in places.values()) / len(target))
+    assert test["most_popular"]["hr@10"] > 0 and test["users"] == 30
+    assert "leave-one-out" in test["protocol"] and "27 movies ranked" in test["protocol"]
+    with (run / "metrics.csv").open() as file:
+        chosen = max(csv.DictReader(file), key=lambda row: float(row["val_ndcg@10"]))
+    assert test["best_epoch"] == int(chosen["epoch"])
+
+
+def test_lists_hold_nothing_that_the_user_knew(ranked, data):
+    _, run = ranked
+    split = split_rows(data, "leave-one-out", RATIOS)
+    known = {
+        (data.user_ids[data.user[row]], data.movies["movie"].iloc[data.movie[row]])
+        for row in (*split.train, *split.val)
+    }
+    listed = {(int(row["userId"]), int(row["movieId"])) for row in rows_of(run / "test_topn.csv")}
+    assert len(listed) == 30 * 10 and not listed & known
+
+
+def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data):
+    _, run = ranked
+    model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
+    split = split_rows(data, "leave-one-out", RATIOS)
+    known = np.concatenate([split.train, split.val])
+    ranking = RankingObjective(data, split, 0).rank(model, known, split.test)
+    lists = [[int(row["movieId"]) for row in rows_of(run / "test_topn.csv") if row["userId"] == "1"]]
+    assert data.movies["movie"].to_numpy()[ranking.lists[0]].tolist() == lists[0]
+
+
+def test_test_ratings_touch_neither_training_nor_lists(ranked, run_script, data, tiny_features, tmp_path):
+    """Another last movie of every user: the same weights, the same lists up to the movies exchanged."""
+    preset, run = ranked
+    split = split_rows(data, "leave-one-out", RATIOS)
+    rows, folder = tiny_ratings(), tmp_path / "tiny"
+    for row in split.test:
+        user = rows[row][0]
+        mine = {movie for u, movie, *_ in rows if u == user}
+        other = next(movie for movie in range(2, 170, 7) if movie not in mine)
+        rows[row] = (user, other, *rows[row][2:])
+    subprocess.run(command(preset, write_dat(folder, rows), tiny_features, tmp_path / "run"), check=True)
+    assert states_are_equal(tmp_path / "run/best.pt", run / "best.pt")
+    assert rows_of(tmp_path / "run/test_topn.csv") == rows_of(run / "test_topn.csv")
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(ranked, tiny, tiny_features, tmp_path):
+    preset, run = ranked
+    for name, seed in (("same", 0), ("other", 1)):
+        subprocess.run(command(preset, tiny, tiny_features, tmp_path / name, "--seed", seed), check=True)
+    assert without_times(tmp_path / "same") == without_times(run)
+    assert states_are_equal(tmp_path / "same/best.pt", run / "best.pt")
+    assert not states_are_equal(tmp_path / "other/best.pt", run / "best.pt")
+
+
+def test_a_ranking_model_recommends_and_says_what_it_learned(ranked, run_script):
+    _, run = ranked
+    done = run_script("generate_recommendation.py", "--run", run)
+    assert done.stdout.splitlines()[0].split() == ["rank", "id", "title", "score", "genres"]
+    assert "learned to rank" in done.stderr
+
+
+def test_a_rating_model_says_how_to_train_for_ranking(run_script, tiny_run):
+    done = run_script("generate_recommendation.py", "--run", tiny_run)
+    assert "learned stars" in done.stderr and "most popular" in done.stderr
+    assert "python train.py --objective ranking" in done.stderr
+
+
+def test_a_model_that_does_not_learn_the_objective_is_refused(run_script, tiny, tiny_features):
+    places = ("--data", tiny, "--features", tiny_features)
+    done = run_script("train.py", *places, "--preset", "transformer", "--objective", "rating", code=1)
+    assert "Sequential does not learn rating" in done.stderr
