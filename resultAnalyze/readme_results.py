@@ -50,17 +50,24 @@ def with_results(readme: str) -> str:
     return readme
 
 
-def trainings() -> str:
-    """A line for each model and protocol of the test_metrics.json files kept as results/trainings/*.json."""
+def trainings(columns: dict[str, str]) -> str:
+    """A line for each model and protocol of the test_metrics.json files kept as results/trainings/*.json.
+
+    `columns`: heads of the table's columns and the metrics in them; files without these metrics are left out.
+    """
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for path in sorted((RESULTS / "trainings").glob("*.json")):
         m = read_json(path)
-        rows = m["protocol"].split(" train/")[0].split(" test rows")[0]  # what tells the protocols apart
+        m |= {f"sampled {name}": value for name, value in m.get("among_99_sampled", {}).items()}
+        if not set(columns.values()) <= set(m):
+            continue
+        rows = m["protocol"].split(" train/")[0].split(" test rows")[0].split(": each")[0]  # what tells protocols apart
         model = " ".join([m["preset"], *(f"`{flag_of(name, value)}`" for name, value in m["changed"].items())])
         groups.setdefault((model, m["dataset"], rows), []).append(m)
-    lines = ["| model | data | rows | seeds | validation RMSE | test RMSE | test MAE | training |", "| --- " * 8 + "|"]
+    heads = ["model", "data", "rows", "seeds", *columns, "training"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for names, runs in groups.items():
-        errors = [mean_and_spread([m[error] for m in runs]) for error in ("val_rmse", "rmse", "mae")]
+        errors = [mean_and_spread([m[error] for m in runs]) for error in columns.values()]
         effort = f"{mean(m['epochs'] for m in runs):.0f} epochs, {mean(m['wall_seconds'] for m in runs):.0f} s"
         lines.append(f"| {' | '.join([*names, str(len(runs)), *errors, effort])} |")
     return "\n".join(lines) + "\n"
@@ -90,7 +97,17 @@ def tables(kind: str) -> str:
 
 
 # A section of the README is a line here: its name in the marks, and what makes its text.
-SECTIONS = {"trainings": trainings, "comparisons": lambda: tables("comparison"), "ablation": lambda: tables("ablation")}
+RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
+RANKING = {
+    **{"validation NDCG@10": "val_ndcg@10", "test HR@10": "hr@10", "test NDCG@10": "ndcg@10"},
+    **{"HR@10 among 99": "sampled hr@10", "NDCG@10 among 99": "sampled ndcg@10"},
+}
+SECTIONS = {
+    "trainings": lambda: trainings(RATING),
+    "rankings": lambda: trainings(RANKING),
+    "comparisons": lambda: tables("comparison"),
+    "ablation": lambda: tables("ablation"),
+}
 
 if __name__ == "__main__":
     cli.run(main)
