@@ -3,6 +3,9 @@
 
     python generate_recommendation.py
     python generate_recommendation.py --user 42 --top-n 5 --format json
+    python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
+    python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
+    python generate_recommendation.py --similar-to 260
     python generate_recommendation.py --all-users --format csv --output top10.csv
 
 Movies the user has rated are left out, unless --include-seen. Every other movie of the catalogue can appear,
@@ -12,19 +15,27 @@ never-rated ones too. The last line is `Top 10 recommended movie IDs for user 1:
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
-from Models.checkpoint import read_checkpoint, rebuild
-from Models.recommend import UserList, find_user, most_popular, recommend
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from Models.checkpoint import Catalogue, read_checkpoint, rebuild
+from Models.histories import Past
+from Models.recommend import UserList, find_movies, find_user, most_popular, recommend, recommend_to_new, similar
 from utils import cli
 from utils.cli import Device, flag, positive
-from utils.files import write_aside
+from utils.files import UserError, write_aside
+from utils.ratings import read_ratings
 from utils.runs import finished_run
 
+NEW_USER = "new"
 Format = Literal["text", "ids", "json", "csv"]
 
 
@@ -32,6 +43,9 @@ Format = Literal["text", "ids", "json", "csv"]
 class Settings:
     run: Path | None = cli.run_flag("folder of a finished training (default: the newest in runs/)")
     user: str = flag("1", "id of the user, as in the data", metavar="ID")
+    liked: str | None = flag(None, "recommend to a new user who likes these movies", metavar="ID,ID,...")
+    ratings: Path | None = flag(None, "recommend to a new user with the ratings in this file", metavar="FILE")
+    similar_to: str | None = flag(None, "list the movies most similar to this one", metavar="ID")
     all_users: bool = flag(False, "recommend to every user instead of one")
     top_n: int = flag(10, "how many movies", type=positive)
     include_seen: bool = flag(False, "also recommend movies that the user has rated")
@@ -42,22 +56,70 @@ class Settings:
 
 def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
+    given = [name for name in ("all_users", "liked", "ratings", "similar_to") if getattr(settings, name)]
+    if len(given) > 1:
+        words = " and ".join("--" + name.replace("_", "-") for name in given)
+        raise UserError(f"{words} ask for different lists: give one of them.")
     run = finished_run(settings.run)
     model, catalogue = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
-    users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
-    n_short = 0
+    if settings.similar_to:
+        (movie,) = find_movies(catalogue, [settings.similar_to])
+        found = UserList(catalogue.movie_ids[movie], similar(model, catalogue, movie, settings.top_n))
+        show(settings, "cosine", "movie IDs most similar to movie", [found], 1)
+        return
     unit = "stars" if model.config.objective == "rating" else "score"
-    with opened(settings.output) as file:
-        write = WRITERS[settings.format](file, unit, one_user=len(users) == 1)
-        for found in recommend(model, catalogue, users, settings.top_n, settings.include_seen):
-            write(found)
-            n_short += len(found.movies) < settings.top_n
+    past = new_user(settings, model, catalogue)
+    if past is not None:
+        users, seen = [NEW_USER], past.movie[0].cpu()
+        found = [recommend_to_new(model, catalogue, NEW_USER, past, settings.top_n, settings.include_seen)]
+    else:
+        users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
+        found, seen = (
+            recommend(model, catalogue, users, settings.top_n, settings.include_seen),
+            catalogue.seen(users[0]),
+        )
+    last, n_short = show(settings, unit, "recommended movie IDs for user", found, len(users))
     if len(users) == 1:
-        print(about(unit, found, most_popular(catalogue, users[0], settings.top_n)), file=sys.stderr)
+        print(about(unit, last, most_popular(catalogue, seen, settings.top_n)), file=sys.stderr)
     if n_short:
         print(f"For {n_short:,} of {len(users):,} users fewer than {settings.top_n} movies are left.", file=sys.stderr)
     if settings.output:
         print(f"Wrote the lists of {len(users):,} users to {cli.shown(settings.output)}.")
+
+
+def new_user(settings: Settings, model: nn.Module, catalogue: Catalogue) -> Past | None:
+    """What --liked or --ratings tell of a user who was not in training; liked movies count as the highest rating.
+
+    Raises:
+        UserError: a movie is not in the data, or the ratings are of several users.
+    """
+    if settings.liked:
+        movies = [word.strip() for word in settings.liked.split(",")]
+        table = pd.DataFrame({"movie": movies, "rating": model.sizes.high})
+    elif settings.ratings:
+        table = read_ratings(settings.ratings)
+        if table["user"].nunique() != 1:
+            raise UserError(f"{settings.ratings} holds {table['user'].nunique()} users: give the ratings of one.")
+    else:
+        return None
+    table = table.sort_values("time", kind="stable") if "time" in table else table.assign(time=model.sizes.newest)
+    table = table.drop_duplicates("movie", keep="last")
+    movies = torch.tensor([find_movies(catalogue, table["movie"].astype(str).tolist())])
+    stars = torch.from_numpy(table["rating"].to_numpy(np.float32))[None]
+    time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
+    device = next(model.parameters()).device
+    return Past(*(column.to(device) for column in (movies, stars, time, torch.ones_like(movies).bool())))
+
+
+def show(settings: Settings, unit: str, words: str, lists: Iterable[UserList], n: int) -> tuple[UserList, int]:
+    """Write the lists to the screen or --output; returns the last one and how many are shorter than wanted."""
+    n_short = 0
+    with opened(settings.output) as file:
+        write = WRITERS[settings.format](file, unit, words, one_user=n == 1)
+        for found in lists:
+            write(found)
+            n_short += len(found.movies) < settings.top_n
+    return found, n_short
 
 
 def about(unit: str, found: UserList, popular: list) -> str:
@@ -87,14 +149,14 @@ def opened(output: Path | None) -> Iterator[TextIO]:
 Writer = Callable[[UserList], None]
 
 
-def text_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
+def text_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
     """The original's line; above it, for one user, a table."""
 
     def write(found: UserList) -> None:
         if one_user:
             file.write(table(found, unit))
         ids = [movie.id for movie in found.movies]
-        file.write(f"Top {len(ids)} recommended movie IDs for user {found.user}: {ids}\n")
+        file.write(f"Top {len(ids)} {words} {found.user}: {ids}\n")
 
     return write
 
@@ -108,7 +170,7 @@ def table(found: UserList, unit: str) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def ids_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
+def ids_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
     """A line of movie ids, after the user's id where there are several users."""
 
     def write(found: UserList) -> None:
@@ -118,7 +180,7 @@ def ids_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     return write
 
 
-def json_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
+def json_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
     """A JSON object in a line."""
 
     def write(found: UserList) -> None:
@@ -128,7 +190,7 @@ def json_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
     return write
 
 
-def csv_writer(file: TextIO, unit: str, one_user: bool) -> Writer:
+def csv_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
     """A row a movie, after a header."""
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(["userId", "rank", "movieId", "title", "genres", unit])

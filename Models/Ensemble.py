@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from Models.Dataset import Batch
 from Models.histories import Past
@@ -32,6 +33,10 @@ class Ensemble(nn.Module):
     def score_past(self, past: Past) -> Tensor:
         """The same for users with these ratings."""
         return mean([member.score_past(past) for member in self.members])
+
+    def movie_vectors(self) -> Tensor:
+        """The members' movie vectors, each set of unit length, side by side."""
+        return torch.cat([F.normalize(member.movie_vectors()) for member in self.members], 1)
 
 
 def mean(outputs: Sequence[Tensor | None]) -> Tensor | None:

@@ -248,10 +248,20 @@ class HistoryRecommender(Histories):
 
     def score(self, users: Tensor) -> Tensor:
         """Predicted stars, not clipped, of every movie right after each user's last rating: [N, n_movies]."""
-        movies = torch.arange(self.sizes.n_movies, device=users.device)[None]
-        side, stars = self.movie_side(), []
-        for user in users.split(1):
-            past = self.past(user)
-            now = torch.where(past.real, past.time, 0).max() if past.real.any() else self.time.max()
-            stars.append(self.predict(side, past, self.user_features[user], movies, now.expand_as(movies)))
-        return torch.cat(stars)
+        side = self.movie_side()
+        return torch.cat([self.at_the_end(side, self.past(user), self.user_features[user]) for user in users.split(1)])
+
+    def score_past(self, past: Past) -> Tensor:
+        """The same for new users with these ratings, of whom nothing else is known: [B, n_movies]."""
+        side, nothing = self.movie_side(), self.user_features.new_zeros(1, self.sizes.n_user_features)
+        return torch.cat([self.at_the_end(side, past.row(k), nothing) for k in range(len(past.movie))])
+
+    def movie_vectors(self) -> Tensor:
+        """z of every movie, [n_movies, D]."""
+        return self.movie_side()["factors"]
+
+    def at_the_end(self, side: dict[str, Tensor], past: Past, user_features: Tensor) -> Tensor:
+        """Predicted stars of every movie by one user, right after the past's last rating, [1, n_movies]."""
+        movies = torch.arange(self.sizes.n_movies, device=past.movie.device)[None]
+        now = torch.where(past.real, past.time, 0).max() if past.real.any() else self.time.max()
+        return self.predict(side, past, user_features, movies, now.expand_as(movies))

@@ -7,9 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch
+from Models.histories import Past
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive, share
 from utils.files import UserError
+
+NEW_USER_STEPS = 200  # of Adam, for the embedding of a user who was not in training
 
 # What one side, users or movies, brings to a prediction; each part has one row for each user or movie.
 Side = dict[str, Tensor]
@@ -114,14 +117,17 @@ class Recommender(nn.Module):
 
     def user_side(self, users: Tensor) -> Side:
         """The parts of the users at these positions, [N]."""
-        embedding = self.user(users)  # [N, D]
+        return self.side_of(self.user(users), self.user_bias(users).squeeze(1) if self.config.biases else None)
+
+    def side_of(self, embedding: Tensor, bias: Tensor | None) -> Side:
+        """The parts of users with these embeddings, [N, D], and biases, [N]."""
         weight = self.first.weight[:, : self.config.embedding]
         side = {"hidden": F.linear(embedding, weight, self.first.bias)}  # [N, H]
         side["penalty"] = self.config.l2 * embedding.square().sum(1)  # [N]
         if self.config.gmf:
             side["factors"] = embedding
         if self.config.biases:
-            side["bias"] = self.user_bias(users).squeeze(1)  # [N]
+            side["bias"] = bias
             side["penalty"] = side["penalty"] + self.config.l2_bias * side["bias"].square()
         return side
 
@@ -152,10 +158,38 @@ class Recommender(nn.Module):
 
     def score(self, users: Tensor) -> Tensor:
         """Predicted stars, not clipped to the scale, of every movie for the users at these positions: [N, n_movies]."""
-        user = self.user_side(users)
-        movie = self.movie_side(torch.arange(self.sizes.n_movies, device=users.device))
+        return self.score_side(self.user_side(users))
+
+    def score_past(self, past: Past) -> Tensor:
+        """The same for new users with these ratings, whose embeddings alone are learned here: [B, n_movies]."""
+        device = past.movie.device
+        with torch.inference_mode(False), torch.enable_grad():
+            mine = [torch.zeros(len(past.movie), self.config.embedding, device=device, requires_grad=True)]
+            mine += [torch.zeros(len(past.movie), device=device, requires_grad=True)] * self.config.biases
+            optimizer = torch.optim.Adam(mine, lr=0.05)
+            for _ in range(NEW_USER_STEPS):
+                user = self.side_of(mine[0], mine[1] if self.config.biases else None)
+                scores, real = self.score_side(user), past.real.clone()
+                if self.config.objective == "rating":
+                    loss = ((scores.gather(1, past.movie) - past.stars).square() * real).sum()
+                else:
+                    loss = -(scores.log_softmax(1).gather(1, past.movie) * real).sum()
+                loss = loss + (user["penalty"] * past.count()).sum()
+                for part, gradient in zip(mine, torch.autograd.grad(loss, mine, allow_unused=True), strict=True):
+                    part.grad = gradient
+                optimizer.step()
+        return self.score_side(self.side_of(mine[0].detach(), mine[1].detach() if self.config.biases else None))
+
+    def movie_vectors(self) -> Tensor:
+        """z of every movie, [n_movies, D]; without the product, the embeddings."""
+        side = self.movie_side(torch.arange(self.sizes.n_movies, device=self.movie.weight.device))
+        return side["factors"] if self.config.gmf else self.movie.weight
+
+    def score_side(self, user: Side) -> Tensor:
+        """Scores of every movie for users of these parts, [N, n_movies]."""
+        movie = self.movie_side(torch.arange(self.sizes.n_movies, device=self.movie.weight.device))
         # one user after the other: the MLP's inputs for many users and all movies would fill the memory
-        rows = ({name: part[i] for name, part in user.items()} for i in range(len(users)))
+        rows = ({name: part[i] for name, part in user.items()} for i in range(len(user["hidden"])))
         return torch.stack([self.combine(row, movie) for row in rows])
 
 

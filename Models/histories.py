@@ -25,6 +25,11 @@ class Past:
     def count(self) -> Tensor:
         return self.real.sum(1)
 
+    def row(self, k: int) -> "Past":
+        """The past of user k alone, without padding, [1, L]."""
+        n = max(1, int(self.count()[k]))
+        return Past(*(column[k : k + 1, :n] for column in (self.movie, self.stars, self.time, self.real)))
+
     def part(self, first: Tensor, length: int) -> "Past":
         """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
         length = min(length, self.movie.shape[1])

@@ -37,6 +37,7 @@ class DataSizes:
     high: float
     n_user_features: int = 0
     n_history: int = 0  # training ratings
+    newest: int = 0  # when the newest of them was given, seconds since 1970
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def describe(data: RatingsData, rows: np.ndarray) -> tuple[DataSizes, Known]:
         high=float(rating.max()),
         n_user_features=data.user_features.shape[1],
         n_history=len(rows),
+        newest=int(data.times()[rows].max()),
     )
     known = Known(
         features=torch.from_numpy(data.features.vectors),

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from Models.checkpoint import Catalogue
+from Models.histories import Past
 from utils.files import UserError
 
 CHUNK_CELLS = 250_000  # users times movies scored together: bounds memory to some hundred MB, whatever the catalogue
@@ -46,6 +48,39 @@ def find_user(catalogue: Catalogue, written: str) -> int:
     return positions[written]
 
 
+def find_movies(catalogue: Catalogue, written: Sequence[str]) -> list[int]:
+    """The positions of movies whose ids were typed.
+
+    Raises:
+        UserError: some are not in the data; names them.
+    """
+    positions = {str(movie): position for position, movie in enumerate(catalogue.movie_ids)}
+    if unknown := [movie for movie in written if movie not in positions]:
+        raise UserError(f"{catalogue.dataset} has no movie {', '.join(unknown)}: take ids from its movies file.")
+    return [positions[movie] for movie in written]
+
+
+@torch.inference_mode()
+def recommend_to_new(
+    model: nn.Module, catalogue: Catalogue, name: str, past: Past, top_n: int, include_seen: bool = False
+) -> UserList:
+    """The list of a user who was not in training, of whom these ratings, [1, L], are known."""
+    scores = model.score_past(past)[0]
+    if not include_seen:
+        scores[past.movie[0]] = -torch.inf
+    return best(model, catalogue, name, scores, top_n)
+
+
+@torch.inference_mode()
+def similar(model: nn.Module, catalogue: Catalogue, movie: int, top_n: int) -> list[Movie]:
+    """The movies whose vectors have the highest cosine with this movie's, and the cosines."""
+    vectors = F.normalize(model.movie_vectors())
+    cosine = vectors @ vectors[movie]
+    cosine[movie] = -torch.inf
+    value, place = cosine.sort(descending=True, stable=True)
+    return make_list(catalogue, place[:top_n].tolist(), value[:top_n].tolist())
+
+
 @torch.inference_mode()
 def recommend(
     model: nn.Module, catalogue: Catalogue, users: Sequence[int], top_n: int, include_seen: bool = False
@@ -66,24 +101,28 @@ def recommend(
         if not include_seen:
             for row, user in enumerate(some):
                 scores[row, catalogue.seen(user).to(device)] = -torch.inf
-        ordered, movies = torch.sort(scores, dim=1, descending=True, stable=True)
         for row, user in enumerate(some):
-            left = min(top_n, int((ordered[row] > -torch.inf).sum()))
-            found = ordered[row, :left]
-            if model.config.objective == "rating":  # on the scale only now: clipped before, the best would all be equal
-                found = found.clamp(model.sizes.low, model.sizes.high)
-            yield make_list(catalogue, user, movies[row, :left].tolist(), found.tolist())
+            yield best(model, catalogue, catalogue.user_ids[user], scores[row], top_n)
 
 
-def most_popular(catalogue: Catalogue, user: int, top_n: int) -> list:
-    """Ids of the movies with the most ratings, without those that the user has rated."""
+def best(model: nn.Module, catalogue: Catalogue, user: int | str, scores: torch.Tensor, top_n: int) -> UserList:
+    """A user's list from the scores of every movie, [n_movies], -inf for those left out."""
+    ordered, movies = torch.sort(scores, descending=True, stable=True)
+    left = min(top_n, int((ordered > -torch.inf).sum()))
+    found = ordered[:left]
+    if model.config.objective == "rating":  # on the scale only now: clipped before, the best would all be equal
+        found = found.clamp(model.sizes.low, model.sizes.high)
+    return UserList(user, make_list(catalogue, movies[:left].tolist(), found.tolist()))
+
+
+def most_popular(catalogue: Catalogue, seen: torch.Tensor, top_n: int) -> list:
+    """Ids of the movies with the most ratings, without those that the user has seen."""
     counts = torch.bincount(catalogue.seen_movies.long(), minlength=len(catalogue.movie_ids))
-    counts[catalogue.seen(user)] = -1
+    counts[seen] = -1
     return [catalogue.movie_ids[i] for i in counts.sort(descending=True, stable=True).indices[:top_n].tolist()]
 
 
-def make_list(catalogue: Catalogue, user: int, movies: list[int], scores: list[float]) -> UserList:
+def make_list(catalogue: Catalogue, movies: list[int], scores: list[float]) -> list[Movie]:
     """Positions into the user's own ids, titles and genres."""
     c = catalogue
-    found = [Movie(c.movie_ids[i], c.titles[i], c.genres[i], s) for i, s in zip(movies, scores, strict=True)]
-    return UserList(c.user_ids[user], found)
+    return [Movie(c.movie_ids[i], c.titles[i], c.genres[i], s) for i, s in zip(movies, scores, strict=True)]

@@ -12,7 +12,8 @@ import torch
 from conftest import ROOT, TINY_TRAINING, tiny_ratings
 
 from Models.checkpoint import read_checkpoint, rebuild
-from Models.recommend import find_user, recommend
+from Models.histories import Past
+from Models.recommend import find_user, recommend, recommend_to_new
 from utils.files import UserError
 
 RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in range(1, 90, 3)}
@@ -139,3 +140,75 @@ def test_ties_stand_in_the_catalogue_s_order_and_the_scale_bounds_what_is_shown(
     (found,) = recommend(Constant(), catalogue, [0], 3, include_seen=True)
     assert [movie.id for movie in found.movies] == catalogue.movie_ids[:3]
     assert [movie.score for movie in found.movies] == [5.0] * 3
+
+
+# --- new users and similar movies ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["default", "ncf", "ncf-ranking", "gru"])
+def any_run(request, tiny, tiny_features, tmp_path_factory):
+    """A run of each kind of model."""
+    run = tmp_path_factory.mktemp("kinds") / "run"
+    own = {"ncf-ranking": ("--negatives", 5), "gru": ("--length", 6)}.get(request.param, ())
+    places = ("--data", tiny, "--features", tiny_features, "--run", run, "--preset", request.param)
+    command = [sys.executable, ROOT / "train.py", *places, "--epochs", 3, "--embedding", 4, "--batch-size", 60, *own]
+    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    return run
+
+
+def test_a_new_user_is_served_by_every_model(run_script, any_run, tmp_path):
+    """From liked movies, and from a file of ratings that says the same."""
+    done = run_script(SCRIPT, "--run", any_run, "--liked", "2, 9,163", "--top-n", 5)
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith("Top 5 recommended movie IDs for user new: [")
+    ids = json.loads(line.split(": ")[1])
+    assert len(set(ids)) == 5 and not set(ids) & {2, 9, 163}
+    (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,5\n7,9,5\n7,163,5\n")
+    same = run_script(SCRIPT, "--run", any_run, "--ratings", tmp_path / "mine.csv", "--top-n", 5, "--format", "ids")
+    assert [int(word) for word in same.stdout.split()] == ids
+    seen = run_script(SCRIPT, "--run", any_run, "--liked", "2,9,163", "--top-n", 27, "--include-seen")
+    assert {2, 9, 163} < set(json.loads(seen.stdout.splitlines()[-1].split(": ")[1]))
+
+
+def test_what_a_new_user_likes_changes_the_list(any_run):
+    model, catalogue = rebuild(read_checkpoint(any_run / "best.pt"), torch.device("cpu"))
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    lists = []
+    for movies in ([0, 1, 2], [8, 9, 10]):
+        columns = torch.tensor([movies]), torch.full((1, 3), 5.0), torch.zeros(1, 3, dtype=torch.int64)
+        past = Past(*columns, torch.ones(1, 3, dtype=torch.bool))
+        lists.append([movie.id for movie in recommend_to_new(model, catalogue, "new", past, 10, True).movies])
+    assert lists[0] != lists[1]
+
+
+def test_similar_movies_are_those_of_the_highest_cosine(run_script, any_run):
+    model, catalogue = rebuild(read_checkpoint(any_run / "best.pt"), torch.device("cpu"))
+    vectors = torch.nn.functional.normalize(model.movie_vectors().detach())
+    cosine = (vectors @ vectors[1]).tolist()
+    others = sorted((i for i in range(27) if i != 1), key=lambda i: -cosine[i])
+    done = run_script(SCRIPT, "--run", any_run, "--similar-to", 9, "--top-n", 4)
+    expected = [catalogue.movie_ids[i] for i in others[:4]]
+    assert done.stdout.splitlines()[-1] == f"Top 4 movie IDs most similar to movie 9: {expected}"
+
+
+def test_the_embedding_learned_for_a_new_user_fits_their_ratings(scored):
+    """Better than that of a user of whom nothing is known."""
+    model, _ = scored
+    movies, stars = torch.arange(12)[None], torch.tensor([[5.0, 1.0] * 6])
+    past = Past(movies, stars, torch.zeros(1, 12, dtype=torch.int64), torch.ones(1, 12, dtype=torch.bool))
+    nothing = Past(movies, stars, past.time, torch.zeros(1, 12, dtype=torch.bool))
+    fitted, average = (model.score_past(one)[0, :12].detach() for one in (past, nothing))
+    assert (fitted - stars[0]).square().mean() < (average - stars[0]).square().mean()
+
+
+def test_wrong_new_users_are_named(run_script, tiny_run, tmp_path):
+    done = run_script(SCRIPT, "--run", tiny_run, "--liked", "2,5,77", code=1)
+    assert "tiny has no movie 5, 77" in done.stderr
+    assert "has no movie 3" in run_script(SCRIPT, "--run", tiny_run, "--similar-to", 3, code=1).stderr
+    done = run_script(SCRIPT, "--run", tiny_run, "--liked", "2", "--all-users", code=1)
+    assert "--all-users and --liked ask for different lists" in done.stderr
+    (tmp_path / "two.csv").write_text("userId,movieId,rating\n7,2,5\n8,9,5\n")
+    done = run_script(SCRIPT, "--run", tiny_run, "--ratings", tmp_path / "two.csv", code=1)
+    assert "holds 2 users" in done.stderr
