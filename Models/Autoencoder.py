@@ -50,7 +50,6 @@ class Autoencoder(Histories):
             *(nn.Linear(2 * n, d), nn.GELU(), nn.Dropout(config.dropout)),
             *(nn.Linear(d, d), nn.GELU(), nn.Dropout(config.dropout)),
         )
-        nn.init.normal_(self.read[0].weight)  # for inputs of length 1: activations of about 1, however many movies
         self.vectors = nn.Parameter(0.02 * torch.randn(n, d))
         self.bias = nn.Parameter(torch.zeros(n))
         self.from_features = nn.Linear(self.movie_features().shape[1], d, bias=False)
@@ -93,7 +92,6 @@ class Autoencoder(Histories):
     def logits(self, past: Past) -> Tensor:
         """h · v + b, [B, n_movies]."""
         x = torch.cat([self.rows(past, past.real, 1.0), self.rows(past, past.real, self.share_of_stars(past) - 0.7)], 1)
-        x = F.normalize(x)
         return self.read(x) @ self.movie_vectors().T + self.bias
 
     def score_past(self, past: Past) -> Tensor:

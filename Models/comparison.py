@@ -96,6 +96,8 @@ def train_run(run: Path, flags: list[Any]) -> Fitted:
         if subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode:
             raise UserError(f"Training {run.name} failed: see above; mend that and start again.")
     model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
+    if model.config.objective == "ranking":
+        return Fitted(score=model.score)
 
     def stars(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
         batch = {"user": user, "movie": movie, "time": time}
