@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.Ensemble import Ensemble
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import DataSizes, Known
@@ -21,7 +20,6 @@ ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     "HistoryRecommender": (HistoryRecommender, HistoryConfig),
     "Recommender": (Recommender, ModelConfig),
     "Sequential": (Sequential, SequentialConfig),
-    "Autoencoder": (Autoencoder, AutoencoderConfig),
 }
 
 
