@@ -17,6 +17,7 @@ from Models.inputs import describe
 from Models.lists import UserLists
 from Models.ranking import Ranking, Scorer, beyond_accuracy, mean_metrics, metrics_at, rank_all, rank_sampled
 from Models.splits import Split
+from utils.files import UserError
 from utils.runs import write_table
 
 EVAL_BATCH = 65_536
@@ -73,6 +74,12 @@ class RankingObjective:
     relevant: float
     chosen_by = f"val_ndcg@{K}"
     better: Callable = max
+
+    def __post_init__(self):
+        """Raises UserError where a part has ratings but no relevant one."""
+        for name, rows in (("training", self.split.train), ("validation", self.split.val), ("test", self.split.test)):
+            if len(rows) and not len(self.only_relevant(rows)):
+                raise UserError(f"No {name} rating has {self.relevant:g} stars or more: lower --relevant.")
 
     @property
     def protocol(self) -> str:

@@ -245,6 +245,11 @@ def test_a_rating_model_says_how_to_train_for_ranking(run_script, tiny_run):
     assert "python train.py --objective ranking" in done.stderr
 
 
+def test_a_bar_that_no_rating_reaches_is_refused(run_script, tiny, tiny_features):
+    flags = ("--data", tiny, "--features", tiny_features, "--objective", "ranking", "--relevant", 6)
+    assert "No training rating has 6 stars or more: lower --relevant" in run_script("train.py", *flags, code=1).stderr
+
+
 def test_a_model_that_does_not_learn_the_objective_is_refused(run_script, tiny, tiny_features):
     places = ("--data", tiny, "--features", tiny_features)
     done = run_script("train.py", *places, "--preset", "transformer", "--objective", "rating", code=1)
