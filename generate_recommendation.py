@@ -125,7 +125,7 @@ def show(settings: Settings, unit: str, words: str, lists: Iterable[UserList], n
 def about(unit: str, found: UserList, popular: list) -> str:
     """What the model learned, and how its list compares with the most popular movies."""
     common = len({movie.id for movie in found.movies} & set(popular))
-    words = f"{common} of these {len(found.movies)} movies are among the {len(popular)} most popular that are left."
+    words = f"among the {len(popular)} most popular that are left: {common} of these {len(found.movies)} movies."
     if unit == "score":
         return f"The model learned to rank; {words}"
     return (
