@@ -74,10 +74,8 @@ def main() -> None:
         found = [recommend_to_new(model, catalogue, NEW_USER, past, settings.top_n, settings.include_seen)]
     else:
         users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
-        found, seen = (
-            recommend(model, catalogue, users, settings.top_n, settings.include_seen),
-            catalogue.seen(users[0]),
-        )
+        seen = catalogue.seen(users[0])
+        found = recommend(model, catalogue, users, settings.top_n, settings.include_seen)
     last, n_short = show(settings, unit, "recommended movie IDs for user", found, len(users))
     if len(users) == 1:
         print(about(unit, last, most_popular(catalogue, seen, settings.top_n)), file=sys.stderr)

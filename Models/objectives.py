@@ -89,7 +89,7 @@ class RankingObjective:
         )
 
     def training_rows(self, whole_users: bool) -> np.ndarray:
-        """All training rows for models of histories, which weigh stars themselves; otherwise the relevant ones."""
+        """All training rows for models of histories, whose inputs they are, too; otherwise the relevant ones."""
         return self.split.train if whole_users else self.only_relevant(self.split.train)
 
     def only_relevant(self, rows: np.ndarray) -> np.ndarray:

@@ -56,9 +56,13 @@ def draw(epochs: list[dict[str, str]], test: dict, window: bool):
         best = numbers.index(test["best_epoch"])
         label = f"best epoch: {test['best_epoch']} (validation {validation[best]:.4f})"
         axes.plot(numbers[best], validation[best], "*", markersize=16, color="black", label=label)
-    label = f"test: {test['loss']:.4f}, RMSE {test['rmse']:.4f}"
-    axes.axhline(test["loss"], linestyle="--", color="tab:red", label=label)
-    axes.set(xlabel="epoch", ylabel="mean squared error on rating / highest rating")
+    if "loss" in test:
+        label = f"test: {test['loss']:.4f}, RMSE {test['rmse']:.4f}"
+        axes.axhline(test["loss"], linestyle="--", color="tab:red", label=label)
+        axes.set(xlabel="epoch", ylabel="mean squared error on rating / highest rating")
+    else:  # a training to rank, whose validation has no loss
+        axes.plot([], [], " ", label=f"test: HR@10 {test['hr@10']:.4f}, NDCG@10 {test['ndcg@10']:.4f}")
+        axes.set(xlabel="epoch", ylabel="cross-entropy")
     axes.set_title(f"{test['dataset']}, {test['split']} split, {test['model']} ({test['preset']} preset)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -232,6 +232,12 @@ def test_a_ranking_model_recommends_and_says_what_it_learned(ranked, run_script)
     assert "learned to rank" in done.stderr
 
 
+def test_the_loss_curve_of_a_ranking_model_is_drawn(ranked, run_script, tmp_path):
+    _, run = ranked
+    run_script("resultAnalyze/loss_ananlyze.py", "--run", run, "--output", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_rating_model_says_how_to_train_for_ranking(run_script, tiny_run):
     done = run_script("generate_recommendation.py", "--run", tiny_run)
     assert "learned stars" in done.stderr and "most popular" in done.stderr
