@@ -6,6 +6,7 @@
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
     python generate_recommendation.py --similar-to 260
+    python generate_recommendation.py --run runs/ranking --stars-from runs/stars      # a list, and stars beside it
     python generate_recommendation.py --all-users --format csv --output top10.csv
 
 Movies the user has rated are left out, unless --include-seen. Every other movie of the catalogue can appear,
@@ -17,7 +18,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -46,6 +47,7 @@ class Settings:
     liked: str | None = flag(None, "recommend to a new user who likes these movies", metavar="ID,ID,...")
     ratings: Path | None = flag(None, "recommend to a new user with the ratings in this file", metavar="FILE")
     similar_to: str | None = flag(None, "list the movies most similar to this one", metavar="ID")
+    stars_from: Path | None = flag(None, "show the stars that this run predicts beside a ranking", metavar="DIR")
     all_users: bool = flag(False, "recommend to every user instead of one")
     top_n: int = flag(10, "how many movies", type=positive)
     include_seen: bool = flag(False, "also recommend movies that the user has rated")
@@ -65,20 +67,23 @@ def main() -> None:
     if settings.similar_to:
         (movie,) = find_movies(catalogue, [settings.similar_to])
         found = UserList(catalogue.movie_ids[movie], similar(model, catalogue, movie, settings.top_n))
-        show(settings, "cosine", "movie IDs most similar to movie", [found], 1)
+        show(settings, ["cosine"], "movie IDs most similar to movie", [found], 1)
         return
-    unit = "stars" if model.config.objective == "rating" else "score"
+    ranking = model.config.objective == "ranking"
+    stars_model = load_stars(settings, catalogue, ranking)
+    options = settings.top_n, settings.include_seen, stars_model
     past = new_user(settings, model, catalogue)
     if past is not None:
         users, seen = [NEW_USER], past.movie[0].cpu()
-        found = [recommend_to_new(model, catalogue, NEW_USER, past, settings.top_n, settings.include_seen)]
+        found = [recommend_to_new(model, catalogue, NEW_USER, past, *options)]
     else:
         users = range(len(catalogue.user_ids)) if settings.all_users else [find_user(catalogue, settings.user)]
         seen = catalogue.seen(users[0])
-        found = recommend(model, catalogue, users, settings.top_n, settings.include_seen)
-    last, n_short = show(settings, unit, "recommended movie IDs for user", found, len(users))
+        found = recommend(model, catalogue, users, *options)
+    columns = ["score"] * ranking + ["stars"] * (not ranking or stars_model is not None)
+    last, n_short = show(settings, columns, "recommended movie IDs for user", found, len(users))
     if len(users) == 1:
-        print(about(unit, last, most_popular(catalogue, seen, settings.top_n)), file=sys.stderr)
+        print(about(ranking, last, most_popular(catalogue, seen, settings.top_n)), file=sys.stderr)
     if n_short:
         print(f"For {n_short:,} of {len(users):,} users fewer than {settings.top_n} movies are left.", file=sys.stderr)
     if settings.output:
@@ -109,22 +114,39 @@ def new_user(settings: Settings, model: nn.Module, catalogue: Catalogue) -> Past
     return Past(*(column.to(device) for column in (movies, stars, time, torch.ones_like(movies).bool())))
 
 
-def show(settings: Settings, unit: str, words: str, lists: Iterable[UserList], n: int) -> tuple[UserList, int]:
+def load_stars(settings: Settings, catalogue: Catalogue, ranking: bool) -> nn.Module | None:
+    """The model of --stars-from.
+
+    Raises:
+        UserError: the stars would have no ranking beside them, or belong to other data.
+    """
+    if settings.stars_from is None:
+        return None
+    run = finished_run(settings.stars_from)
+    model, other = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
+    if not ranking or model.config.objective != "rating":
+        raise UserError("--stars-from wants --run to be trained to rank, and itself a run that was trained for stars.")
+    if (other.user_ids, other.movie_ids) != (catalogue.user_ids, catalogue.movie_ids):
+        raise UserError(f"{run} was trained on other users or movies than --run: train both on the same data.")
+    return model
+
+
+def show(settings: Settings, columns: list[str], words: str, lists: Iterable[UserList], n: int) -> tuple[UserList, int]:
     """Write the lists to the screen or --output; returns the last one and how many are shorter than wanted."""
     n_short = 0
     with opened(settings.output) as file:
-        write = WRITERS[settings.format](file, unit, words, one_user=n == 1)
+        write = WRITERS[settings.format](file, columns, words, one_user=n == 1)
         for found in lists:
             write(found)
             n_short += len(found.movies) < settings.top_n
     return found, n_short
 
 
-def about(unit: str, found: UserList, popular: list) -> str:
+def about(ranking: bool, found: UserList, popular: list) -> str:
     """What the model learned, and how its list compares with the most popular movies."""
     common = len({movie.id for movie in found.movies} & set(popular))
     words = f"among the {len(popular)} most popular that are left: {common} of these {len(found.movies)} movies."
-    if unit == "score":
+    if ranking:
         return f"The model learned to rank; {words}"
     return (
         f"The model learned stars, not which movies are chosen; {words} "
@@ -147,28 +169,29 @@ def opened(output: Path | None) -> Iterator[TextIO]:
 Writer = Callable[[UserList], None]
 
 
-def text_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
+def text_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
     """The original's line; above it, for one user, a table."""
 
     def write(found: UserList) -> None:
         if one_user:
-            file.write(table(found, unit))
+            file.write(table(found, columns))
         ids = [movie.id for movie in found.movies]
         file.write(f"Top {len(ids)} {words} {found.user}: {ids}\n")
 
     return write
 
 
-def table(found: UserList, unit: str) -> str:
+def table(found: UserList, columns: list[str]) -> str:
     width = max([len("title"), *(len(movie.title) for movie in found.movies)])
-    lines = [f"rank      id  {'title':{width}}  {unit}  genres"]
+    lines = [f"rank      id  {'title':{width}}  {'  '.join(columns)}  genres"]
     for rank, movie in enumerate(found.movies, start=1):
         genres = movie.genres.replace("|", ", ")
-        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {movie.score:5.2f}  {genres}".rstrip())
+        values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
+        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {values}  {genres}".rstrip())
     return "\n".join(lines) + "\n\n"
 
 
-def ids_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
+def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
     """A line of movie ids, after the user's id where there are several users."""
 
     def write(found: UserList) -> None:
@@ -178,24 +201,25 @@ def ids_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
     return write
 
 
-def json_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
+def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
     """A JSON object in a line."""
 
     def write(found: UserList) -> None:
-        movies = [{unit if name == "score" else name: value for name, value in asdict(m).items()} for m in found.movies]
+        movies = [{"id": m.id, "title": m.title, "genres": m.genres} | m.values for m in found.movies]
         print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=False), file=file)
 
     return write
 
 
-def csv_writer(file: TextIO, unit: str, words: str, one_user: bool) -> Writer:
+def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
     """A row a movie, after a header."""
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["userId", "rank", "movieId", "title", "genres", unit])
+    rows.writerow(["userId", "rank", "movieId", "title", "genres", *columns])
 
     def write(found: UserList) -> None:
         for rank, movie in enumerate(found.movies, start=1):
-            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, f"{movie.score:.4f}"])
+            values = [f"{movie.values[name]:.4f}" for name in columns]
+            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, *values])
 
     return write
 

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Every stage in order: data, features, training, loss curve, recommendation. What is current is skipped.
+"""Every stage in order: data, features, two trainings, loss curve, recommendation. What is current is skipped.
+
+A model that predicts stars ranks badly, so a second one is trained to rank: it chooses the recommended movies, and the
+first one's stars stand beside them.
 
     python main.py
     python main.py --data dataset/ml-100k --user 42
@@ -20,6 +23,8 @@ from utils.encoder import DEFAULT_ENCODER
 from utils.features import read_info
 from utils.files import ROOT, UserError, read_json
 
+RANKING = "autoencoder"  # the preset of train.py that chooses the movies
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -37,17 +42,14 @@ def main() -> None:
     data = choose_data(settings.data)
     heading("2. Features")
     stage("utils/BERT.py", "--data", data, "--features", settings.features, "--encoder", settings.encoder, *device)
-    heading("3. Training")
-    run = current_run(data, settings.features)
-    if run:
-        print(f"{cli.shown(run)} was trained on this data and these features: nothing to do.")
-    else:
-        stage("train.py", "--data", data, "--features", settings.features, *device)
-        run = runs.finished_run(None)
+    heading("3. Training, to predict stars and to rank")
+    stars = trained(settings, data, "default")
+    ranking = trained(settings, data, RANKING)
     heading("4. Loss curve")
-    stage("resultAnalyze/loss_ananlyze.py", "--run", run)
+    stage("resultAnalyze/loss_ananlyze.py", "--run", stars)
     heading("5. Recommendations")
-    stage("generate_recommendation.py", "--run", run, "--user", settings.user, *device)
+    runs_of = ("--run", ranking, "--stars-from", stars)
+    stage("generate_recommendation.py", *runs_of, "--user", settings.user, *device)
 
 
 def heading(text: str) -> None:
@@ -68,13 +70,28 @@ def choose_data(named: Path | None) -> Path:
     return folder
 
 
-def current_run(data: Path, features: Path) -> Path | None:
-    """The newest finished run on this data and these features, if there is one."""
+def trained(settings: Settings, data: Path, preset: str) -> Path:
+    """A finished run of the preset on this data and these features: one that is there, or a new one."""
+    run = current_run(data, settings.features, preset)
+    if run:
+        print(f"{cli.shown(run)} was trained on this data and these features, preset {preset}: nothing to do.")
+        return run
+    flags = ("--data", data, "--features", settings.features, "--device", settings.device)
+    stage("train.py", "--preset", preset, *flags)
+    return runs.finished_run(None)
+
+
+def current_run(data: Path, features: Path, preset: str) -> Path | None:
+    """The newest finished run of the preset on this data and these features, if there is one."""
     info = read_info(features)
     for run in reversed(runs.finished_runs()):
         config = read_json(run / "config.json")
-        same_data = config["settings"]["data"] == str(data.absolute())
-        if same_data and info and config["features"]["features_sha256"] == info.features_sha256:
+        given = config["settings"]["data"], config["settings"]["preset"]
+        if (
+            given == (str(data.absolute()), preset)
+            and info
+            and config["features"]["features_sha256"] == info.features_sha256
+        ):
             return run
     return None
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.checkpoint import Catalogue
@@ -21,7 +21,7 @@ class Movie:
     id: int | str
     title: str
     genres: str  # "Action|Comedy"
-    score: float  # predicted stars, or how likely the movie is chosen, as the model learned
+    values: dict[str, float]  # by name: "stars" as predicted, "score" of a ranking, "cosine" of similar movies
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,20 @@ def find_movies(catalogue: Catalogue, written: Sequence[str]) -> list[int]:
 
 @torch.inference_mode()
 def recommend_to_new(
-    model: nn.Module, catalogue: Catalogue, name: str, past: Past, top_n: int, include_seen: bool = False
+    model: nn.Module,
+    catalogue: Catalogue,
+    name: str,
+    past: Past,
+    top_n: int,
+    include_seen: bool = False,
+    stars_model: nn.Module | None = None,
 ) -> UserList:
     """The list of a user who was not in training, of whom these ratings, [1, L], are known."""
     scores = model.score_past(past)[0]
     if not include_seen:
         scores[past.movie[0]] = -torch.inf
-    return best(model, catalogue, name, scores, top_n)
+    stars = stars_model.score_past(past)[0] if stars_model else None
+    return best(model, catalogue, name, scores, stars, top_n)
 
 
 @torch.inference_mode()
@@ -78,12 +85,17 @@ def similar(model: nn.Module, catalogue: Catalogue, movie: int, top_n: int) -> l
     cosine = vectors @ vectors[movie]
     cosine[movie] = -torch.inf
     value, place = cosine.sort(descending=True, stable=True)
-    return make_list(catalogue, place[:top_n].tolist(), value[:top_n].tolist())
+    return make_list(catalogue, place[:top_n].tolist(), {"cosine": value[:top_n].tolist()})
 
 
 @torch.inference_mode()
 def recommend(
-    model: nn.Module, catalogue: Catalogue, users: Sequence[int], top_n: int, include_seen: bool = False
+    model: nn.Module,
+    catalogue: Catalogue,
+    users: Sequence[int],
+    top_n: int,
+    include_seen: bool = False,
+    stars_model: nn.Module | None = None,
 ) -> Iterator[UserList]:
     """Yield the list of each user in turn: the `top_n` movies of the highest scores, or as many as are left.
 
@@ -92,6 +104,7 @@ def recommend(
     Args:
         users: positions of users
         include_seen: also recommend movies that the user has rated
+        stars_model: predicts the stars beside a ranking's scores; of the same catalogue
     """
     device = next(model.parameters()).device
     chunk = max(1, CHUNK_CELLS // len(catalogue.movie_ids))
@@ -101,28 +114,39 @@ def recommend(
         if not include_seen:
             for row, user in enumerate(some):
                 scores[row, catalogue.seen(user).to(device)] = -torch.inf
+        stars = stars_model.score(torch.tensor(some, device=device)) if stars_model else [None] * len(some)
         for row, user in enumerate(some):
-            yield best(model, catalogue, catalogue.user_ids[user], scores[row], top_n)
+            yield best(model, catalogue, catalogue.user_ids[user], scores[row], stars[row], top_n)
 
 
-def best(model: nn.Module, catalogue: Catalogue, user: int | str, scores: torch.Tensor, top_n: int) -> UserList:
-    """A user's list from the scores of every movie, [n_movies], -inf for those left out."""
+def best(
+    model: nn.Module, catalogue: Catalogue, user: int | str, scores: Tensor, stars: Tensor | None, top_n: int
+) -> UserList:
+    """A user's list from the scores of every movie, [n_movies], -inf for those left out.
+
+    stars: of every movie, [n_movies], where they are to be shown beside a ranking
+    """
     ordered, movies = torch.sort(scores, descending=True, stable=True)
-    left = min(top_n, int((ordered > -torch.inf).sum()))
-    found = ordered[:left]
-    if model.config.objective == "rating":  # on the scale only now: clipped before, the best would all be equal
-        found = found.clamp(model.sizes.low, model.sizes.high)
-    return UserList(user, make_list(catalogue, movies[:left].tolist(), found.tolist()))
+    movies = movies[: min(top_n, int((ordered > -torch.inf).sum()))]
+    values = {"score": scores[movies].tolist()}
+    if model.config.objective == "rating":
+        values, stars = {}, scores
+    if stars is not None:  # on the scale only now: clipped before, the best would all be equal
+        values["stars"] = stars[movies].clamp(model.sizes.low, model.sizes.high).tolist()
+    return UserList(user, make_list(catalogue, movies.tolist(), values))
 
 
-def most_popular(catalogue: Catalogue, seen: torch.Tensor, top_n: int) -> list:
+def most_popular(catalogue: Catalogue, seen: Tensor, top_n: int) -> list:
     """Ids of the movies with the most ratings, without those that the user has seen."""
     counts = torch.bincount(catalogue.seen_movies.long(), minlength=len(catalogue.movie_ids))
     counts[seen] = -1
     return [catalogue.movie_ids[i] for i in counts.sort(descending=True, stable=True).indices[:top_n].tolist()]
 
 
-def make_list(catalogue: Catalogue, movies: list[int], scores: list[float]) -> list[Movie]:
-    """Positions into the user's own ids, titles and genres."""
+def make_list(catalogue: Catalogue, movies: list[int], values: dict[str, list[float]]) -> list[Movie]:
+    """Positions into the user's own ids, titles and genres, each with its values."""
     c = catalogue
-    return [Movie(c.movie_ids[i], c.titles[i], c.genres[i], s) for i, s in zip(movies, scores, strict=True)]
+    return [
+        Movie(c.movie_ids[i], c.titles[i], c.genres[i], {name: of_all[k] for name, of_all in values.items()})
+        for k, i in enumerate(movies)
+    ]

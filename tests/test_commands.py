@@ -84,10 +84,11 @@ def test_main_makes_everything_from_nothing_and_then_skips_it(run_script, tmp_pa
     assert done.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user 1: [")
     for made in ("dataset/movie_bert_dict.pkl", "dataset/genre2idx.pkl", "resultAnalyze/Figure_1.png"):
         assert (root / made).is_file()
-    (run,) = (root / "runs").iterdir()
-    assert (run / "test_metrics.json").is_file()
+    assert "score  stars" in done.stdout
+    finished = [run for run in (root / "runs").iterdir() if (run / "test_metrics.json").is_file()]
+    assert len(finished) == len(list((root / "runs").iterdir())) == 2
     again = run_script("main.py", *flags, "--user", 2, root=root)
-    assert again.stdout.count("nothing to do") == 2 and len(list((root / "runs").iterdir())) == 1
+    assert again.stdout.count("nothing to do") == 3 and len(list((root / "runs").iterdir())) == 2
     assert again.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user 2: [")
     missing = run_script("main.py", "--data", tmp_path / "none", root=root, code=1)
     assert "There is no folder" in missing.stderr

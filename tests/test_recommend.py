@@ -139,7 +139,7 @@ def test_ties_stand_in_the_catalogue_s_order_and_the_scale_bounds_what_is_shown(
 
     (found,) = recommend(Constant(), catalogue, [0], 3, include_seen=True)
     assert [movie.id for movie in found.movies] == catalogue.movie_ids[:3]
-    assert [movie.score for movie in found.movies] == [5.0] * 3
+    assert [movie.values["stars"] for movie in found.movies] == [5.0] * 3
 
 
 # --- new users and similar movies ----------------------------------------------------------------
@@ -166,6 +166,26 @@ def test_a_new_user_is_served_by_every_model(run_script, any_run, tmp_path):
     (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,5\n7,9,5\n7,163,5\n")
     same = run_script(SCRIPT, "--run", any_run, "--ratings", tmp_path / "mine.csv", "--top-n", 5, "--format", "ids")
     assert [int(word) for word in same.stdout.split()] == ids
+
+
+def test_stars_stand_beside_a_ranking(run_script, any_run, tiny_run, scored, tmp_path):
+    """The list is the ranking's, the stars are the other run's; runs that have stars of their own are refused."""
+    asked = ("--run", any_run, "--stars-from", tiny_run)
+    if rebuild(read_checkpoint(any_run / "best.pt"), torch.device("cpu"))[0].config.objective == "rating":
+        assert "wants --run to be trained to rank" in run_script(SCRIPT, *asked, code=1).stderr
+        return
+    run_script(SCRIPT, *asked, "--all-users", "--format", "csv", "--output", tmp_path / "with.csv")
+    run_script(SCRIPT, "--run", any_run, "--all-users", "--format", "csv", "--output", tmp_path / "without.csv")
+    both, alone = (list(csv.DictReader((tmp_path / name).open())) for name in ("with.csv", "without.csv"))
+    assert [{k: v for k, v in row.items() if k != "stars"} for row in both] == alone
+    model, catalogue = scored
+    for row in both:
+        stars = model.score(torch.tensor([find_user(catalogue, row["userId"])]))[0].clamp(1, 5)
+        assert float(row["stars"]) == pytest.approx(
+            stars[catalogue.movie_ids.index(int(row["movieId"]))].item(), abs=1e-4
+        )
+    new = run_script(SCRIPT, *asked, "--liked", "2,9", "--format", "json").stdout
+    assert all(1 <= movie["stars"] <= 5 and "score" in movie for movie in json.loads(new)["movies"])
 
 
 def test_what_a_new_user_likes_changes_the_list(any_run):

@@ -142,15 +142,21 @@ def test_only_the_latest_ratings_count(data):
 
 
 def test_the_loss_by_hand(data):
-    """Each rated movie's cross-entropy among itself and the movies outside the window that training knows."""
+    """Each rated movie's cross-entropy among itself and the movies outside the window that are known, and gradients."""
     rows = np.flatnonzero(np.isin(data.user, [0, 1]))
     model = made(data, rows)
-    vectors, past = model.movie_vectors(), past_of(*data.movie[rows][:4].tolist())
-    hidden = model.read(vectors, past)
+    past = past_of(*data.movie[rows][:4].tolist())
+    vectors = model.movie_vectors().detach().requires_grad_()
+    hidden = model.read(vectors, past).detach().requires_grad_()
     rated = past.movie[0].tolist()
     others = sorted(set(data.movie[rows].tolist()) - set(rated))
     expected = [cross_entropy(vectors @ hidden[0, k], movie, others) for k, movie in enumerate(rated)]
-    torch.testing.assert_close(model.loss(vectors, hidden, past), torch.stack(expected).mean())
+    expected, loss = torch.stack(expected).mean(), model.loss(vectors, hidden, past)
+    torch.testing.assert_close(loss, expected)
+    for ours, right in zip(
+        *(torch.autograd.grad(2 * value, (vectors, hidden)) for value in (loss, expected)), strict=True
+    ):
+        torch.testing.assert_close(ours, right)
 
 
 def test_movies_that_training_does_not_know_are_ranked_by_their_features(data):
