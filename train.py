@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from Models.Autoencoder import AutoencoderConfig
 from Models.checkpoint import ARCHITECTURES, Catalogue, make_model, read_checkpoint, rebuild, save_checkpoint
 from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
 from Models.HistoryRecommender import HistoryConfig
@@ -44,13 +45,16 @@ from utils import cli, runs
 from utils.cli import Device, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
 
-PresetName = Literal["default", "ncf", "original", "ncf-ranking", "transformer", "gru"]
-ModelName = Literal["HistoryRecommender", "Recommender", "Sequential"]
-OBJECTIVES = {"HistoryRecommender": ("rating",), "Recommender": ("rating", "ranking"), "Sequential": ("ranking",)}
+PresetName = Literal["default", "ncf", "original", "ncf-ranking", "transformer", "gru", "autoencoder"]
+ModelName = Literal["HistoryRecommender", "Recommender", "Sequential", "Autoencoder"]
+OBJECTIVES = {
+    **{"HistoryRecommender": ("rating",), "Recommender": ("rating", "ranking")},
+    **{"Sequential": ("ranking",), "Autoencoder": ("ranking",)},
+}
 
 
 @dataclass(frozen=True)
-class Settings(HistoryConfig, ModelConfig, SequentialConfig):
+class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
     """Every setting of a training, and so every flag; the models' own are those of their configurations."""
 
     preset: PresetName = flag("default", "a named configuration; flags beside it win")
@@ -124,6 +128,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "transformer": SEQUENTIAL | {"layer": "transformer"},
     "gru": SEQUENTIAL | {"layer": "gru"},
+    "autoencoder": {
+        **{"model": "Autoencoder", "objective": "ranking", "embedding": 512, "dropout": 0.5},
+        **{"epochs": 36, "batch_size": 40_000, "lr": 1e-3, "weight_decay": 0.02},
+    },
 }
 
 

@@ -25,7 +25,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from Models.dataLoader import consecutive
 from Models.Dataset import Batch
@@ -41,12 +40,11 @@ from Models.histories import (
     running_count,
     starts,
 )
-from Models.inputs import DataSizes, FeatureConfig, Known, prepared
+from Models.inputs import DECADES, DataSizes, FeatureConfig, Known, decades, prepared
 from utils.cli import flag, not_negative, positive, share
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
 ROWS_TOGETHER = 8192  # past and asked ratings predicted at a time: bounds memory
-DECADES = range(1900, 2030, 10)
 
 
 @dataclass(frozen=True)
@@ -149,9 +147,8 @@ class HistoryRecommender(Histories):
 
     def movie_side(self) -> dict[str, Tensor]:
         """Of every movie: z_i, its bias and its history vector, [n_movies, D], [n_movies] and [n_movies, D]."""
-        decade = ((self.year - DECADES[0]) // 10).long().clamp(0, len(DECADES) - 1)
-        decade = F.one_hot(decade, len(DECADES)) * ((self.year > 0) & ("year" in self.config.context))[:, None]
-        from_features = torch.cat([self.features, decade], 1) @ self.feature_weights  # [M, D + 1]
+        released = decades(self.year) * ("year" in self.config.context)
+        from_features = torch.cat([self.features, released], 1) @ self.feature_weights  # [M, D + 1]
         factors = self.movies() + from_features[:, :-1] + self.audience_sum()
         return {"factors": factors, "bias": self.bias + from_features[:, -1], "history": self.history()}
 

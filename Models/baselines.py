@@ -106,12 +106,16 @@ def ease(rows: Rows, seed: int, weights: np.ndarray | None = None, penalty: floa
     P is the inverse of X'X + penalty I; X holds 1 or `weights` where there is a rating.
     """
     x = rows.matrix(weights)
+    return Fitted(score=linear_scorer(x, item_item(x, penalty)))
+
+
+def item_item(x: sp.csr_matrix, penalty: float = 500) -> Tensor:
+    """EASE's B of users by movies x, float32 [n_movies, n_movies]."""
     gram = torch.from_numpy((x.T @ x).toarray()).double()
     gram.diagonal().add_(penalty)
     inverse = torch.linalg.inv(gram)
-    item_item = -inverse / inverse.diagonal()
-    item_item.fill_diagonal_(0)
-    return Fitted(score=linear_scorer(x, item_item.float()))
+    weights = -inverse / inverse.diagonal()
+    return weights.fill_diagonal_(0).float()
 
 
 def linear_scorer(x: sp.csr_matrix, item_item: Tensor) -> Scorer:
@@ -121,8 +125,19 @@ def linear_scorer(x: sp.csr_matrix, item_item: Tensor) -> Scorer:
 
 def ease_stars(rows: Rows, seed: int) -> Fitted:
     """EASE where a rating counts by its stars: low ones hardly say that the user would like a movie."""
-    steps = np.array([0.05, 0.15, 0.4, 0.8, 1.0])
-    return ease(rows, seed, np.interp(rows.rating / rows.rating.max(), np.arange(1, 6) / 5, steps))
+    share = torch.from_numpy(rows.rating / rows.rating.max())
+    return ease(rows, seed, by_stars(share, EASE_STARS).numpy())
+
+
+EASE_STARS = (0.05, 0.15, 0.4, 0.8, 1.0)  # what a rating of one to five stars counts
+
+
+def by_stars(share: Tensor, steps: tuple[float, ...]) -> Tensor:
+    """A number for each rating, given as its share of the highest: `steps` at 1/5, 2/5, ..., straight lines between."""
+    place = (share * len(steps) - 1).clamp(0, len(steps) - 1)
+    below = place.floor().long().clamp(max=len(steps) - 2)
+    values = torch.tensor(steps, device=share.device)
+    return values[below] + (place - below) * values.diff()[below]
 
 
 def item_knn(rows: Rows, seed: int) -> Fitted:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.Ensemble import Ensemble
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import DataSizes, Known
@@ -20,6 +21,7 @@ ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
     "HistoryRecommender": (HistoryRecommender, HistoryConfig),
     "Recommender": (Recommender, ModelConfig),
     "Sequential": (Sequential, SequentialConfig),
+    "Autoencoder": (Autoencoder, AutoencoderConfig),
 }
 
 

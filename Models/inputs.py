@@ -104,6 +104,15 @@ def describe(data: RatingsData, rows: np.ndarray) -> tuple[DataSizes, Known]:
     return sizes, known
 
 
+DECADES = range(1900, 2030, 10)
+
+
+def decades(year: Tensor) -> Tensor:
+    """One-hot release decades, [n_movies, len(DECADES)]; zeros where the year is 0, unknown."""
+    decade = ((year - DECADES[0]) // 10).long().clamp(0, len(DECADES) - 1)
+    return F.one_hot(decade, len(DECADES)) * (year > 0)[:, None]
+
+
 def prepared(features: Tensor, config: FeatureConfig, sizes: DataSizes) -> Tensor:
     """Features as the models take them: unwanted parts are zero, so that every size stays the same."""
     titles, genres = features.tensor_split([sizes.n_title], dim=1)

@@ -38,7 +38,8 @@ from utils.runs import TEST_METRICS, read_table, write_table
 # One of our models is a line here: its name, and the preset of train.py that makes it.
 DEEP = {
     **{"HistoryRecommender": "default", "Recommender": "ncf", "Recommender, original": "original"},
-    **{"Recommender, ranking": "ncf-ranking", "Transformer": "transformer", "GRU": "gru"},
+    **{"Recommender, ranking": "ncf-ranking", "Autoencoder + EASE": "autoencoder"},
+    **{"Transformer": "transformer", "GRU": "gru"},
 }
 RANKED = ("hr", "ndcg", "recall", "precision", "mrr", "map")
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
@@ -118,7 +119,7 @@ def measure(task: Task, settings: Settings, output: Path, name: str, seed: int) 
     """Train one model and measure it: a row of comparison.csv; `seconds` are those of the training."""
     started = time.perf_counter()
     if name in DEEP:
-        run = output / "runs" / f"{name.replace(', ', '-')}-{seed}"
+        run = output / "runs" / f"{name.replace(', ', '-').replace(' + ', '-')}-{seed}"
         fitted = fit_deep(settings, run, name, seed)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:

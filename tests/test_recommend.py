@@ -145,7 +145,7 @@ def test_ties_stand_in_the_catalogue_s_order_and_the_scale_bounds_what_is_shown(
 # --- new users and similar movies ----------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["default", "ncf", "ncf-ranking", "gru"])
+@pytest.fixture(scope="module", params=["default", "ncf", "ncf-ranking", "gru", "autoencoder"])
 def any_run(request, tiny, tiny_features, tmp_path_factory):
     """A run of each kind of model."""
     run = tmp_path_factory.mktemp("kinds") / "run"

@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import rows_of, states_are_equal
 
+from Models.Autoencoder import Autoencoder, AutoencoderConfig
+from Models.baselines import Rows, ease_stars
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import load_data, make_loader, split_rows
 from Models.histories import Past
@@ -27,6 +29,7 @@ PRESETS = {
     "ncf-ranking": ("--embedding", 4, "--hidden", 8, 4, "--batch-size", 32, "--negatives", 5),
     "transformer": ("--embedding", 4, "--length", 6, "--batch-size", 60),
     "gru": ("--embedding", 4, "--length", 6, "--batch-size", 60),
+    "autoencoder": ("--embedding", 4, "--batch-size", 60),
 }
 
 
@@ -171,6 +174,33 @@ def test_movies_that_training_does_not_know_are_ranked_by_their_features(data):
 def test_with_all_ids_dropped_only_features_carry(data):
     model = made(data, np.arange(len(data.user)), id_dropout=0.999).train()
     torch.testing.assert_close(model.movie_vectors(), model.from_features(model.features))
+
+
+# --- the autoencoder and EASE --------------------------------------------------------------------
+
+
+def test_with_weight_0_the_autoencoder_ranks_as_ease(data):
+    rows = split_rows(data, "random", RATIOS).train
+    model = Autoencoder(AutoencoderConfig(objective="ranking", embedding=4, weight=0.0), *describe(data, rows)).eval()
+    users = torch.arange(30)
+    ease = ease_stars(Rows.of(data, rows), 0).score(users)
+    torch.testing.assert_close(model.score(users), (ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_shown_is_no_target(data, monkeypatch):
+    """With every rating shown nothing is left to find, and with none, all that the user liked."""
+    rows = np.flatnonzero(data.user == 3)
+    known = describe(data, np.arange(len(data.user)))
+    model = Autoencoder(AutoencoderConfig(objective="ranking", embedding=4, dropout=0), *known).train()
+    batch = next(iter(make_loader(data, data.by_user_and_time(rows), len(rows))))
+    monkeypatch.setattr("Models.Autoencoder.KEPT", (1.1, 1.1))
+    assert model(batch)[1] == 0
+    monkeypatch.setattr("Models.Autoencoder.KEPT", (0.0, 0.0))
+    nothing = Past(*(torch.zeros(1, 1, dtype=kind) for kind in (torch.int64, torch.float32, torch.int64, torch.bool)))
+    logits = model.logits(nothing)[0].log_softmax(0)
+    weight = torch.tensor([{1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}[int(stars)] for stars in data.rating[rows]])
+    expected = -(weight * logits[torch.from_numpy(data.movie[rows])]).sum() / weight.sum().sqrt()
+    torch.testing.assert_close(model(batch)[1], expected)
 
 
 # --- the user's commands -------------------------------------------------------------------------
