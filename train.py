@@ -73,7 +73,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
     device: Device = cli.device_flag()
     epochs: int = flag(8, "the most epochs to train", type=positive)
     patience: int = flag(0, "stop after so many epochs without a better validation; 0: never", type=int)
-    batch_size: int = flag(8192, "ratings in a step", type=positive)
+    batch_size: int = flag(8192, "ratings in a step; users, for Sequential and Autoencoder", type=positive)
     lr: float = flag(0.01, "learning rate of Adam", type=not_negative)
     schedule: Literal["cosine", "constant"] = flag("cosine", "learning rate over the epochs; cosine: up, then to 0")
     weight_decay: float = flag(1.0, "decoupled weight decay of the linear layers", type=not_negative)
@@ -111,7 +111,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
 NCF = {"model": "Recommender", "schedule": "constant"}
 SEQUENTIAL = {
     **{"model": "Sequential", "objective": "ranking", "embedding": 64, "dropout": 0.2},
-    **{"epochs": 12, "batch_size": 5000, "lr": 2e-3, "weight_decay": 0.0},
+    **{"epochs": 12, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "gru": SEQUENTIAL | {"layer": "gru"},
     "autoencoder": {
         **{"model": "Autoencoder", "objective": "ranking", "embedding": 512, "dropout": 0.5},
-        **{"epochs": 36, "batch_size": 40_000, "lr": 1e-3, "weight_decay": 0.02},
+        **{"epochs": 36, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.02},
     },
 }
 
@@ -151,9 +151,9 @@ def main() -> None:
     split = split_rows(data, settings.split, settings.ratios)
     rating = settings.objective == "rating"
     objective = RatingObjective(data, split) if rating else RankingObjective(data, split, settings.relevant)
-    whole_users = ARCHITECTURES[settings.model][0].whole_users
-    rows = objective.training_rows(whole_users)
-    loader = make_loader(data, rows, settings.batch_size, settings.seed, whole_users)
+    batching = ARCHITECTURES[settings.model][0].batching
+    rows = objective.training_rows(batching.whole_users)
+    loader = make_loader(data, rows, settings.batch_size, settings.seed, batching)
     settings = with_available_context(settings, data)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
     if past := share_of_past(data.time, split):

@@ -3,9 +3,10 @@
     score(u, i) = log(max(x_u · B_i, 0) + 0.1) + weight * log softmax_i(h_u · v_i + b_i)
     h_u = MLP([rated or not, how many stars])        v_i = q_i + W f_i        f_i = [title vector, genres, decade]
 
-B is EASE's closed form (Steck 2019, "Embarrassingly Shallow Autoencoders") over x, a rating counting by its stars. The
-network is a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step hides
-some of a user's ratings, and the softmax over the other movies must find those of them that the user liked.
+B is EASE's closed form (Steck 2019, "Embarrassingly Shallow Autoencoders") over x, a rating counting by its stars, and
+over the movies' features, each as if it were a user who rated the movies that have it. The network is a denoising
+autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step hides some of a user's
+ratings, and the softmax over the other movies must find those of them that the user liked.
 Validation sees both together; with weight 0 it is EASE alone.
 """
 
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.baselines import EASE_STARS, by_stars, item_item
-from Models.Dataset import Batch
+from Models.Dataset import Batch, Batching
 from Models.histories import Histories, Past, padded, running_count
 from Models.inputs import DataSizes, FeatureConfig, Known, decades, prepared
 from utils.cli import flag, not_negative, positive, share
 
 TARGET_STARS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie of one to five stars counts
+TYPICAL = 100  # ratings: inputs are scaled as if every user had so many
 KEPT = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
 
@@ -34,10 +36,15 @@ class AutoencoderConfig(FeatureConfig):
     embedding: int = flag(512, "units of each of the two layers, and numbers in a movie's vector", type=positive)
     dropout: float = flag(0.5, "share of units dropped in training", type=share)
     weight: float = flag(0.3, "weight of the network beside EASE", type=not_negative)
+    feature_weight: float = flag(
+        100.0, "weight of movies' features in EASE: likeness as by so many users", type=not_negative
+    )
 
 
 class Autoencoder(Histories):
     """The model of this file's head."""
+
+    batching = Batching(whole_users=True, counts="users")
 
     def __init__(self, config: AutoencoderConfig, sizes: DataSizes, known: Known | None = None):
         super().__init__(sizes, known)
@@ -58,7 +65,8 @@ class Autoencoder(Histories):
         """B, from the training ratings, [n_movies, n_movies]."""
         weights = by_stars(known.stars / self.sizes.high, EASE_STARS).numpy()
         pairs = known.user.numpy(), known.movie.numpy()
-        return item_item(sp.csr_matrix((weights, pairs), (self.sizes.n_users, self.sizes.n_movies), np.float32))
+        x = sp.csr_matrix((weights, pairs), (self.sizes.n_users, self.sizes.n_movies), np.float32)
+        return item_item(x, features=self.config.feature_weight**0.5 * self.movie_features())
 
     def movie_features(self) -> Tensor:
         """f of every movie."""
@@ -92,6 +100,7 @@ class Autoencoder(Histories):
     def logits(self, past: Past) -> Tensor:
         """h · v + b, [B, n_movies]."""
         x = torch.cat([self.rows(past, past.real, 1.0), self.rows(past, past.real, self.share_of_stars(past) - 0.7)], 1)
+        x = x * (TYPICAL / past.count().clamp(min=1)).sqrt()[:, None]
         return self.read(x) @ self.movie_vectors().T + self.bias
 
     def score_past(self, past: Past) -> Tensor:

@@ -1,9 +1,24 @@
 """The torch Dataset: ratings as columns, indexed by a whole batch of row numbers at once."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import Tensor
 from torch.utils.data import Dataset
 
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How a model wants its training rows put into batches, shuffled anew every epoch."""
+
+    whole_users: bool = False  # all rows of a user are in one batch, oldest first
+    counts: Literal["ratings", "users"] = "ratings"  # what --batch-size counts
+    alike: bool = False  # users of a batch have about as many rows each, so that little is padded
+
+
+ROWS = Batching()
 
 
 class MovieLensDataset(Dataset):

@@ -19,7 +19,7 @@ class Ensemble(nn.Module):
     def __init__(self, members: list[nn.Module]):
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.config, self.sizes, self.whole_users = members[0].config, members[0].sizes, members[0].whole_users
+        self.config, self.sizes, self.batching = members[0].config, members[0].sizes, members[0].batching
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """The mean of the members' predicted stars, [B], and, in training, the sum of their losses, a scalar."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch
+from Models.Dataset import ROWS, Batch
 from Models.histories import Past
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive, share
@@ -54,7 +54,7 @@ class Recommender(nn.Module):
         UserError: more negatives are wanted than a user has unrated movies.
     """
 
-    whole_users = False  # batches are of any rows
+    batching = ROWS
 
     def __init__(self, config: ModelConfig, sizes: DataSizes, known: Known | None = None):
         super().__init__()

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from Models.Dataset import Batch
+from Models.Dataset import Batch, Batching
 from Models.histories import Histories, Past, padded, running_count
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, positive, share
@@ -70,6 +70,8 @@ class NextMovieLoss(torch.autograd.Function):
 
 class Sequential(Histories):
     """The model of this file's head."""
+
+    batching = Batching(whole_users=True, counts="users", alike=True)
 
     def __init__(self, config: SequentialConfig, sizes: DataSizes, known: Known | None = None):
         super().__init__(sizes, known)

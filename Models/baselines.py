@@ -109,9 +109,14 @@ def ease(rows: Rows, seed: int, weights: np.ndarray | None = None, penalty: floa
     return Fitted(score=linear_scorer(x, item_item(x, penalty)))
 
 
-def item_item(x: sp.csr_matrix, penalty: float = 500) -> Tensor:
-    """EASE's B of users by movies x, float32 [n_movies, n_movies]."""
+def item_item(x: sp.csr_matrix, penalty: float = 500, features: Tensor | None = None) -> Tensor:
+    """EASE's B of users by movies x, float32 [n_movies, n_movies].
+
+    features: of movies, [n_movies, F]; each column counts as one more user, with these as weights
+    """
     gram = torch.from_numpy((x.T @ x).toarray()).double()
+    if features is not None:
+        gram += features.double() @ features.double().T
     gram.diagonal().add_(penalty)
     inverse = torch.linalg.inv(gram)
     weights = -inverse / inverse.diagonal()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from Models.Dataset import MovieLensDataset
+from Models.Dataset import ROWS, Batching, MovieLensDataset
 from Models.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 from utils.features import Features, read_features
 from utils.files import UserError
@@ -169,15 +169,12 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class UserBatchSampler(BatchSampler):
-    """Batches of whole users, each user's rows oldest first, shuffled anew every epoch.
+    """Batches of whole users, each user's rows oldest first: at most `batch_size` rows or users, or one user."""
 
-    The users of a batch have about as many rows each, so that padding them to the longest wastes little; a batch has
-    at most `batch_size` rows, or one user.
-    """
-
-    def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int):
+    def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int, batching: Batching):
         rows = data.by_user_and_time(rows)
         super().__init__(rows, batch_size, seed)
+        self.batching = batching
         self.of_user = self.rows.split(np.unique(data.user[rows], return_counts=True)[1].tolist())
 
     def __len__(self) -> int:
@@ -190,9 +187,11 @@ class UserBatchSampler(BatchSampler):
         """The rows of each user of each batch of this epoch."""
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         length = torch.tensor([len(rows) for rows in self.of_user])
-        length = length * (1 + 0.1 * torch.rand(len(length), generator=random))  # other users meet in other epochs
-        size = [len(rows) for rows in self.of_user]
-        groups = consecutive(length.argsort(stable=True).tolist(), size, self.batch_size)
+        key = torch.rand(len(length), generator=random)
+        if self.batching.alike:
+            key = length * (1 + 0.1 * key)  # other users meet in other epochs
+        size = length.tolist() if self.batching.counts == "ratings" else [1] * len(length)
+        groups = consecutive(key.argsort(stable=True).tolist(), size, self.batch_size)
         return [[self.of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
 
 
@@ -210,13 +209,16 @@ def consecutive(order: list[int], size: list[int], limit: int) -> list[list[int]
 
 
 def make_loader(
-    data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None, whole_users: bool = False
+    data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None, batching: Batching = ROWS
 ) -> DataLoader:
     """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch.
 
-    `whole_users`: all rows of a user are in one batch; needs a seed.
+    Batches of whole users need a seed.
     """
     columns = (torch.from_numpy(column) for column in (data.user, data.movie, data.rating, data.times()))
-    sampler = UserBatchSampler(data, rows, batch_size, seed) if whole_users else BatchSampler(rows, batch_size, seed)
+    if batching.whole_users:
+        sampler = UserBatchSampler(data, rows, batch_size, seed, batching)
+    else:
+        sampler = BatchSampler(rows, batch_size, seed)
     # batch_size=None: the sampler's batches go to the dataset whole, not row by row.
     return DataLoader(MovieLensDataset(*columns), sampler=sampler, batch_size=None)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch
+from Models.Dataset import Batch, Batching
 from Models.inputs import DataSizes, Known
 
 DAY = 86_400.0
@@ -62,7 +62,7 @@ class Histories(nn.Module):
     Its training batches hold whole users: all training ratings of each, by time.
     """
 
-    whole_users = True
+    batching = Batching(whole_users=True, alike=True)
 
     def __init__(self, sizes: DataSizes, known: Known | None):
         super().__init__()

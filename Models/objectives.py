@@ -136,7 +136,7 @@ class RankingObjective:
         """The model's scores; a model of histories looks at the known rows."""
         model.eval()
         device = device_of(model)
-        if not model.whole_users:
+        if not model.batching.whole_users:
             return lambda users: model.score(users.to(device))
         history = describe(self.data, known)[1].to(device)
         count = torch.bincount(history.user, minlength=len(self.data.user_ids))

@@ -22,7 +22,7 @@ import torch
 from Models.checkpoint import Catalogue, read_checkpoint, rebuild
 from utils import cli, runs
 from utils.cli import flag, positive, shown
-from utils.files import ROOT, read_json, write_aside
+from utils.files import ROOT, UserError, read_json, write_aside
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Settings:
 def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
     run = runs.finished_run(settings.run)
+    if not (run / "test_predictions.csv").is_file():
+        raise UserError(f"{shown(run)} was trained to rank and predicts no stars: name another with --run.")
     predictions = pd.read_csv(run / "test_predictions.csv", dtype={"userId": str, "movieId": str})
     _, catalogue = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
     table = calibration(with_counts(predictions, catalogue), settings.groups)

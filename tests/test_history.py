@@ -13,12 +13,14 @@ import torch
 from conftest import ROOT, tiny_ratings, write_dat
 from test_train import rows_of, states_are_equal, without_times
 
+from Models.Autoencoder import Autoencoder
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import UserBatchSampler, load_data, make_loader, split_rows
 from Models.evidence import Evidence
 from Models.histories import Past, clock_features
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import describe
+from Models.Sequential import Sequential
 
 RATIOS = (0.5, 0.3, 0.2)
 TRAINING = ("--epochs", 3, "--embedding", 4, "--units", 5, "--batch-size", 60)
@@ -202,11 +204,23 @@ def test_the_clock_by_hand():
     assert found[6] == pytest.approx((10 + 4.25 / 365.25) / 25, abs=1e-5)
 
 
+def test_without_their_history_users_are_expected_as_new_ones(data):
+    """In training alone, and of the share that is asked for."""
+    model = made(data, np.arange(len(data.user)), history_dropout=0.999)
+    past, side, features = model.past(torch.arange(8)), model.movie_side(), model.user_features[:8]
+    asked = torch.arange(24).view(8, 3), torch.full((8, 3), 10**9)
+    as_new = model.expected(side | {"history": torch.zeros_like(side["history"])}, past, features, *asked)
+    torch.testing.assert_close(model.train().expected(side, past, features, *asked), as_new)
+    assert not torch.allclose(model.eval().expected(side, past, features, *asked), as_new, atol=1e-3)
+
+
 # --- batches -------------------------------------------------------------------------------------
 
 
-def test_training_batches_hold_whole_users(data, split):
-    sampler = UserBatchSampler(data, split.train, 20, seed=0)
+@pytest.mark.parametrize("model", [HistoryRecommender, Sequential, Autoencoder])
+def test_training_batches_hold_whole_users(data, split, model):
+    """At most 20 ratings or users."""
+    sampler = UserBatchSampler(data, split.train, 20, seed=0, batching=model.batching)
     orders = []
     for epoch in (1, 2):
         sampler.set_epoch(epoch)
@@ -217,7 +231,7 @@ def test_training_batches_hold_whole_users(data, split):
         users = [set(data.user[rows]) for rows in batches]
         assert sum(map(len, users)) == len(set().union(*users))
         for rows, some in zip(batches, users, strict=True):
-            assert len(rows) <= 20 or len(some) == 1
+            assert (len(rows) if model is HistoryRecommender else len(some)) <= 20 or len(some) == 1
             for user in some:
                 assert (np.diff(data.time[rows][data.user[rows] == user]) >= 0).all()
     assert orders[0].tolist() != orders[1].tolist()

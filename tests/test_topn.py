@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from conftest import ROOT, tiny_ratings, write_dat
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from test_train import rows_of, states_are_equal
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
-from Models.baselines import Rows, ease_stars
+from Models.baselines import Rows, ease_stars, item_item
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import load_data, make_loader, split_rows
 from Models.histories import Past
@@ -27,9 +28,9 @@ from Models.Sequential import Sequential, SequentialConfig
 RATIOS = (0.5, 0.3, 0.2)
 PRESETS = {
     "ncf-ranking": ("--embedding", 4, "--hidden", 8, 4, "--batch-size", 32, "--negatives", 5),
-    "transformer": ("--embedding", 4, "--length", 6, "--batch-size", 60),
-    "gru": ("--embedding", 4, "--length", 6, "--batch-size", 60),
-    "autoencoder": ("--embedding", 4, "--batch-size", 60),
+    "transformer": ("--embedding", 4, "--length", 6, "--batch-size", 8),
+    "gru": ("--embedding", 4, "--length", 6, "--batch-size", 8),
+    "autoencoder": ("--embedding", 4, "--batch-size", 8),
 }
 
 
@@ -181,10 +182,18 @@ def test_with_all_ids_dropped_only_features_carry(data):
 
 def test_with_weight_0_the_autoencoder_ranks_as_ease(data):
     rows = split_rows(data, "random", RATIOS).train
-    model = Autoencoder(AutoencoderConfig(objective="ranking", embedding=4, weight=0.0), *describe(data, rows)).eval()
+    config = AutoencoderConfig(objective="ranking", embedding=4, weight=0.0, feature_weight=0.0)
+    model = Autoencoder(config, *describe(data, rows)).eval()
     users = torch.arange(30)
     ease = ease_stars(Rows.of(data, rows), 0).score(users)
     torch.testing.assert_close(model.score(users), (ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
+
+
+def test_a_feature_counts_as_a_user(data):
+    rows = Rows.of(data, np.arange(len(data.user)))
+    features = torch.from_numpy(rows.genres)
+    with_users = sp.vstack([rows.matrix(), sp.csr_matrix(rows.genres.T)])
+    torch.testing.assert_close(item_item(rows.matrix(), 3, features), item_item(with_users, 3))
 
 
 def test_what_is_shown_is_no_target(data, monkeypatch):
@@ -272,6 +281,8 @@ def test_the_loss_curve_of_a_ranking_model_is_drawn(ranked, run_script, tmp_path
     _, run = ranked
     run_script("resultAnalyze/loss_ananlyze.py", "--run", run, "--output", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    refused = run_script("resultAnalyze/calibration.py", "--run", run, code=1)
+    assert "predicts no stars" in refused.stderr
 
 
 def test_a_rating_model_says_how_to_train_for_ranking(run_script, tiny_run):
