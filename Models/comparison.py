@@ -14,6 +14,7 @@ from Models.baselines import Fitted, Rows
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import RatingsData
 from Models.lists import UserLists
+from Models.objectives import scorer
 from Models.ranking import Ranking, Scorer, rank_all
 from Models.splits import Split
 from utils.files import ROOT, UserError, read_json, write_json
@@ -30,7 +31,8 @@ class Task:
 
     data: RatingsData
     split: Split
-    known: Rows
+    known: np.ndarray  # row numbers
+    rows: Rows  # the same as columns, for the baselines
     relevant: float
     k: int
     chunk_users: int
@@ -46,44 +48,63 @@ class Task:
         """
         if not (data.rating[split.test] >= relevant).any():
             raise UserError(f"No test rating has {relevant:g} stars or more: lower --relevant.")
-        return cls(data, split, Rows.of(data, known), relevant, k, chunk_users)
+        return cls(data, split, known, Rows.of(data, known), relevant, k, chunk_users)
 
     def seen(self) -> UserLists:
         """What must not be recommended: each user's movies of the training and validation rows."""
         return self.lists(np.concatenate([self.split.train, self.split.val]))
 
     def lists(self, rows: np.ndarray) -> UserLists:
-        return UserLists.of(self.data.user[rows], self.data.movie[rows], self.known.n_users)
+        return UserLists.of(self.data.user[rows], self.data.movie[rows], self.rows.n_users)
 
     def cold(self) -> np.ndarray:
         """Movies that are tested and of which no model knows a rating, bool [n_movies]."""
-        count = np.bincount(self.data.movie, minlength=self.known.n_movies)
-        tested = np.bincount(self.data.movie[self.split.test], minlength=self.known.n_movies)
+        count = np.bincount(self.data.movie, minlength=self.rows.n_movies)
+        tested = np.bincount(self.data.movie[self.split.test], minlength=self.rows.n_movies)
         return (tested > 0) & (tested == count)
 
     def stars(self, fitted: Fitted) -> np.ndarray:
         """Predicted stars of the test rows, clipped to the scale of the known ratings, [n_test]."""
-        test, known = self.split.test, self.known.rating
+        test, known = self.split.test, self.rows.rating
         stars = fitted.stars(self.data.user[test], self.data.movie[test], self.data.times()[test])
         return np.clip(stars, known.min(), known.max())
 
-    def rank(self, score: Scorer, movies: np.ndarray | None = None) -> Ranking:
-        """Each user's relevant test movies among all that they have not seen, or among `movies` (bool) of those."""
+    def scores(self, fitted: Fitted) -> np.ndarray:
+        """What the test rows are ordered by, [n_test]: predicted stars or, of models without, the ranking's scores."""
+        if fitted.stars:
+            return self.stars(fitted)
+        user, movie = (torch.from_numpy(column[self.split.test]) for column in (self.data.user, self.data.movie))
+        scores = torch.empty(len(user), dtype=torch.float64)
+        for users in torch.unique(user).split(self.chunk_users):
+            rows = torch.isin(user, users).nonzero().squeeze(1)
+            scores[rows] = fitted.score(users)[torch.searchsorted(users, user[rows]), movie[rows]].double()
+        return scores.numpy()
+
+    def rank(self, score: Scorer, liked_in: np.ndarray | None = None, among: np.ndarray | None = None) -> Ranking:
+        """Each user's relevant test movies among all that they have not seen.
+
+        Args:
+            liked_in: the movies of which relevant ones are looked for, bool [n_movies]; all without it
+            among: the movies that are ranked, bool [n_movies]; all without it
+        """
         test = self.split.test
         liked = test[self.data.rating[test] >= self.relevant]
-        if movies is not None:
-            liked = liked[movies[self.data.movie[liked]]]
-            score = among(score, torch.from_numpy(movies))
+        if liked_in is not None:
+            liked = liked[liked_in[self.data.movie[liked]]]
+        if among is not None:
+            score = only(score, torch.from_numpy(among))
         return rank_all(score, self.seen(), self.lists(liked), top_n=self.k, chunk_users=self.chunk_users)
 
 
-def among(score: Scorer, movies: torch.Tensor) -> Scorer:
+def only(score: Scorer, movies: torch.Tensor) -> Scorer:
     """The scores where only these movies, bool [n_movies], can be recommended."""
     return lambda users: score(users).double().masked_fill(~movies, -torch.inf)
 
 
-def train_run(run: Path, flags: list[Any]) -> Fitted:
+def train_run(run: Path, flags: list[Any], task: Task) -> Fitted:
     """The model that `train.py` with these flags leaves in a run folder, trained now unless it is there already.
+
+    A model that was trained to rank from histories sees in them the rows that the task's baselines know.
 
     Raises:
         UserError: the training failed.
@@ -97,7 +118,7 @@ def train_run(run: Path, flags: list[Any]) -> Fitted:
             raise UserError(f"Training {run.name} failed: see above; mend that and start again.")
     model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
     if model.config.objective == "ranking":
-        return Fitted(score=model.score)
+        return Fitted(score=scorer(model, task.data, task.known))
 
     def stars(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
         batch = {"user": user, "movie": movie, "time": time}

@@ -116,7 +116,7 @@ class RankingObjective:
         metrics["most_popular"] = mean_metrics(popular, [K])
         unseen = len(self.data.movies) - int(self.lists(known).counts().max())
         if int(ranking.n_relevant.max()) == 1 and unseen > SAMPLED:
-            score, test = self.scorer(model, known), self.relevant_lists(self.split.test)
+            score, test = scorer(model, self.data, known), self.relevant_lists(self.split.test)
             ranks = rank_sampled(score, self.lists(known), test, seed=0, n_negatives=SAMPLED)
             by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), K)
             metrics[f"among_{SAMPLED}_sampled"] = {name: float(values.mean()) for name, values in by_user.items()}
@@ -130,17 +130,8 @@ class RankingObjective:
 
     def rank(self, model: nn.Module, known: np.ndarray, rows: np.ndarray) -> Ranking:
         """The relevant ones of these rows among all movies that the known rows don't hold."""
-        return rank_all(self.scorer(model, known), self.lists(known), self.relevant_lists(rows), top_n=K)
-
-    def scorer(self, model: nn.Module, known: np.ndarray) -> Scorer:
-        """The model's scores; a model of histories looks at the known rows."""
-        model.eval()
-        device = device_of(model)
-        if not model.batching.whole_users:
-            return lambda users: model.score(users.to(device))
-        history = describe(self.data, known)[1].to(device)
-        count = torch.bincount(history.user, minlength=len(self.data.user_ids))
-        return lambda users: model.score_past(take_past(history, count, users.to(device)))
+        score = scorer(model, self.data, known)
+        return rank_all(score, self.lists(known), self.relevant_lists(rows), top_n=K)
 
     def lists(self, rows: np.ndarray) -> UserLists:
         return UserLists.of(self.data.user[rows], self.data.movie[rows], len(self.data.user_ids))
@@ -160,6 +151,17 @@ class RankingObjective:
 
 
 Objective = RatingObjective | RankingObjective
+
+
+def scorer(model: nn.Module, data: RatingsData, known: np.ndarray) -> Scorer:
+    """The model's scores of every movie; a model of histories looks at the known rows, and at no others."""
+    model.eval()
+    device = device_of(model)
+    if not model.batching.whole_users:
+        return lambda users: model.score(users.to(device))
+    history = describe(data, known)[1].to(device)
+    count = torch.bincount(history.user, minlength=len(data.user_ids))
+    return lambda users: model.score_past(take_past(history, count, users.to(device)))
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -2,15 +2,18 @@
 """Did BERT help? Train the model with and without ids, titles and genres, and compare on warm and cold movies.
 
     python resultAnalyze/ablation.py --data dataset/ml-1m --split cold-movies
+    python resultAnalyze/ablation.py --preset transformer
 
-Six arms, each with every seed, by train.py with its defaults: ids; ids + genres; ids + titles; all; features only (no
-ids of movies); and the control that must not help, titles shuffled among the movies. Two baselines that use no deep
-learning stand beside them. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings,
-warm ones more. On each of the three parts:
+Six arms, each with every seed, by train.py with the preset's settings: ids; ids + genres; ids + titles; all; features
+only (no ids of movies); and the control that must not help, titles shuffled among the movies. Sequential models have a
+seventh, a share of the ids dropped in each step. Two baselines that use no deep learning stand beside them. Cold movies
+are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three parts:
 
-    RMSE   of the test ratings
+    RMSE   of the test ratings, where the model predicts stars
     AUC    how often, of two test movies of one user, the liked one is predicted above the other
     NDCG   of ranking, for each user, the part's unseen movies
+    list share, list HR   of lists over the whole catalogue, where the model ranks: how much of them is the part's, and
+           for how many users with liked movies of the part one of these is in the list
 
 A difference between two arms has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie go
 right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds;
@@ -21,15 +24,17 @@ kept there, so an interrupted ablation goes on where it stopped. 18 trainings on
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
 from scipy.stats import bootstrap
+from torch import Tensor
 
 from Models.baselines import BASELINES, Fitted
 from Models.comparison import Task, keep_protocol, train_run
@@ -51,6 +56,8 @@ ARMS: dict[str, list[str]] = {
     "features only": ["--no-ids"],
     "titles shuffled": ["--titles", "shuffled"],
 }
+DROPPED = "all, ids dropped"
+OF_SEQUENTIAL = {DROPPED: ["--id-dropout", "0.3"]}
 REFERENCES = ("user + movie bias", "genre kNN")
 # What changes between two arms: its name, the arm with it and the arm without.
 CONTRASTS: list[tuple[str, str, str]] = [
@@ -60,7 +67,10 @@ CONTRASTS: list[tuple[str, str, str]] = [
     ("genres, no titles beside them", "ids + genres", "ids"),
     ("ids", "all", "features only"),
     ("shuffled titles (control)", "titles shuffled", "ids + genres"),
+    ("ids dropped in training", DROPPED, "all"),
+    ("ids dropped, in place of genre kNN,", DROPPED, "genre kNN"),
 ]
+SHARE = "list share"
 RARE = 5  # training ratings up to which a movie is rare
 RESAMPLES = 2000
 
@@ -69,14 +79,15 @@ RESAMPLES = 2000
 class Settings:
     data: Path = cli.data_flag()
     features: Path = cli.features_flag()
+    preset: Literal["ncf", "transformer", "gru"] = flag("ncf", "the preset of train.py to take inputs from")
     split: SplitName = flag("cold-movies", "how the ratings are parted")
     ratios: Ratios = flag((0.75, 0.1, 0.15), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
     seeds: list[int] = flag((0, 1, 2), "seeds of the trainings", metavar="N", nargs="+", type=int)
     relevant: float = flag(4.0, "stars from which a test rating is liked")
     k: int = flag(10, "places of a list that count", type=positive)
-    epochs: int = flag(100, "the most epochs of a training", type=positive)
+    epochs: int | None = flag(None, "the most epochs of a training (default: the preset's)", type=positive)
     chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
-    output: Path | None = flag(None, "folder (default: runs/ablation-<data>-<split>)", metavar="DIR")
+    output: Path | None = flag(None, "folder (default: runs/ablation-<data>-<split>-<preset>)", metavar="DIR")
 
 
 @dataclass(frozen=True)
@@ -125,15 +136,16 @@ def main() -> None:
     data = load_data(settings.data, settings.features)
     split = split_rows(data, settings.split, settings.ratios)
     task = Task.of(data, split, split.train, settings.relevant, settings.k, settings.chunk_users)
-    output = settings.output or RUNS / f"ablation-{data.name}-{settings.split}"
+    output = settings.output or RUNS / f"ablation-{data.name}-{settings.split}-{settings.preset}"
     protocol = {"data": data.name, "features": data.features.info.features_sha256, "split": split.protocol}
-    settings_kept = {"relevant": settings.relevant, "k": settings.k, "epochs": settings.epochs}
-    keep_protocol(output, protocol | settings_kept)
+    kept = {name: getattr(settings, name) for name in ("relevant", "k", "preset", "epochs")}
+    keep_protocol(output, protocol | kept)
 
     parts = movie_parts(task)
     results: Results = {}
-    arms = [(arm, settings.seeds[0]) for arm in REFERENCES] + [(arm, seed) for seed in settings.seeds for arm in ARMS]
-    for arm, seed in arms:
+    arms = ARMS if settings.preset == "ncf" else ARMS | OF_SEQUENTIAL
+    trainings = [(arm, seed) for seed in settings.seeds for arm in arms]
+    for arm, seed in [(arm, settings.seeds[0]) for arm in REFERENCES] + trainings:
         print(f"{arm}, seed {seed} ...", flush=True)
         fitted = fit(task, settings, output, arm, seed)
         for part, movies in parts.items():
@@ -141,19 +153,29 @@ def main() -> None:
     effects = all_effects(results)
 
     write_table(output / "ablation.csv", table_rows(results))
-    text = markdown(task, results, effects)
+    text = markdown(task, parts, results, effects)
     with write_aside(output / "ablation.md") as aside:
         aside.write_text(text, encoding="utf-8")
-    draw(effects, output / "ablation.png", f"{data.name}, {settings.split} split")
+    draw(effects, output / "ablation.png", f"{data.name}, {settings.split} split, {settings.preset}")
     print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {shown(output)}.")
 
 
 def fit(task: Task, settings: Settings, output: Path, arm: str, seed: int) -> Fitted:
     if arm in REFERENCES:
-        return BASELINES[arm][0](task.known, seed)
+        return BASELINES[arm][0](task.rows, seed)
     flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
-    flags += ["--ratios", *settings.ratios, "--epochs", settings.epochs, "--seed", seed, "--preset", "ncf", *ARMS[arm]]
-    return train_run(output / "runs" / f"{arm}-{seed}", flags)
+    flags += [
+        "--ratios",
+        *settings.ratios,
+        "--relevant",
+        settings.relevant,
+        "--seed",
+        seed,
+        "--preset",
+        settings.preset,
+    ]
+    flags += ["--epochs", settings.epochs] if settings.epochs else []
+    return train_run(output / "runs" / f"{arm}-{seed}", [*flags, *(ARMS | OF_SEQUENTIAL)[arm]], task)
 
 
 # --- measuring -----------------------------------------------------------------------------------
@@ -161,7 +183,7 @@ def fit(task: Task, settings: Settings, output: Path, arm: str, seed: int) -> Fi
 
 def movie_parts(task: Task) -> dict[str, np.ndarray]:
     """Which movies are cold, rare and warm, bool [n_movies] each; a part where nothing can be measured falls away."""
-    count = np.bincount(task.known.movie, minlength=task.known.n_movies)
+    count = np.bincount(task.rows.movie, minlength=task.rows.n_movies)
     parts = {"cold": task.cold(), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
     test = task.split.test
     user, movie, liked = task.data.user[test], task.data.movie[test], task.data.rating[test] >= task.relevant
@@ -174,20 +196,29 @@ def movie_parts(task: Task) -> dict[str, np.ndarray]:
 
 
 def measure(task: Task, fitted: Fitted, movies: np.ndarray) -> dict[str, Measured]:
-    """RMSE, AUC and NDCG over these movies, bool [n_movies], by movie or by user."""
+    """The metrics of this file's head over these movies, bool [n_movies], by movie or by user."""
     test = task.split.test
     inside = movies[task.data.movie[test]]
-    rows, stars = test[inside], task.stars(fitted)[inside]
+    rows, scores = test[inside], task.scores(fitted)[inside]
     user, movie, rating = task.data.user[rows], task.data.movie[rows], task.data.rating[rows]
-    squared = np.bincount(movie, (stars - rating) ** 2, len(movies))[movies]
-    auc = auc_by_user(user, stars, rating >= task.relevant)
-    ranking = task.rank(fitted.score, movies)
-    ndcg = metrics_at(ranking.ranks, ranking.n_relevant, task.k)[f"ndcg@{task.k}"].numpy()
-    return {
-        "rmse": Measured(squared, np.bincount(movie, minlength=len(movies))[movies], root=True),
-        "auc": Measured(auc, np.ones(len(auc))),
-        f"ndcg@{task.k}": Measured(ndcg, np.ones(len(ndcg))),
-    }
+    found = {}
+    if rating_model := fitted.stars is not None:
+        squared = np.bincount(movie, (scores - rating) ** 2, len(movies))[movies]
+        found["rmse"] = Measured(squared, np.bincount(movie, minlength=len(movies))[movies], root=True)
+    found["auc"] = by_user(auc_by_user(user, scores, rating >= task.relevant))
+    ranking = task.rank(fitted.score, movies, among=movies)
+    found[f"ndcg@{task.k}"] = by_user(metrics_at(ranking.ranks, ranking.n_relevant, task.k)[f"ndcg@{task.k}"])
+    if not rating_model:
+        whole = task.rank(fitted.score, movies)
+        listed = whole.lists.numpy()
+        found[SHARE] = by_user((movies[listed] & (listed >= 0)).mean(1))
+        found["list hr"] = by_user(metrics_at(whole.ranks, whole.n_relevant, task.k)[f"hr@{task.k}"])
+    return found
+
+
+def by_user(values: np.ndarray | Tensor) -> Measured:
+    """A metric that is a mean over users."""
+    return Measured(np.asarray(values), np.ones(len(values)))
 
 
 def over_seeds(results: Results, arm: str, part: str, metric: str) -> Measured:
@@ -216,15 +247,26 @@ def difference(one: Measured, other: Measured) -> tuple[float, float, float]:
 
 
 def all_effects(results: Results) -> list[Effect]:
-    """Every contrast on every part by every metric."""
-    places = {(part, metric): None for (_, _, part), found in results.items() for metric in found}
-    return [effect(results, what, arms, *place) for what, *arms in CONTRASTS for place in places]
+    """Every contrast of trained arms, on every part by every metric that both have and that can be good or bad."""
+    return [
+        effect(results, what, arms, part, metric)
+        for what, *arms in CONTRASTS
+        for part, metric in shared_places(results, arms)
+        if metric != SHARE
+    ]
+
+
+def shared_places(results: Results, arms: Iterable[str]) -> list[tuple[str, str]]:
+    """The parts and metrics by which all these arms were measured."""
+    of_arm = [dict.fromkeys((p, m) for (a, _, p), found in results.items() if a == arm for m in found) for arm in arms]
+    return [place for place in of_arm[0] if all(place in places for places in of_arm)]
 
 
 def effect(results: Results, what: str, arms: list[str], part: str, metric: str) -> Effect:
     change, low, high = difference(*(over_seeds(results, arm, part, metric) for arm in arms))
     by_arm = [{seed: r[metric].value() for (a, seed, p), r in results.items() if (a, p) == (arm, part)} for arm in arms]
-    agree = sum((by_arm[0][seed] - by_arm[1][seed]) * change > 0 for seed in by_arm[0])
+    last = list(by_arm[1].values())[-1]  # baselines have one seed
+    agree = sum((value - by_arm[1].get(seed, last)) * change > 0 for seed, value in by_arm[0].items())
     return Effect(what, part, metric, change, low, high, agree, len(by_arm[0]))
 
 
@@ -238,11 +280,11 @@ def table_rows(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def markdown(task: Task, results: Results, effects: list[Effect]) -> str:
+def markdown(task: Task, parts: dict[str, np.ndarray], results: Results, effects: list[Effect]) -> str:
     """A table of the arms, means over the seeds and after +- half the range between them, and the verdicts."""
-    places = list({(effect.part, effect.metric): None for effect in effects})
-    rows = {part: int(found["rmse"].weight.sum()) for (_, _, part), found in results.items()}
-    sizes = ", ".join(f"{count:,} of {part} movies" for part, count in rows.items())
+    places = list(dict.fromkeys((part, metric) for (_, _, part), found in results.items() for metric in found))
+    tested = task.data.movie[task.split.test]
+    sizes = ", ".join(f"{movies[tested].sum():,} of {part} movies" for part, movies in parts.items())
     lines = [
         f"{task.data.name}: {task.split.protocol}; liked: {task.relevant:g} stars or more; cold: tested movies without "
         f"a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the part's unseen movies, ties against the "
@@ -251,9 +293,10 @@ def markdown(task: Task, results: Results, effects: list[Effect]) -> str:
         "| arm | seeds | " + " | ".join(f"{part} {metric}" for part, metric in places) + " |",
         "| --- " * (2 + len(places)) + "|",
     ]
-    for arm in (*REFERENCES, *ARMS):
+    for arm in dict.fromkeys(name for name, _, _ in results):
         seeds = sorted({seed for name, seed, _ in results if name == arm})
-        cells = [cell([results[arm, seed, part][metric].value() for seed in seeds]) for part, metric in places]
+        found = [[results[arm, seed, part].get(metric) for seed in seeds] for part, metric in places]
+        cells = [cell([one.value() for one in ones]) if None not in ones else "" for ones in found]
         lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} |")
     lines += [
         "",

@@ -120,10 +120,10 @@ def measure(task: Task, settings: Settings, output: Path, name: str, seed: int) 
     started = time.perf_counter()
     if name in DEEP:
         run = output / "runs" / f"{name.replace(', ', '-').replace(' + ', '-')}-{seed}"
-        fitted = fit_deep(settings, run, name, seed)
+        fitted = fit_deep(task, settings, run, name, seed)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:
-        fitted = BASELINES[name][0](task.known, seed)
+        fitted = BASELINES[name][0](task.rows, seed)
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, task.k)
     cold = task.cold() & (settings.split == "cold-movies")  # elsewhere they are a few by chance
@@ -171,17 +171,17 @@ def ranking_row(task: Task, fitted: Fitted, cold: np.ndarray) -> dict[str, float
     found = mean_metrics(ranking, [k])
     ndcg = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
     found[f"ndcg@{k}_se"] = float(ndcg.std() / len(ndcg) ** 0.5)
-    popularity = torch.from_numpy(np.bincount(task.known.movie, minlength=task.known.n_movies))
-    found |= beyond_accuracy(ranking.lists, popularity, task.known.n_users)
+    popularity = torch.from_numpy(np.bincount(task.rows.movie, minlength=task.rows.n_movies))
+    found |= beyond_accuracy(ranking.lists, popularity, task.rows.n_users)
     if cold.any():
-        found[f"cold_ndcg@{k}"] = mean_metrics(task.rank(fitted.score, cold), [k])[f"ndcg@{k}"]
+        found[f"cold_ndcg@{k}"] = mean_metrics(task.rank(fitted.score, cold, cold), [k])[f"ndcg@{k}"]
     return {name: round(value, 5) for name, value in found.items()}
 
 
-def fit_deep(settings: Settings, run: Path, name: str, seed: int) -> Fitted:
+def fit_deep(task: Task, settings: Settings, run: Path, name: str, seed: int) -> Fitted:
     flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
     flags += ["--ratios", *settings.ratios, "--relevant", settings.relevant]
-    return train_run(run, [*flags, "--seed", seed, "--preset", DEEP[name]])
+    return train_run(run, [*flags, "--seed", seed, "--preset", DEEP[name]], task)
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ def markdown(task: Task, done: list[dict[str, Any]], missing: dict[str, str]) ->
     columns += [name for name in cold if any(row[name] != "" for row in done)] + ["seconds"]
     lines = [
         f"{task.data.name}: {task.split.protocol}; relevant: test ratings of {task.relevant:g} stars or more; "
-        f"whole catalogue of {task.known.n_movies:,} movies ranked, known ones out, ties against the model; "
+        f"whole catalogue of {task.rows.n_movies:,} movies ranked, known ones out, ties against the model; "
         "+-: half the range between seeds.",
         "",
         f"| model | seeds | {' | '.join(columns)} |",

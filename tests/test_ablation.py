@@ -1,13 +1,18 @@
 """Did BERT help: the intervals against theory, the parts against plain counts, and the command as a user runs it."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resultAnalyze.ablation import ARMS, Effect, Measured, difference, movie_parts
+from Models.baselines import Fitted
+from Models.comparison import Task
+from Models.dataLoader import load_data, split_rows
+from resultAnalyze.ablation import ARMS, Effect, Measured, difference, measure, movie_parts
 
 SCRIPT = "resultAnalyze/ablation.py"
 
@@ -59,9 +64,6 @@ def test_verdicts_come_from_interval_and_seeds(metric, interval, agree, verdict)
 
 
 def test_parts_by_plain_counts(tiny, tiny_features):
-    from Models.comparison import Task
-    from Models.dataLoader import load_data, split_rows
-
     data = load_data(tiny, tiny_features)
     split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
     parts = movie_parts(Task.of(data, split, split.train, 4.0, 10, 8))
@@ -71,6 +73,30 @@ def test_parts_by_plain_counts(tiny, tiny_features):
     assert set(np.flatnonzero(parts["cold"])) == tested - others and parts["cold"].any()
     assert set(np.flatnonzero(parts["warm"])) == {movie for movie, n in in_training.items() if n > 5}
     assert not any(movies[[25, 26]].any() for movies in parts.values())  # nobody rated these two
+
+
+def test_rankings_are_measured_without_stars(tiny, tiny_features):
+    """Of the whole catalogue's lists: how much of them are cold movies, and whose list holds a liked one."""
+    data = load_data(tiny, tiny_features)
+    split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
+    task = Task.of(data, split, split.train, 4.0, 10, 8)
+    scores = torch.from_numpy(np.random.default_rng(3).normal(size=(30, 27)))
+    cold = movie_parts(task)["cold"]
+    found = measure(task, Fitted(score=lambda users: scores[users]), cold)
+    as_stars = Fitted(lambda user, movie, time: scores[user, movie].numpy(), lambda users: scores[users])
+    unclipped = dataclasses.replace(task, rows=dataclasses.replace(task.rows, rating=np.array([-9.0, 9.0])))
+    assert found["auc"].value() == measure(unclipped, as_stars, cold)["auc"].value()
+    known, shares, hits = np.concatenate([split.train, split.val]), [], []
+    for user in range(30):
+        seen = set(data.movie[known][data.user[known] == user].tolist())
+        listed = [m for m in scores[user].argsort(descending=True).tolist() if m not in seen][:10]
+        mine = split.test[data.user[split.test] == user]
+        liked = {m for m in data.movie[mine][data.rating[mine] >= 4].tolist() if cold[m]}
+        if liked:
+            shares.append(np.mean([cold[m] for m in listed]))
+            hits.append(bool(liked & set(listed)))
+    assert found["list share"].value() == pytest.approx(np.mean(shares))
+    assert found["list hr"].value() == pytest.approx(np.mean(hits)) and "rmse" not in found
 
 
 def test_an_ablation_is_complete_and_keeps_its_trainings(tiny, tiny_features, tmp_path, run_script):
