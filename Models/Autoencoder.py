@@ -23,8 +23,10 @@ from Models.Dataset import Batch, Batching
 from Models.histories import Histories, Past, padded, running_count
 from Models.inputs import DataSizes, FeatureConfig, Known, decades, prepared
 from utils.cli import flag, not_negative, positive, share
+from utils.files import UserError
 
 TARGET_STARS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie of one to five stars counts
+MOST_MOVIES = 30_000  # 3.6 GB for B, and some times that while it is solved for
 TYPICAL = 100  # ratings: inputs are scaled as if every user had so many
 KEPT = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
@@ -50,6 +52,10 @@ class Autoencoder(Histories):
         super().__init__(sizes, known)
         self.config = config
         n, d = sizes.n_movies, config.embedding
+        if n > MOST_MOVIES:
+            raise UserError(
+                f"EASE keeps a number a pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
+            )
         if known:
             self.features = prepared(known.features, config, sizes)
         self.register_buffer("item_item", self.ease(known) if known else torch.zeros(n, n))

@@ -20,10 +20,11 @@ from Models.baselines import Rows, ease_stars, item_item
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import load_data, make_loader, split_rows
 from Models.histories import Past
-from Models.inputs import describe
+from Models.inputs import DataSizes, describe
 from Models.objectives import RankingObjective
 from Models.Recommender import ModelConfig, Recommender, draw_negatives
 from Models.Sequential import Sequential, SequentialConfig
+from utils.files import UserError
 
 RATIOS = (0.5, 0.3, 0.2)
 PRESETS = {
@@ -194,6 +195,12 @@ def test_a_feature_counts_as_a_user(data):
     features = torch.from_numpy(rows.genres)
     with_users = sp.vstack([rows.matrix(), sp.csr_matrix(rows.genres.T)])
     torch.testing.assert_close(item_item(rows.matrix(), 3, features), item_item(with_users, 3))
+
+
+def test_a_catalogue_too_large_for_ease_is_refused():
+    sizes = DataSizes(n_users=1, n_movies=50_000, n_title=1, n_genres=1, mean_rating=3.0, low=1.0, high=5.0)
+    with pytest.raises(UserError, match="50,000 movies, too many"):
+        Autoencoder(AutoencoderConfig(objective="ranking"), sizes)
 
 
 def test_what_is_shown_is_no_target(data, monkeypatch):
