@@ -5,6 +5,7 @@
     python train.py --preset ncf                             # NCF on ids, titles and genres, without histories
     python train.py --preset original                        # the original's configuration, to the letter
     python train.py --objective ranking                      # the NCF, trained to rank
+    python train.py --preset autoencoder                     # what else a user would like: best lists on random rows
     python train.py --preset transformer --split leave-one-out --relevant 0      # the next movie; or --preset gru
     python train.py --data dataset/ml-100k --seed 1
     python train.py --split time --ratios 0.8 0.1 0.1        # oldest ratings train, newest test
@@ -111,7 +112,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
 NCF = {"model": "Recommender", "schedule": "constant"}
 SEQUENTIAL = {
     **{"model": "Sequential", "objective": "ranking", "embedding": 64, "dropout": 0.2},
-    **{"epochs": 12, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0},
+    **{"epochs": 24, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0},
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

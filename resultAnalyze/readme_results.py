@@ -88,11 +88,14 @@ def mean_and_spread(values: list[float | None]) -> str:
 
 
 def tables(kind: str) -> str:
-    """Every results/*/<kind>.md with the picture beside it."""
+    """Every results/*/<kind>.md with the picture beside it; of an ablation's differences those on cold movies."""
     blocks = []
     for table in sorted(RESULTS.glob(f"*/{kind}.md")):
-        picture = (table.parent / f"{kind}.png").relative_to(ROOT).as_posix()
-        blocks.append(f"{table.read_text(encoding='utf-8')}\n![{table.parent.name}]({picture})\n")
+        text, place = table.read_text(encoding="utf-8"), table.relative_to(ROOT).as_posix()
+        if kind == "ablation":
+            lines = [line for line in text.splitlines() if not line.startswith("- ") or "cold-movie" in line]
+            text = "\n".join([*lines, f"- On the other movies: [{place}]({place}).\n"])
+        blocks.append(f"{text}\n![{table.parent.name}]({place.removesuffix('.md')}.png)\n")
     return "\n".join(blocks)
 
 

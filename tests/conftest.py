@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core a test process: more threads would only wait for each other
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # tests take models from folders and packages, never from a hub
 
 SHARED = ROOT.parent / "shared" / "data"
