@@ -69,6 +69,7 @@ class Task:
         stars = fitted.stars(self.data.user[test], self.data.movie[test], self.data.times()[test])
         return np.clip(stars, known.min(), known.max())
 
+    @torch.inference_mode()
     def scores(self, fitted: Fitted) -> np.ndarray:
         """What the test rows are ordered by, [n_test]: predicted stars or, of models without, the ranking's scores."""
         if fitted.stars:

@@ -82,7 +82,8 @@ def test_rankings_are_measured_without_stars(tiny, tiny_features):
     task = Task.of(data, split, split.train, 4.0, 10, 8)
     scores = torch.from_numpy(np.random.default_rng(3).normal(size=(30, 27)))
     cold = movie_parts(task)["cold"]
-    found = measure(task, Fitted(score=lambda users: scores[users]), cold)
+    weight = torch.nn.Parameter(torch.ones(1))  # as of a model that was trained
+    found = measure(task, Fitted(score=lambda users: scores[users] * weight), cold)
     as_stars = Fitted(lambda user, movie, time: scores[user, movie].numpy(), lambda users: scores[users])
     unclipped = dataclasses.replace(task, rows=dataclasses.replace(task.rows, rating=np.array([-9.0, 9.0])))
     assert found["auc"].value() == measure(unclipped, as_stars, cold)["auc"].value()
