@@ -10,6 +10,7 @@ from conftest import ROOT
 
 SCRIPTS = [
     *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
+    "utils/synthetic.py",
     *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
     *("resultAnalyze/ablation.py", "resultAnalyze/readme_results.py", "resultAnalyze/calibration.py"),
 ]
