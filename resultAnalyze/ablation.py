@@ -274,8 +274,10 @@ def effect(results: Results, what: str, arms: list[str], part: str, metric: str)
 
 
 def table_rows(results: Results) -> list[dict[str, Any]]:
+    """A row an arm, seed and part; empty where that arm has no such metric."""
+    metrics = dict.fromkeys((name for found in results.values() for name in found), "")
     return [
-        {"arm": arm, "seed": seed, "part": part, **{name: round(one.value(), 5) for name, one in found.items()}}
+        {"arm": arm, "seed": seed, "part": part, **metrics, **{name: round(m.value(), 5) for name, m in found.items()}}
         for (arm, seed, part), found in results.items()
     ]
 

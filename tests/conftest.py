@@ -22,7 +22,7 @@ def run_script(tmp_path):
 
     def run(script: str, *arguments: object, code: int = 0, root: Path = ROOT) -> subprocess.CompletedProcess:
         command = [sys.executable, str(root / script), *(str(argument) for argument in arguments)]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done

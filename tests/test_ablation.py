@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from Models.baselines import Fitted
 from Models.comparison import Task
 from Models.dataLoader import load_data, split_rows
-from resultAnalyze.ablation import ARMS, Effect, Measured, difference, measure, movie_parts
+from resultAnalyze.ablation import ARMS, Effect, Measured, difference, measure, movie_parts, table_rows
 
 SCRIPT = "resultAnalyze/ablation.py"
 
@@ -98,6 +98,8 @@ def test_rankings_are_measured_without_stars(tiny, tiny_features):
             hits.append(bool(liked & set(listed)))
     assert found["list share"].value() == pytest.approx(np.mean(shares))
     assert found["list hr"].value() == pytest.approx(np.mean(hits)) and "rmse" not in found
+    rows = table_rows({("stars", 0, "cold"): measure(task, as_stars, cold), ("ranks", 0, "cold"): found})
+    assert list(rows[0]) == list(rows[1]) and rows[0]["list hr"] == rows[1]["rmse"] == ""
 
 
 def test_an_ablation_is_complete_and_keeps_its_trainings(tiny, tiny_features, tmp_path, run_script):
