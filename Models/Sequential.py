@@ -41,7 +41,7 @@ class SequentialConfig(FeatureConfig):
 class NextMovieLoss(torch.autograd.Function):
     """The sum of cross-entropies of each rated movie; its gradient comes with it, while the logits are in the cache.
 
-    User by user, as the logits of all would fill the memory. Autograd's way takes a third longer for an epoch.
+    User by user, as the logits of all would fill the memory. Autograd's way takes a quarter longer.
     """
 
     @staticmethod
@@ -98,7 +98,7 @@ class Sequential(Histories):
             block = nn.TransformerEncoderLayer(
                 d, config.heads, 4 * d, config.dropout, activation="gelu", batch_first=True, norm_first=True
             )
-            block.self_attn.dropout = 0.0  # drawing which weights to drop takes a tenth of a step
+            block.self_attn.dropout = 0.0  # drawing which weights to drop costs time, and its fused form does without
             self.layers = nn.TransformerEncoder(block, config.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(d)
 

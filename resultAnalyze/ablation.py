@@ -125,7 +125,8 @@ class Effect:
         shown = (self.low > 0 or self.high < 0) and self.agree == self.seeds
         words = ("better" if better else "worse") if shown else "no effect is shown"
         interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}], in {self.agree} of {self.seeds} seeds"
-        return f"{self.what.capitalize()} change {self.part}-movie {self.metric.upper()} by {interval}: {words}."
+        what = self.what[0].upper() + self.what[1:]
+        return f"{what} change {self.part}-movie {self.metric.upper()} by {interval}: {words}."
 
 
 Results = dict[tuple[str, int, str], dict[str, Measured]]  # (arm, seed, part) -> metric -> what was measured
