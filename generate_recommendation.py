@@ -8,6 +8,7 @@
     python generate_recommendation.py --similar-to 260
     python generate_recommendation.py --run runs/ranking --stars-from runs/stars      # a list, and stars beside it
     python generate_recommendation.py --all-users --format csv --output top10.csv
+    torchrun --nproc-per-node 2 -- generate_recommendation.py --all-users --output top10.csv    # shared by processes
 
 Movies the user has rated are left out, unless --include-seen. Every other movie of the catalogue can appear,
 never-rated ones too. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
@@ -27,6 +28,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from Models import parallel
 from Models.checkpoint import Catalogue, read_checkpoint, rebuild
 from Models.histories import Past
 from Models.recommend import UserList, find_movies, find_user, most_popular, recommend, recommend_to_new, similar
@@ -58,19 +60,25 @@ class Settings:
 
 def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
+    with parallel.ranks(cli.resolve_device(settings.device)) as device:
+        make_lists(settings, device)
+
+
+def make_lists(settings: Settings, device: torch.device) -> None:
+    """The lists that were asked for, made by all ranks and written by rank 0."""
     given = [name for name in ("all_users", "liked", "ratings", "similar_to") if getattr(settings, name)]
     if len(given) > 1:
         words = " and ".join("--" + name.replace("_", "-") for name in given)
         raise UserError(f"{words} ask for different lists: give one of them.")
     run = finished_run(settings.run)
-    model, catalogue = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
+    model, catalogue = rebuild(read_checkpoint(run / "best.pt"), device)
     if settings.similar_to:
         (movie,) = find_movies(catalogue, [settings.similar_to])
         found = UserList(catalogue.movie_ids[movie], similar(model, catalogue, movie, settings.top_n))
         show(settings, ["cosine"], "movie IDs most similar to movie", [found], 1)
         return
     ranking = model.config.objective == "ranking"
-    stars_model = load_stars(settings, catalogue, ranking)
+    stars_model = load_stars(settings, catalogue, ranking, device)
     options = settings.top_n, settings.include_seen, stars_model
     past = new_user(settings, model, catalogue)
     if past is not None:
@@ -82,6 +90,8 @@ def main() -> None:
         found = recommend(model, catalogue, users, *options)
     columns = ["score"] * ranking + ["stars"] * (not ranking or stars_model is not None)
     last, n_short = show(settings, columns, "recommended movie IDs for user", found, len(users))
+    if parallel.rank():
+        return
     if len(users) == 1:
         print(about(ranking, last, most_popular(catalogue, seen, settings.top_n)), file=sys.stderr)
     if n_short:
@@ -114,7 +124,7 @@ def new_user(settings: Settings, model: nn.Module, catalogue: Catalogue) -> Past
     return Past(*(column.to(device) for column in (movies, stars, time, torch.ones_like(movies).bool())))
 
 
-def load_stars(settings: Settings, catalogue: Catalogue, ranking: bool) -> nn.Module | None:
+def load_stars(settings: Settings, catalogue: Catalogue, ranking: bool, device: torch.device) -> nn.Module | None:
     """The model of --stars-from.
 
     Raises:
@@ -123,7 +133,7 @@ def load_stars(settings: Settings, catalogue: Catalogue, ranking: bool) -> nn.Mo
     if settings.stars_from is None:
         return None
     run = finished_run(settings.stars_from)
-    model, other = rebuild(read_checkpoint(run / "best.pt"), cli.resolve_device(settings.device))
+    model, other = rebuild(read_checkpoint(run / "best.pt"), device)
     if not ranking or model.config.objective != "rating":
         raise UserError("--stars-from wants --run to be trained to rank, and itself a run that was trained for stars.")
     if (other.user_ids, other.movie_ids) != (catalogue.user_ids, catalogue.movie_ids):
@@ -156,8 +166,8 @@ def about(ranking: bool, found: UserList, popular: list) -> str:
 
 @contextmanager
 def opened(output: Path | None) -> Iterator[TextIO]:
-    """The screen, or a file that appears only once it is complete."""
-    if output is None:
+    """The screen, or a file that appears only once it is complete; of several ranks, rank 0 alone writes it."""
+    if output is None or parallel.rank():
         yield sys.stdout
         return
     with write_aside(output) as aside, aside.open("w", encoding="utf-8", newline="") as file:

@@ -12,6 +12,7 @@
     python train.py --split leave-one-out
     python train.py --data dataset/ml-100k --train-file u1.base --test-file u1.test
     python train.py --ratios 0.9 0 0.1 --epochs 8            # no validation: a fixed number of epochs
+    torchrun --nproc-per-node 2 -- train.py                  # two processes, or GPUs, share each batch
     python train.py --resume runs/20260101-120000            # go on with a training that was stopped
 
 Writes runs/<id>/: config.json, metrics.csv (one row an epoch), best.pt, last.pt, test_predictions.csv (stars) or
@@ -31,6 +32,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from Models import parallel
 from Models.Autoencoder import AutoencoderConfig
 from Models.checkpoint import ARCHITECTURES, Catalogue, make_model, read_checkpoint, rebuild, save_checkpoint
 from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
@@ -78,6 +80,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
     lr: float = flag(0.01, "learning rate of Adam", type=not_negative)
     schedule: Literal["cosine", "constant"] = flag("cosine", "learning rate over the epochs; cosine: up, then to 0")
     weight_decay: float = flag(1.0, "decoupled weight decay of the linear layers", type=not_negative)
+    amp: bool = flag(False, "mixed precision: bfloat16 where that is enough; for GPUs, not for HistoryRecommender")
     tensorboard: bool = flag(False, "also write TensorBoard logs into the run folder")
 
     def model_config(self) -> Any:
@@ -88,6 +91,8 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
         """
         if self.objective not in OBJECTIVES[self.model]:
             raise UserError(f"{self.model} does not learn {self.objective}: choose another --preset or --objective.")
+        if self.amp and self.model == "HistoryRecommender":
+            raise UserError("HistoryRecommender solves equations, for which bfloat16 is too coarse: leave --amp out.")
         own, preset = ARCHITECTURES[self.model][1], self.of_preset()
         names = {field.name for field in dataclasses.fields(own)}
         for name, (_, config) in ARCHITECTURES.items():
@@ -105,7 +110,7 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
         """The settings of model and training that are not the preset's."""
         preset = self.of_preset()
         names = [field.name for field in dataclasses.fields(ARCHITECTURES[self.model][1])]
-        names += ["ensemble", "epochs", "patience", "batch_size", "lr", "schedule", "weight_decay"]
+        names += ["ensemble", "epochs", "patience", "batch_size", "lr", "schedule", "weight_decay", "amp"]
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(preset, name)}
 
 
@@ -145,7 +150,13 @@ def defaults_for(flags: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     settings = resumed(cli.parse(Settings, __doc__, None, defaults_for))
-    device = cli.resolve_device(settings.device)
+    with parallel.ranks(cli.resolve_device(settings.device)) as device:
+        train(settings, device)
+
+
+def train(settings: Settings, device: torch.device) -> None:
+    """One training from data to test; of several ranks, rank 0 writes."""
+    writes = parallel.rank() == 0
 
     # data
     data = load_data(settings.data, settings.features, settings.train_file, settings.test_file)
@@ -154,7 +165,7 @@ def main() -> None:
     objective = RatingObjective(data, split) if rating else RankingObjective(data, split, settings.relevant)
     batching = ARCHITECTURES[settings.model][0].batching
     rows = objective.training_rows(batching.whole_users)
-    loader = make_loader(data, rows, settings.batch_size, settings.seed, batching)
+    loader = make_loader(data, rows, settings.batch_size, settings.seed, batching, device)
     settings = with_available_context(settings, data)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
     if past := share_of_past(data.time, split):
@@ -164,15 +175,17 @@ def main() -> None:
 
     # model and optimizer
     torch.manual_seed(settings.seed)
-    known = describe(data, split.train)
-    model = make_model(settings.model, settings.ensemble, settings.model_config(), *known).to(device)
+    config = settings.model_config()
+    model = make_model(settings.model, settings.ensemble, config, *describe(data, split.train)).to(device)
+    replica = parallel.replicated(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.lr, fused=True)
     catalogue = make_catalogue(data)
 
     # run folder
-    folder = settings.resume or start(settings, data, split)
+    folder = settings.resume or (start(settings, data, split) if writes else None)
+    folder = parallel.gathered(folder)[0]
     done = restore(folder, model, optimizer, data) if settings.resume else []
-    log = make_logger(folder, settings.tensorboard)
+    log = make_logger(folder, settings.tensorboard and writes)
     print(f"Training on {device} into {shown(folder)}; if stopped, python train.py --resume {shown(folder)} goes on.")
 
     # epochs
@@ -183,20 +196,25 @@ def main() -> None:
         torch.manual_seed(epoch_seed(settings.seed, epoch))  # dropout depends on the epoch, not on what ran before
         loader.sampler.set_epoch(epoch)
         rates = learning_rates(settings.schedule, settings.lr, settings.epochs, epoch, len(loader))
-        row = {"epoch": epoch, "train_loss": train_epoch(model, loader, optimizer, rates, device, epoch)}
+        row = {"epoch": epoch, "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch, settings.amp)}
         if len(split.val):
             row |= {f"val_{name}": value for name, value in objective.validate(model).items()}
         done.append(row | {"seconds": time.perf_counter() - started})
+        log(done[-1])
+        if not writes:
+            continue
         if best_epoch(done, objective) == epoch:
             save_checkpoint(folder / "best.pt", model, catalogue, epoch=epoch)
         save_checkpoint(folder / "last.pt", model, catalogue, epochs=done, optimizer=optimizer.state_dict())
         runs.write_table(folder / "metrics.csv", done)
-        log(done[-1])
 
     # the one test, of the epoch that validation chose, as it was saved
+    parallel.wait()
     model, _ = rebuild(read_checkpoint(folder / "best.pt"), device)
-    metrics = objective.test(model, folder)
-    write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, objective, done))
+    metrics, rows = objective.test(model)
+    if writes:
+        runs.write_columns(folder / objective.test_file, rows)
+        write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, objective, done))
     print(f"Best epoch {best_epoch(done, objective)}: test {objective.in_words(metrics)}.")
 
 

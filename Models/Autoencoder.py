@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.baselines import EASE_STARS, by_stars, item_item
-from Models.Dataset import Batch, Batching
+from Models.Dataset import Batch, Batching, Output
 from Models.histories import Histories, Past, padded, running_count
 from Models.inputs import DataSizes, FeatureConfig, Known, decades, prepared
 from utils.cli import flag, not_negative, positive, share
@@ -82,8 +82,8 @@ class Autoencoder(Histories):
         """v of every movie, [n_movies, D]."""
         return self.vectors + self.from_features(self.movie_features())
 
-    def forward(self, batch: Batch) -> tuple[None, Tensor]:
-        """The mean loss of finding the liked ones of the hidden movies of the batch's users, a scalar."""
+    def forward(self, batch: Batch) -> Output:
+        """The mean loss of finding the liked ones of the hidden movies of the batch's users."""
         place = torch.unique(batch["user"], return_inverse=True)[1]
         past = padded(place, running_count(place), batch)
         low, high = KEPT
@@ -92,7 +92,7 @@ class Autoencoder(Histories):
         shown = Past(past.movie, past.stars, past.time, past.real & shown)
         logits = self.logits(shown).masked_fill(self.rows(shown, shown.real, 1.0) > 0, -torch.inf)
         found = torch.where(hidden > 0, hidden * F.log_softmax(logits, 1), 0.0).sum(1)
-        return None, -(found / hidden.sum(1).clamp(min=1e-6).sqrt()).mean()
+        return Output(None, -(found / hidden.sum(1).clamp(min=1e-6).sqrt()).mean(), len(found))
 
     def rows(self, past: Past, which: Tensor, values: Tensor | float) -> Tensor:
         """Users by movies: `values` of the past's ratings where `which`, 0 elsewhere, [B, n_movies]."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch
+from Models.Dataset import Batch, Output
 from Models.histories import Past
 
 
@@ -21,10 +21,10 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
         self.config, self.sizes, self.batching = members[0].config, members[0].sizes, members[0].batching
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The mean of the members' predicted stars, [B], and, in training, the sum of their losses, a scalar."""
-        stars, losses = zip(*(member(batch) for member in self.members), strict=True)
-        return mean(stars), sum(losses) if self.training else None
+    def forward(self, batch: Batch) -> Output:
+        """The mean of the members' predicted stars and, in training, the sum of their losses."""
+        stars, losses, counts = zip(*(member(batch) for member in self.members), strict=True)
+        return Output(mean(stars), sum(losses) if self.training else None, counts[0])
 
     def score(self, users: Tensor) -> Tensor:
         """The mean of the members' scores, [N, n_movies]."""

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from Models.dataLoader import consecutive
-from Models.Dataset import Batch
+from Models.Dataset import Batch, Output
 from Models.evidence import Evidence, with_noise
 from Models.histories import (
     DAY,
@@ -113,20 +113,20 @@ class HistoryRecommender(Histories):
         self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
         self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Predicted stars, not clipped to the scale, [B] and, in training, the loss for each rating, a scalar.
+    def forward(self, batch: Batch) -> Output:
+        """Predicted stars and, in training, the loss for each rating.
 
         In training, each rating is predicted from the user's others; otherwise from the training ratings.
         """
         if not self.training:
-            return self.from_history(batch), None
+            return Output(self.from_history(batch))
         users, place = torch.unique(batch["user"], return_inverse=True)
         column = running_count(place)
         rows = padded(place, column, batch)
         side = self.movie_side()
         loss, left_out_error = self.evidence(side, rows, self.user_features[users])
         loss = (loss + self.divergence() * len(place) / self.sizes.n_history) / len(place)
-        return batch["rating"] - left_out_error[place, column], loss
+        return Output(batch["rating"] - left_out_error[place, column], loss, len(place))
 
     def from_history(self, batch: Batch) -> Tensor:
         """Predicted stars of the rows, [B]; users with about as long a past are computed together."""

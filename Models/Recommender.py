@@ -6,12 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import ROWS, Batch
+from Models.Dataset import ROWS, Batch, Output
 from Models.histories import Past
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, not_negative, positive, share
 from utils.files import UserError
 
+MOVIES_TOGETHER = 4096  # whose MLP is computed at once when all are scored
 NEW_USER_STEPS = 200  # of Adam, for the embedding of a user who was not in training
 
 # What one side, users or movies, brings to a prediction; each part has one row for each user or movie.
@@ -71,7 +72,7 @@ class Recommender(nn.Module):
         self.movie = nn.Embedding(sizes.n_movies, config.embedding)
         self.first = nn.Linear(2 * config.embedding + n_features, config.hidden[0])
         self.dropout = nn.Dropout(config.dropout)
-        self.head = nn.Sequential(nn.Linear(*config.hidden), nn.ReLU(), nn.Linear(config.hidden[1], 1))
+        self.head = nn.Sequential(nn.Linear(*config.hidden), nn.ReLU(inplace=True), nn.Linear(config.hidden[1], 1))
         if config.gmf:
             self.feature_factors = nn.Linear(n_features, config.embedding, bias=False)
             nn.init.zeros_(self.feature_factors.weight)
@@ -87,23 +88,24 @@ class Recommender(nn.Module):
             for part in (self.movie, *([self.movie_bias] if config.biases else [])):
                 nn.init.zeros_(part.weight).requires_grad_(False)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """Predicted stars, not clipped to the scale, [B], and, in training, the loss, a scalar.
+    def forward(self, batch: Batch) -> Output:
+        """Predicted stars and, in training, the loss for each rating.
 
         The loss is the mean squared error on rating / high, as in the original, and the penalty on that scale.
         """
         if self.training and self.config.objective == "ranking":
-            return None, self.ranking_loss(batch["user"], batch["movie"])
+            return Output(None, self.ranking_loss(batch["user"], batch["movie"]), len(batch["user"]))
         movies, place = torch.unique(batch["movie"], return_inverse=True)
         user = self.user_side(batch["user"])
         # index_select, unlike part[place], has a gradient that is the same each time, and fast
         movie = {name: part.index_select(0, place) for name, part in self.movie_side(movies).items()}
         stars = self.combine(user, movie)
         if not self.training:
-            return stars, None
+            return Output(stars)
         penalty = (user["penalty"] + movie["penalty"]).mean()
         high = self.sizes.high
-        return stars, ((stars - batch["rating"]) / high).square().mean() + penalty / high**2
+        loss = ((stars - batch["rating"]) / high).square().mean() + penalty / high**2
+        return Output(stars, loss, len(stars))
 
     def ranking_loss(self, users: Tensor, rated: Tensor) -> Tensor:
         """Mean cross-entropy of each user's rated movie among negatives, and the penalty on both, a scalar."""
@@ -149,7 +151,7 @@ class Recommender(nn.Module):
 
     def combine(self, user: Side, movie: Side) -> Tensor:
         """Predicted stars of user and movie sides that broadcast against each other."""
-        stars = self.head(self.dropout(F.relu(user["hidden"] + movie["hidden"]))).squeeze(-1)
+        stars = self.head(self.dropout((user["hidden"] + movie["hidden"]).relu_())).squeeze(-1)
         if self.config.gmf:
             stars = stars + (user["factors"] * movie["factors"]).sum(-1)
         if self.config.biases:
@@ -188,9 +190,13 @@ class Recommender(nn.Module):
     def score_side(self, user: Side) -> Tensor:
         """Scores of every movie for users of these parts, [N, n_movies]."""
         movie = self.movie_side(torch.arange(self.sizes.n_movies, device=self.movie.weight.device))
-        # one user after the other: the MLP's inputs for many users and all movies would fill the memory
+        # block by block: the MLP's units of many users and all movies would fill the memory, these stay in the cache
         rows = ({name: part[i] for name, part in user.items()} for i in range(len(user["hidden"])))
-        return torch.stack([self.combine(row, movie) for row in rows])
+        blocks = [
+            {name: part[i : i + MOVIES_TOGETHER] for name, part in movie.items()}
+            for i in range(0, self.sizes.n_movies, MOVIES_TOGETHER)
+        ]
+        return torch.stack([torch.cat([self.combine(row, block) for block in blocks]) for row in rows])
 
 
 def draw_negatives(users: Tensor, rated: Tensor, n_movies: int, n: int) -> Tensor:

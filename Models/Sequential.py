@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from Models.Dataset import Batch, Batching
+from Models.Dataset import Batch, Batching, Output
 from Models.histories import Histories, Past, padded, running_count
 from Models.inputs import DataSizes, FeatureConfig, Known, prepared
 from utils.cli import flag, positive, share
@@ -102,13 +102,13 @@ class Sequential(Histories):
             self.layers = nn.TransformerEncoder(block, config.layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(d)
 
-    def forward(self, batch: Batch) -> tuple[None, Tensor]:
-        """The mean loss of predicting each rated movie of the batch's users from those before it, a scalar."""
+    def forward(self, batch: Batch) -> Output:
+        """The mean loss of predicting each rated movie of the batch's users from those before it."""
         place = torch.unique(batch["user"], return_inverse=True)[1]
         past = self.window(padded(place, running_count(place), batch))
         vectors = self.movie_vectors()
         hidden = self.read(vectors, past)
-        return None, self.loss(vectors, hidden, past)
+        return Output(None, self.loss(vectors, hidden, past), past.count().sum())
 
     def movie_vectors(self) -> Tensor:
         """v of every movie, [n_movies, D]; a movie without training ratings has no q."""
@@ -147,7 +147,9 @@ class Sequential(Histories):
         Movies without training ratings are no candidates: that they are not chosen says nothing of them.
         """
         unknown = (self.count_of_movie == 0).nonzero().squeeze(1)
-        return NextMovieLoss.apply(vectors, hidden, past.movie, past.count(), unknown) / past.count().sum()
+        with torch.autocast(hidden.device.type, enabled=False):  # its in-place sums want one type
+            total = NextMovieLoss.apply(vectors.float(), hidden.float(), past.movie, past.count(), unknown)
+        return total / past.count().sum()
 
     def score_past(self, past: Past) -> Tensor:
         """How likely each movie is to be next for users with these ratings, as logits: [B, n_movies]."""

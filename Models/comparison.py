@@ -124,7 +124,7 @@ def train_run(run: Path, flags: list[Any], task: Task) -> Fitted:
     def stars(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
         batch = {"user": user, "movie": movie, "time": time}
         with torch.inference_mode():
-            return model({name: torch.from_numpy(column) for name, column in batch.items()})[0].numpy()
+            return model({name: torch.from_numpy(column) for name, column in batch.items()}).stars.numpy()
 
     return Fitted(stars, model.score)
 

@@ -41,6 +41,10 @@ class RatingsData:
         """The times or, where the data has none, zeros: all ratings at once."""
         return np.zeros_like(self.user) if self.time is None else self.time
 
+    def ids(self, user: np.ndarray, movie: np.ndarray) -> dict[str, np.ndarray]:
+        """The user's own ids of these positions."""
+        return {"userId": np.asarray(self.user_ids)[user], "movieId": self.movies["movie"].to_numpy()[movie]}
+
     def by_user_and_time(self, rows: np.ndarray) -> np.ndarray:
         """The rows, user after user and oldest first; equal times keep their order."""
         return rows[np.lexsort((self.times()[rows], self.user[rows]))]
@@ -61,17 +65,18 @@ def load_data(
     if train_file and test_file:
         train, test = read_ratings(_beside(folder, train_file)), read_ratings(_beside(folder, test_file))
         ratings, n_given_train = pd.concat([train, test], ignore_index=True), len(train)
-    check_pairs(ratings, f"{train_file} and {test_file}" if train_file else folder)
     movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
     if (movie < 0).any():
         raise UserError(
             f"{train_file} or {test_file} rates movie {ratings['movie'][movie < 0].iloc[0]}, unknown to {folder}."
         )
-    user_ids, user = np.unique(ratings["user"], return_inverse=True)
+    user, user_ids = pd.factorize(ratings["user"], sort=True)
+    user, movie = user.astype(np.int64), movie.astype(np.int64)
+    check_pairs(ratings, user * len(data.movies) + movie, f"{train_file} and {test_file}" if train_file else folder)
     return RatingsData(
         name=data.name,
-        user=user.astype(np.int64),
-        movie=movie.astype(np.int64),
+        user=user,
+        movie=movie,
         rating=ratings["rating"].to_numpy(),
         time=ratings["time"].to_numpy() if "time" in ratings else None,
         user_ids=user_ids.tolist(),
@@ -96,11 +101,12 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> np.ndarray:
     return pd.get_dummies(table[known]).to_numpy(np.float32)
 
 
-def check_pairs(ratings: pd.DataFrame, source: object) -> None:
-    """Refuse a repeated pair of user and movie: it could be trained on and tested."""
-    repeated = ratings.duplicated(["user", "movie"]).to_numpy()
-    if repeated.any():
-        user, movie = ratings[["user", "movie"]].iloc[int(np.argmax(repeated))]
+def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None:
+    """Refuse a repeated pair of user and movie, given as one number a row: it could be trained on and tested."""
+    ordered = np.sort(pair)
+    if (repeated := ordered[1:] == ordered[:-1]).any():
+        twice = ordered[int(np.argmax(repeated))]
+        user, movie = ratings[["user", "movie"]].iloc[int(np.argmax(pair == twice))]
         raise UserError(
             f"{source}: user {user} rates movie {movie} more than once: keep one rating, or the pair could be both "
             "trained on and tested."
@@ -209,13 +215,18 @@ def consecutive(order: list[int], size: list[int], limit: int) -> list[list[int]
 
 
 def make_loader(
-    data: RatingsData, rows: np.ndarray, batch_size: int, seed: int | None = None, batching: Batching = ROWS
+    data: RatingsData,
+    rows: np.ndarray,
+    batch_size: int,
+    seed: int | None = None,
+    batching: Batching = ROWS,
+    device: torch.device | str = "cpu",
 ) -> DataLoader:
     """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch.
 
     Batches of whole users need a seed.
     """
-    columns = (torch.from_numpy(column) for column in (data.user, data.movie, data.rating, data.times()))
+    columns = (torch.from_numpy(column).to(device) for column in (data.user, data.movie, data.rating, data.times()))
     if batching.whole_users:
         sampler = UserBatchSampler(data, rows, batch_size, seed, batching)
     else:

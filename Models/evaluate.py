@@ -7,19 +7,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from Models.dataLoader import RatingsData
-from Models.Dataset import Batch
 from Models.splits import Split
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    return {name: column.to(device, non_blocking=True) for name, column in batch.items()}
-
-
 @torch.inference_mode()
-def predict(model: nn.Module, loader: DataLoader, device: torch.device) -> Tensor:
+def predict(model: nn.Module, loader: DataLoader) -> Tensor:
     """Predicted stars of every row of the loader in its order, clipped to the rating scale, float32 [n] on the CPU."""
     model.eval()
-    stars = [model(to_device(batch, device))[0] for batch in loader]
+    stars = [model(batch).stars for batch in loader]
     return torch.cat(stars).clamp(model.sizes.low, model.sizes.high).cpu()
 
 

@@ -1,14 +1,14 @@
-"""What a training is for, stars or ranking: its rows, what validation and test measure, what the test writes."""
+"""What a training is for, stars or ranking: its rows, what validation and test measure."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from Models import parallel
 from Models.baselines import Rows, most_popular
 from Models.dataLoader import RatingsData, make_loader
 from Models.evaluate import predict, rating_metrics, warm_and_cold
@@ -18,10 +18,10 @@ from Models.lists import UserLists
 from Models.ranking import Ranking, Scorer, beyond_accuracy, mean_metrics, metrics_at, rank_all, rank_sampled
 from Models.splits import Split
 from utils.files import UserError
-from utils.runs import write_table
 
 EVAL_BATCH = 65_536
 K = 10  # places of a list that count
+Columns = dict[str, np.ndarray]  # of a table, by name
 SAMPLED = 99  # negatives of the sampled protocol
 
 
@@ -34,6 +34,7 @@ class RatingObjective:
     chosen_by = "val_rmse"
     better: Callable = min
     protocol = "predictions clipped to the rating scale"
+    test_file = "test_predictions.csv"
 
     def training_rows(self, whole_users: bool) -> np.ndarray:
         return self.split.train
@@ -41,24 +42,28 @@ class RatingObjective:
     def validate(self, model: nn.Module) -> dict[str, float]:
         return self.measure(model, self.split.val)[1]
 
-    def test(self, model: nn.Module, folder: Path) -> dict[str, Any]:
-        """Metrics of the test rows; writes test_predictions.csv, in the user's own ids."""
+    def test(self, model: nn.Module) -> tuple[dict[str, Any], Columns]:
+        """Metrics of the test rows, and each row's prediction in the user's own ids."""
         rows = self.data.by_user_and_time(self.split.test)
         stars, metrics = self.measure(model, rows)
-        names = ("userId", "movieId", "rating", "prediction")
-        columns = (*ids_of(self.data, rows), self.data.rating[rows].tolist(), stars.tolist())
-        table = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-        write_table(folder / "test_predictions.csv", table)
-        return metrics | {"parts": warm_and_cold(stars, self.data, self.split, rows)}
+        columns = self.data.ids(self.data.user[rows], self.data.movie[rows])
+        columns |= {"rating": self.data.rating[rows], "prediction": stars.numpy()}
+        return metrics | {"parts": warm_and_cold(stars, self.data, self.split, rows)}, columns
 
     @staticmethod
     def in_words(metrics: dict[str, Any]) -> str:
         return f"RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}"
 
     def measure(self, model: nn.Module, rows: np.ndarray) -> tuple[Tensor, dict[str, float]]:
-        """Predicted stars of these rows, user by user so that each history is looked at once, and their metrics."""
-        rows = self.data.by_user_and_time(rows)
-        stars = predict(model, make_loader(self.data, rows, EVAL_BATCH), device_of(model))
+        """Predicted stars of these rows and their metrics.
+
+        For a model of histories, user by user, so that each history is looked at once. The ranks share the rows.
+        """
+        if model.batching.whole_users:
+            rows = self.data.by_user_and_time(rows)
+        mine = rows[parallel.share(len(rows))]
+        loader = make_loader(self.data, mine, EVAL_BATCH, device=device_of(model))
+        stars = torch.cat(parallel.gathered(predict(model, loader)))
         return stars, rating_metrics(stars, torch.from_numpy(self.data.rating[rows]), model.sizes.high)
 
 
@@ -74,6 +79,7 @@ class RankingObjective:
     relevant: float
     chosen_by = f"val_ndcg@{K}"
     better: Callable = max
+    test_file = "test_topn.csv"
 
     def __post_init__(self):
         """Raises UserError where a part has ratings but no relevant one."""
@@ -99,14 +105,13 @@ class RankingObjective:
         metrics = mean_metrics(self.rank(model, self.split.train, self.split.val), [K])
         return {name: metrics[name] for name in (f"hr@{K}", f"ndcg@{K}")}
 
-    def test(self, model: nn.Module, folder: Path) -> dict[str, Any]:
-        """Metrics of the lists, which test_topn.csv gets, beside those of the most popular movies.
+    def test(self, model: nn.Module) -> tuple[dict[str, Any], Columns]:
+        """Metrics of the lists beside those of the most popular movies, and the lists in the user's own ids.
 
         What the user did up to the test is known: the validation rows join the histories and are no candidates.
         """
         known = np.concatenate([self.split.train, self.split.val])
         ranking = self.rank(model, known, self.split.test)
-        write_table(folder / "test_topn.csv", self.rows_of(ranking))
         popularity = torch.from_numpy(np.bincount(self.data.movie[known], minlength=len(self.data.movies)))
         metrics: dict[str, Any] = mean_metrics(ranking, [K])
         metrics |= beyond_accuracy(ranking.lists, popularity, len(self.data.user_ids))
@@ -120,7 +125,7 @@ class RankingObjective:
             ranks = rank_sampled(score, self.lists(known), test, seed=0, n_negatives=SAMPLED)
             by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), K)
             metrics[f"among_{SAMPLED}_sampled"] = {name: float(values.mean()) for name, values in by_user.items()}
-        return metrics
+        return metrics, self.listed(ranking)
 
     @staticmethod
     def in_words(metrics: dict[str, Any]) -> str:
@@ -139,15 +144,12 @@ class RankingObjective:
     def relevant_lists(self, rows: np.ndarray) -> UserLists:
         return self.lists(self.only_relevant(rows))
 
-    def rows_of(self, ranking: Ranking) -> list[dict[str, Any]]:
-        """The lists in the user's own ids, best first."""
-        movies, table = self.data.movies["movie"].tolist(), []
-        for user, listed, scores in zip(ranking.users, ranking.lists, ranking.scores, strict=True):
-            for rank, (movie, score) in enumerate(zip(listed.tolist(), scores.tolist(), strict=True), start=1):
-                if movie >= 0:
-                    row = {"userId": self.data.user_ids[user], "rank": rank, "movieId": movies[movie], "score": score}
-                    table.append(row)
-        return table
+    def listed(self, ranking: Ranking) -> Columns:
+        """The lists in the user's own ids, best first, as columns."""
+        row, place = (ranking.lists >= 0).nonzero(as_tuple=True)
+        ids = self.data.ids(ranking.users[row].numpy(), ranking.lists[row, place].numpy())
+        rank, score = (place + 1).numpy(), ranking.scores[row, place].numpy()
+        return {"userId": ids["userId"], "rank": rank, "movieId": ids["movieId"], "score": score}
 
 
 Objective = RatingObjective | RankingObjective
@@ -166,9 +168,3 @@ def scorer(model: nn.Module, data: RatingsData, known: np.ndarray) -> Scorer:
 
 def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def ids_of(data: RatingsData, rows: np.ndarray) -> tuple[list, list]:
-    """The user's own ids of these rows' users and movies."""
-    users, movies = data.user_ids, data.movies["movie"].tolist()
-    return [users[i] for i in data.user[rows]], [movies[i] for i in data.movie[rows]]

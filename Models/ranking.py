@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from Models import parallel
 from Models.lists import UserLists
 
 # Scores of every movie for some users: int64 [U] -> float [U, n_movies]; higher is better.
@@ -39,7 +40,7 @@ class Ranking:
 
 @torch.inference_mode()
 def rank_all(score: Scorer, seen: UserLists, relevant: UserLists, top_n: int = 10, chunk_users: int = 256) -> Ranking:
-    """Rank the whole catalogue for each user who has relevant movies.
+    """Rank the whole catalogue for each user who has relevant movies; the ranks of `parallel` share the users.
 
     Args:
         score: the model
@@ -51,8 +52,9 @@ def rank_all(score: Scorer, seen: UserLists, relevant: UserLists, top_n: int = 1
     counts = relevant.counts()
     width = int(counts.max())
     ranks, lists, best = [], [], []
-    for first in range(0, len(counts), chunk_users):
-        last = min(first + chunk_users, len(counts))
+    mine = parallel.share(len(counts))
+    for first in range(mine.start, mine.stop, chunk_users):
+        last = min(first + chunk_users, mine.stop)
         scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY)
         scores[seen.pairs(first, last)] = -INFINITY
         rows, movies = relevant.pairs(first, last)
@@ -62,9 +64,10 @@ def rank_all(score: Scorer, seen: UserLists, relevant: UserLists, top_n: int = 1
         ranks.append(ranks_of(liked, scores))
         for kept, part in zip((lists, best), top_lists(scores, top_n), strict=True):
             kept.append(part)
+    found = (torch.cat(part) for part in (ranks, lists, best))
+    ranks, lists, best = (torch.cat(part) for part in zip(*parallel.gathered(tuple(found)), strict=True))
     has = counts > 0
-    users = has.nonzero().squeeze(1)
-    return Ranking(users, torch.cat(ranks)[has], counts[has], torch.cat(lists)[has], torch.cat(best)[has])
+    return Ranking(has.nonzero().squeeze(1), ranks[has], counts[has], lists[has], best[has])
 
 
 def ranks_of(liked: Tensor, scores: Tensor) -> Tensor:

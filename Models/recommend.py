@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from Models import parallel
 from Models.checkpoint import Catalogue
 from Models.histories import Past
 from utils.files import UserError
 
-CHUNK_CELLS = 250_000  # users times movies scored together: bounds memory to some hundred MB, whatever the catalogue
+CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def similar(model: nn.Module, catalogue: Catalogue, movie: int, top_n: int) -> l
     vectors = F.normalize(model.movie_vectors())
     cosine = vectors @ vectors[movie]
     cosine[movie] = -torch.inf
-    value, place = cosine.sort(descending=True, stable=True)
-    return make_list(catalogue, place[:top_n].tolist(), {"cosine": value[:top_n].tolist()})
+    movies = top(cosine, top_n)
+    return make_list(catalogue, movies.tolist(), {"cosine": cosine[movies].tolist()})
 
 
 @torch.inference_mode()
@@ -99,24 +100,41 @@ def recommend(
 ) -> Iterator[UserList]:
     """Yield the list of each user in turn: the `top_n` movies of the highest scores, or as many as are left.
 
-    Equal predictions stand in the catalogue's order. Users are scored in chunks, so memory stays bounded.
+    Equal predictions stand in the catalogue's order. Users are scored in chunks, so memory stays bounded; the ranks of
+    `parallel` take chunks in turn, and each yields all lists.
 
     Args:
         users: positions of users
         include_seen: also recommend movies that the user has rated
         stars_model: predicts the stars beside a ranking's scores; of the same catalogue
     """
+    size = max(1, min(CHUNK_CELLS // len(catalogue.movie_ids), -(-len(users) // parallel.world())))
+    for first in range(0, len(users), size * parallel.world()):
+        start = first + size * parallel.rank()
+        mine = users[start : start + size]
+        for lists in parallel.gathered(lists_of(model, catalogue, mine, top_n, include_seen, stars_model)):
+            yield from lists
+
+
+def lists_of(
+    model: nn.Module,
+    catalogue: Catalogue,
+    users: Sequence[int],
+    top_n: int,
+    include_seen: bool,
+    stars_model: nn.Module | None,
+) -> list[UserList]:
+    """The lists of these users, all scored together."""
+    if not users:
+        return []
     device = next(model.parameters()).device
-    chunk = max(1, CHUNK_CELLS // len(catalogue.movie_ids))
-    for start in range(0, len(users), chunk):
-        some = users[start : start + chunk]
-        scores = model.score(torch.tensor(some, device=device))  # [U, M]
-        if not include_seen:
-            for row, user in enumerate(some):
-                scores[row, catalogue.seen(user).to(device)] = -torch.inf
-        stars = stars_model.score(torch.tensor(some, device=device)) if stars_model else [None] * len(some)
-        for row, user in enumerate(some):
-            yield best(model, catalogue, catalogue.user_ids[user], scores[row], stars[row], top_n)
+    scores = model.score(torch.tensor(users, device=device))  # [U, M]
+    if not include_seen:
+        for row, user in enumerate(users):
+            scores[row, catalogue.seen(user).to(device)] = -torch.inf
+    stars = stars_model.score(torch.tensor(users, device=device)) if stars_model else [None] * len(users)
+    names = [catalogue.user_ids[user] for user in users]
+    return [best(model, catalogue, *row, top_n) for row in zip(names, scores, stars, strict=True)]
 
 
 def best(
@@ -126,14 +144,20 @@ def best(
 
     stars: of every movie, [n_movies], where they are to be shown beside a ranking
     """
-    ordered, movies = torch.sort(scores, descending=True, stable=True)
-    movies = movies[: min(top_n, int((ordered > -torch.inf).sum()))]
+    movies = top(scores, top_n)
     values = {"score": scores[movies].tolist()}
     if model.config.objective == "rating":
         values, stars = {}, scores
     if stars is not None:  # on the scale only now: clipped before, the best would all be equal
         values["stars"] = stars[movies].clamp(model.sizes.low, model.sizes.high).tolist()
     return UserList(user, make_list(catalogue, movies.tolist(), values))
+
+
+def top(scores: Tensor, n: int) -> Tensor:
+    """Positions of the n highest scores above -inf, or as many as there are; equal ones in their order."""
+    least = scores.topk(min(n, len(scores))).values[-1]
+    among = ((scores >= least) & (scores > -torch.inf)).nonzero().squeeze(1)  # few: much quicker to sort than all
+    return among[scores[among].argsort(descending=True, stable=True)][:n]
 
 
 def most_popular(catalogue: Catalogue, seen: Tensor, top_n: int) -> list:

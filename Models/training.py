@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from Models.evaluate import to_device
+from Models import parallel
 from Models.objectives import Objective
 from utils.files import UserError
 
@@ -31,41 +31,55 @@ def learning_rates(schedule: str, lr: float, epochs: int, epoch: int, n_batches:
 
 def train_epoch(
     model: nn.Module,
+    replica: nn.Module,
     loader: DataLoader,
     optimizer: torch.optim.Optimizer,
     rates: list[float],
-    device: torch.device,
     epoch: int,
+    amp: bool = False,
 ) -> float:
     """One pass over the training rows; returns the mean loss of ranking or, of stars, the mean squared error on
     rating / high of the predictions in training.
+
+    Args:
+        replica: `parallel.replicated(model)`
+        rates: the learning rate of each step
+        amp: compute in bfloat16 where that is precise enough; weights and sums stay float32
 
     Raises:
         UserError: a loss was not finite.
     """
     model.train()
-    high, losses, sizes = model.sizes.high, [], []
+    losses, counts = [], []
     for batch, rate in zip(
-        tqdm(loader, desc=f"epoch {epoch}", unit=" batches", leave=False, disable=None), rates, strict=True
+        tqdm(loader, f"epoch {epoch}", unit=" batches", leave=False, disable=parallel.rank() > 0 or None),
+        rates,
+        strict=True,
     ):
-        batch = to_device(batch, device)
+        batch, has_rows = parallel.share_of_batch(batch, model.batching.whole_users)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        stars, loss = model(batch)
+        with torch.autocast(batch["user"].device.type, torch.bfloat16, enabled=amp):
+            output = replica(batch)
+        count = torch.as_tensor(output.count * has_rows, device=output.loss.device, dtype=torch.float32)
         optimizer.zero_grad()
-        loss.backward()
+        # the ranks' gradients are averaged, so each loss counts by its share of the whole batch
+        (output.loss * (count * parallel.world() / parallel.summed(count))).backward()
         optimizer.step()
-        is_rating = model.config.objective == "rating"
-        losses.append(((stars.detach() - batch["rating"]) / high).square().mean() if is_rating else loss.detach())
-        sizes.append(len(batch["user"]))
-    by_batch = torch.stack(losses).double().cpu()  # read once an epoch: reading each loss would stall a GPU
+        shown = output.loss.detach()
+        if model.config.objective == "rating":
+            shown = ((output.stars.detach() - batch["rating"]) / model.sizes.high).square().mean()
+        losses.append(shown * count)
+        counts.append(count)
+    both = parallel.summed(torch.stack([torch.stack(counts), torch.stack(losses)]))
+    total, by_batch = both.cpu().double()  # read once an epoch: reading each loss would stall a GPU
     if not by_batch.isfinite().all():
         wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
         raise UserError(
             f"The loss was not finite in epoch {epoch}, batch {wrong}: the learning rate is the likely cause, "
             "lower --lr; the checkpoints of the epochs before are kept."
         )
-    return float((by_batch * torch.tensor(sizes)).sum() / sum(sizes))
+    return float(by_batch.sum() / total.sum())
 
 
 def best_epoch(done: list[dict[str, Any]], objective: Objective) -> int:

@@ -335,7 +335,7 @@ def list_plainly(model: nn.Module, catalogue: Catalogue, users: Sequence[int]) -
     lists = []
     for user in users:
         movies = torch.arange(len(catalogue.movie_ids))
-        stars = model({"user": torch.full_like(movies, user), "movie": movies})[0]
+        stars = model({"user": torch.full_like(movies, user), "movie": movies}).stars
         stars[catalogue.seen(user)] = -torch.inf
         best = stars.sort(descending=True, stable=True).indices[:10]
         shown = stars[best].clamp(model.sizes.low, model.sizes.high)

@@ -45,7 +45,7 @@ def test_original_equals_the_plain_concatenation():
     plain = PlainRecommender(model.config, 6, 9, 11).eval()
     plain.user, plain.movie = model.user, model.movie
     plain.mlp[0], plain.mlp[3], plain.mlp[5] = model.first, model.head[0], model.head[2]
-    stars, _ = model(BATCH)
+    stars = model(BATCH).stars
     expected = 5 * plain(BATCH["user"], BATCH["movie"], model.features[BATCH["movie"]])
     torch.testing.assert_close(stars, expected)
     torch.testing.assert_close(model.train()(BATCH)[1], ((stars - BATCH["rating"]) / 5).square().mean())
@@ -53,7 +53,7 @@ def test_original_equals_the_plain_concatenation():
 
 def test_default_equals_its_formula():
     model = made(l2=0.1, l2_bias=0.01)
-    stars, _ = model(BATCH)
+    stars = model(BATCH).stars
     for k, (u, i) in enumerate(zip(BATCH["user"], BATCH["movie"], strict=True)):
         p, q, f = model.user.weight[u], model.movie.weight[i], model.features[i]
         from_f = model.feature_factors.weight @ f

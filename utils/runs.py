@@ -4,6 +4,9 @@ import csv
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from utils.files import RUNS, UserError, write_aside
 
 TEST_METRICS = "test_metrics.json"  # written last: its presence says that the run is finished
@@ -49,6 +52,12 @@ def write_table(path: Path, rows: list[dict]) -> None:
         table = csv.DictWriter(file, rows[0], lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
+
+
+def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write equally long columns as CSV, aside and renamed; of millions of rows, too."""
+    with write_aside(path) as aside:
+        pd.DataFrame(columns).to_csv(aside, index=False, lineterminator="\n")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
