@@ -13,7 +13,7 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_square
 from Models.evaluate import auc_by_user, mae, rating_metrics, rmse
 from Models.inputs import DataSizes, Known, prepared
 from Models.Recommender import ModelConfig, Recommender
-from resultAnalyze.benchmark import PlainRecommender
+from resultAnalyze.plain import PlainRecommender
 
 SIZES = DataSizes(n_users=6, n_movies=9, n_title=8, n_genres=3, mean_rating=3.5, low=1.0, high=5.0)
 ORIGINAL = {"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True, "l2": 0.0, "l2_bias": 0.0}

@@ -1,0 +1,123 @@
+"""The plain sides of benchmark.py: the same work as tutorials and other libraries do it."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from Models.checkpoint import Catalogue
+from Models.dataLoader import RatingsData
+from Models.recommend import Movie, make_list
+from Models.Recommender import ModelConfig
+from utils.encoder import Encoder
+
+PLAIN_RATINGS = 50_000  # enough of an epoch to know its speed
+RANKING_SIZES = (32, 64, 32)  # numbers in an embedding, units of the layers
+NEGATIVES = 4
+LARGE_BATCH = 8192
+
+
+def speed(amount: int, work: Callable[[], object]) -> float:
+    """How much of `amount` is done in a second."""
+    started = time.perf_counter()
+    work()
+    return amount / (time.perf_counter() - started)
+
+
+@torch.inference_mode()
+def encode_plainly(encoder: Encoder, titles: list[str]) -> np.ndarray:
+    """Mean pooling of one title after the other: float32 [n_titles, hidden size]."""
+    vectors = []
+    for title in titles:
+        states = encoder.model(**encoder.tokenizer(title, return_tensors="pt")).last_hidden_state  # [1, T, H]
+        vectors.append(states.mean(1)[0].numpy())
+    return np.stack(vectors)
+
+
+class PlainDataset(Dataset):
+    """One sample at a time, as tutorials do it."""
+
+    def __init__(self, data: RatingsData, rows: np.ndarray):
+        self.data, self.rows = data, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        row = self.rows[i]
+        user, movie = self.data.user[row], self.data.movie[row]
+        features = torch.tensor(self.data.features.vectors[movie])
+        return torch.tensor(user), torch.tensor(movie), features, torch.tensor(self.data.rating[row] / 5)
+
+
+class PlainRecommender(nn.Module):
+    """The original's model written the plain way: everything concatenated for each rating."""
+
+    def __init__(self, config: ModelConfig, n_users: int, n_movies: int, n_features: int):
+        super().__init__()
+        self.user = nn.Embedding(n_users, config.embedding)
+        self.movie = nn.Embedding(n_movies, config.embedding)
+        first, second = config.hidden
+        self.mlp = nn.Sequential(
+            *(nn.Linear(2 * config.embedding + n_features, first), nn.ReLU(), nn.Dropout(config.dropout)),
+            *(nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 1), nn.Sigmoid()),
+        )
+
+    def forward(self, user: Tensor, movie: Tensor, features: Tensor) -> Tensor:
+        return self.mlp(torch.cat([self.user(user), self.movie(movie), features], 1)).squeeze(1)
+
+
+def train_plainly(data: RatingsData) -> float:
+    """Ratings a second of the plain loop."""
+    config = ModelConfig(embedding=32, hidden=(128, 64), dropout=0.2)
+    model = PlainRecommender(config, len(data.user_ids), len(data.movies), data.features.vectors.shape[1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    rows = np.random.default_rng(0).permutation(len(data.rating))[:PLAIN_RATINGS]
+    loader = DataLoader(PlainDataset(data, rows), batch_size=256, shuffle=True)
+
+    def work() -> None:
+        for user, movie, features, rating in loader:
+            loss = nn.functional.mse_loss(model(user, movie, features), rating)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return speed(len(rows), work)
+
+
+def train_neumf(data: RatingsData) -> float:
+    """Positive ratings a second of one epoch of Cornac's NeuMF."""
+    from cornac.data import Dataset as CornacDataset
+    from cornac.models import NeuMF
+
+    embedding, first, second = RANKING_SIZES
+    rows = np.random.default_rng(0).permutation(len(data.rating))[:PLAIN_RATINGS]
+    columns = (data.user[rows].tolist(), data.movie[rows].tolist(), data.rating[rows].tolist())
+    ratings = CornacDataset.build(list(zip(*columns, strict=True)))
+    model = NeuMF(
+        num_factors=embedding,
+        layers=(2 * embedding, first, second),
+        num_neg=NEGATIVES,
+        batch_size=LARGE_BATCH,
+        num_epochs=1,
+        backend="pytorch",
+        verbose=False,
+    )
+    return speed(len(rows), lambda: model.fit(ratings))
+
+
+@torch.inference_mode()
+def list_plainly(model: nn.Module, catalogue: Catalogue, users: Sequence[int]) -> list[list[Movie]]:
+    """The same lists user by user."""
+    lists = []
+    for user in users:
+        movies = torch.arange(len(catalogue.movie_ids))
+        stars = model({"user": torch.full_like(movies, user), "movie": movies}).stars
+        stars[catalogue.seen(user)] = -torch.inf
+        best = stars.sort(descending=True, stable=True).indices[:10]
+        shown = stars[best].clamp(model.sizes.low, model.sizes.high)
+        lists.append(make_list(catalogue, best.tolist(), {"stars": shown.tolist()}))
+    return lists
