@@ -42,8 +42,11 @@ from Models.histories import (
 )
 from Models.inputs import DECADES, DataSizes, FeatureConfig, Known, decades, prepared
 from utils.cli import flag, not_negative, positive, share
+from utils.files import UserError
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
+LONGEST = 8_000  # training ratings of a user
+BYTES_A_PAIR = 100  # of a user's ratings, in a training step; measured: 78 to 135
 ROWS_TOGETHER = 8192  # past and asked ratings predicted at a time: bounds memory
 
 
@@ -91,6 +94,11 @@ class HistoryRecommender(Histories):
     def __init__(self, config: HistoryConfig, sizes: DataSizes, known: Known | None = None):
         super().__init__(sizes, known)
         self.config = config
+        if known and (longest := int(self.count_of_user.max())) > LONGEST:
+            raise UserError(
+                f"A user has {longest:,} training ratings, and the history model's memory grows with their square, to "
+                f"about {longest**2 * BYTES_A_PAIR / 2**30:.0f} GiB: take --preset ncf."
+            )
         if known:
             self.features = prepared(known.features, config, sizes)
         self.register_buffer("by_movie", torch.argsort(self.movie, stable=True))

@@ -21,6 +21,7 @@ from Models.histories import Past, clock_features
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import describe
 from Models.Sequential import Sequential
+from utils.files import UserError
 
 RATIOS = (0.5, 0.3, 0.2)
 TRAINING = ("--epochs", 3, "--embedding", 4, "--units", 5, "--batch-size", 60)
@@ -215,6 +216,12 @@ def test_without_their_history_users_are_expected_as_new_ones(data):
 
 
 # --- batches -------------------------------------------------------------------------------------
+
+
+def test_a_history_too_long_for_memory_is_refused(data, split, monkeypatch):
+    monkeypatch.setattr("Models.HistoryRecommender.LONGEST", 5)
+    with pytest.raises(UserError, match="take --preset ncf"):
+        HistoryRecommender(HistoryConfig(), *describe(data, split.train))
 
 
 @pytest.mark.parametrize("model", [HistoryRecommender, Sequential, Autoencoder])

@@ -10,10 +10,12 @@ import sys
 import pytest
 import torch
 from conftest import ROOT, TINY_TRAINING, tiny_ratings
+from hypothesis import given
+from hypothesis import strategies as st
 
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.histories import Past
-from Models.recommend import find_user, recommend, recommend_to_new
+from Models.recommend import find_user, recommend, recommend_to_new, top
 from utils.files import UserError
 
 RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in range(1, 90, 3)}
@@ -23,6 +25,12 @@ SCRIPT = "generate_recommendation.py"
 @pytest.fixture(scope="module")
 def scored(tiny_run):
     return rebuild(read_checkpoint(tiny_run / "best.pt"), torch.device("cpu"))
+
+
+@given(st.lists(st.sampled_from([-torch.inf, 0.0, 1.0, 2.0, 3.0]), min_size=1, max_size=30), st.integers(1, 40))
+def test_the_top_is_that_of_a_stable_sort(scores, n):
+    ordered, places = torch.tensor(scores).sort(descending=True, stable=True)
+    assert top(torch.tensor(scores), n).tolist() == places[ordered > -torch.inf][:n].tolist()
 
 
 def ids_for(scored, user: str, top_n: int, include_seen: bool = False) -> list[int]:

@@ -240,6 +240,15 @@ def test_canonical_folds_can_be_given(run_script, ml_100k, real_features, tmp_pa
 # --- ensembles -----------------------------------------------------------------------------------
 
 
+def test_mixed_precision_finds_about_the_same(run_script, tiny, tiny_features, tiny_run, tmp_path):
+    places = ("--data", tiny, "--features", tiny_features, "--run", tmp_path / "run")
+    run_script("train.py", *places, *TINY_TRAINING, "--amp")
+    one, two = (float(rows_of(run / "metrics.csv")[-1]["val_rmse"]) for run in (tiny_run, tmp_path / "run"))
+    assert one != two and one == pytest.approx(two, abs=0.01)
+    assert "leave --amp out" in run_script("train.py", *places[:-1], tmp_path / "other", "--amp", code=1).stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_an_ensemble_is_the_mean_of_its_members(run_script, tiny, tiny_features, tmp_path):
     places = ("--data", tiny, "--features", tiny_features, "--run", tmp_path / "run")
     run_script("train.py", *places, *TINY_TRAINING, "--ensemble", 2)
