@@ -200,16 +200,15 @@ def train(settings: Settings, device: torch.device) -> None:
         if len(split.val):
             row |= {f"val_{name}": value for name, value in objective.validate(model).items()}
         done.append(row | {"seconds": time.perf_counter() - started})
+        if writes:
+            if best_epoch(done, objective) == epoch:
+                save_checkpoint(folder / "best.pt", model, catalogue, epoch=epoch)
+            save_checkpoint(folder / "last.pt", model, catalogue, epochs=done, optimizer=optimizer.state_dict())
+            runs.write_table(folder / "metrics.csv", done)
         log(done[-1])
-        if not writes:
-            continue
-        if best_epoch(done, objective) == epoch:
-            save_checkpoint(folder / "best.pt", model, catalogue, epoch=epoch)
-        save_checkpoint(folder / "last.pt", model, catalogue, epochs=done, optimizer=optimizer.state_dict())
-        runs.write_table(folder / "metrics.csv", done)
 
     # the one test, of the epoch that validation chose, as it was saved
-    parallel.wait()
+    parallel.wait()  # until rank 0 has saved it
     model, _ = rebuild(read_checkpoint(folder / "best.pt"), device)
     metrics, rows = objective.test(model)
     if writes:
