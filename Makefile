@@ -1,7 +1,7 @@
 # The Python that .venv is made from: 3.10 to 3.13.
 PYTHON ?= python3
 
-.PHONY: run test clean
+.PHONY: run test soak clean
 
 # Data, features, training, loss curve and a top-10 list.
 run: .venv/requirements.txt
@@ -12,6 +12,10 @@ test: .venv/requirements-dev.txt
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest
+
+# Hundreds of kills and thousands of damaged files and flags: docs/trust.md; at most 20 minutes.
+soak: .venv/requirements-dev.txt
+	SOAK=1 .venv/bin/python -m pytest --dist load --durations 20 tests/test_trust.py
 
 # Everything that was made, except downloads.
 clean:

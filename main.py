@@ -31,6 +31,7 @@ class Settings:
     data: Path | None = flag(None, "folder of the data set (default: MovieLens 1M or else 100K)", metavar="DIR")
     features: Path = cli.features_flag()
     encoder: str = flag(DEFAULT_ENCODER, "name on the Hugging Face hub, or folder, of a BERT-like model")
+    offline: bool = flag(False, "fetch nothing: data and encoder must be on this machine")
     user: str = flag("1", "id of the user to recommend to", metavar="ID")
     device: Device = cli.device_flag()
 
@@ -39,9 +40,11 @@ def main() -> None:
     settings = cli.parse(Settings, __doc__, None)
     device = ("--device", settings.device)
     heading("1. Data")
-    data = choose_data(settings.data)
+    data = choose_data(settings.data, settings.offline)
     heading("2. Features")
-    stage("utils/BERT.py", "--data", data, "--features", settings.features, "--encoder", settings.encoder, *device)
+    offline = ["--offline"] * settings.offline
+    features = ("--features", settings.features, "--encoder", settings.encoder)
+    stage("utils/BERT.py", "--data", data, *features, *offline, *device)
     heading("3. Training, to predict stars and to rank")
     stars = trained(settings, data, "default")
     ranking = trained(settings, data, RANKING)
@@ -56,16 +59,16 @@ def heading(text: str) -> None:
     print(f"\n== {text}", flush=True)
 
 
-def choose_data(named: Path | None) -> Path:
+def choose_data(named: Path | None, offline: bool) -> Path:
     """The named folder or, without one, MovieLens 1M or else the smaller 100K; says which and why."""
     if named is not None:
         print(f"Using {cli.shown(named)}, as asked.")
         return named
     try:
-        folder, source = fetch_dataset("ml-1m")
+        folder, source = fetch_dataset("ml-1m", offline=offline)
     except UserError as error:
         print(f"{error}\nGoing on with MovieLens 100K.", flush=True)
-        folder, source = fetch_dataset("ml-100k")
+        folder, source = fetch_dataset("ml-100k", offline=offline)
     print(f"Using {cli.shown(folder)}, from {source}.")
     return folder
 

@@ -184,6 +184,7 @@ def train(settings: Settings, device: torch.device) -> None:
     # run folder
     folder = settings.resume or (start(settings, data, split) if writes else None)
     folder = parallel.gathered(folder)[0]
+    lock = runs.locked(folder) if writes else None
     done = restore(folder, model, optimizer, data) if settings.resume else []
     log = make_logger(folder, settings.tensorboard and writes)
     print(f"Training on {device} into {shown(folder)}; if stopped, python train.py --resume {shown(folder)} goes on.")
@@ -214,6 +215,7 @@ def train(settings: Settings, device: torch.device) -> None:
     if writes:
         runs.write_columns(folder / objective.test_file, rows)
         write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, objective, done))
+        runs.unlock(lock)
     print(f"Best epoch {best_epoch(done, objective)}: test {objective.in_words(metrics)}.")
 
 
@@ -265,8 +267,8 @@ def resumed(settings: Settings) -> Settings:
         raise UserError("--resume goes on with the settings of its run: leave the other flags out.")
     if (folder / runs.TEST_METRICS).is_file():
         raise UserError(f"{folder} is finished: there is nothing to resume.")
-    if not (folder / "last.pt").is_file():
-        raise UserError(f"{folder} holds no finished epoch to go on from: start a new training.")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no training to go on with: start a new one in another folder.")
     saved = cli.from_json(Settings, read_json(folder / "config.json")["settings"])
     return dataclasses.replace(saved, resume=folder)
 
@@ -276,17 +278,22 @@ def start(settings: Settings, data: RatingsData, split: Split) -> Path:
     folder = runs.new_run(settings.run)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     features = asdict(data.features.info)
-    config = {"settings": cli.to_json(settings), "protocol": split.protocol, "features": features, "versions": versions}
-    write_json(folder / "config.json", config)
+    config = {"settings": cli.to_json(settings), "protocol": split.protocol, "ratings_sha256": data.fingerprint()}
+    write_json(folder / "config.json", config | {"features": features, "versions": versions})
     return folder
 
 
 def restore(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, data: RatingsData
 ) -> list[dict[str, Any]]:
-    """Put model and optimizer where the stopped training left them; returns the metrics of its epochs."""
-    if read_json(folder / "config.json")["features"] != asdict(data.features.info):
+    """Put model and optimizer where the stopped training left them; returns the metrics of its epochs, maybe none."""
+    config = read_json(folder / "config.json")
+    if config["features"] != asdict(data.features.info):
         raise UserError(f"The features are not those that {folder} was trained with: make them again as they were.")
+    if config.get("ratings_sha256") != data.fingerprint():
+        raise UserError(f"The ratings are not those that {folder} was trained with: put the old files back.")
+    if not (folder / "last.pt").is_file():
+        return []
     last = read_checkpoint(folder / "last.pt")
     model.load_state_dict(last["state"])
     optimizer.load_state_dict(last["optimizer"])

@@ -53,7 +53,11 @@ class Catalogue:
 
 
 def save_checkpoint(path: Path, model: nn.Module, catalogue: Catalogue, **more: Any) -> None:
-    """Write a checkpoint aside and rename it; `more` (epoch, optimizer, ...) must be plain too."""
+    """Write a checkpoint aside and rename it; `more` (epoch, optimizer, ...) must be plain too.
+
+    Raises:
+        OSError: the disk is full.
+    """
     members = model.members if isinstance(model, Ensemble) else [model]
     content = {
         "architecture": type(members[0]).__name__,
@@ -65,7 +69,10 @@ def save_checkpoint(path: Path, model: nn.Module, catalogue: Catalogue, **more: 
         **more,
     }
     with write_aside(path) as aside:
-        torch.save(content, aside)
+        try:
+            torch.save(content, aside)
+        except RuntimeError as error:  # what PyTorch makes of a full disk
+            raise OSError(None, "it could not be written whole", str(path)) from error
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From files to batches: id maps, features in the map's order, splits and DataLoaders."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,13 @@ class RatingsData:
     def ids(self, user: np.ndarray, movie: np.ndarray) -> dict[str, np.ndarray]:
         """The user's own ids of these positions."""
         return {"userId": np.asarray(self.user_ids)[user], "movieId": self.movies["movie"].to_numpy()[movie]}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all ratings and their users: equal ones train alike."""
+        digest = hashlib.sha256(repr(self.user_ids).encode())
+        for column in (self.user, self.movie, self.rating, self.times()):
+            digest.update(np.ascontiguousarray(column))
+        return digest.hexdigest()
 
     def by_user_and_time(self, rows: np.ndarray) -> np.ndarray:
         """The rows, user after user and oldest first; equal times keep their order."""

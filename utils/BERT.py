@@ -30,13 +30,14 @@ class Settings:
     encoder: str = flag(DEFAULT_ENCODER, "name on the Hugging Face hub, or folder, of a BERT-like model")
     pooling: Pooling = flag("mean", "mean over a title's tokens, or the vector of its first token")
     batch_size: int = flag(128, "titles encoded together", type=positive)
+    offline: bool = flag(False, "fetch nothing: the encoder must be on this machine")
     device: Device = device_flag()
 
 
 def main() -> None:
     settings = parse(Settings, __doc__, None)
     data = read_dataset(settings.data)
-    folder, source = find_encoder(settings.encoder)
+    folder, source = find_encoder(settings.encoder, settings.offline)
     planned = describe(data, folder, settings)
     if is_current(settings.features, planned):
         print(f"{shown(settings.features)} is current ({data.name}, {settings.encoder}): nothing to do.")

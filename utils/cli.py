@@ -134,8 +134,13 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(
             f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path, permissions and space."
         )
+    except (MemoryError, RuntimeError) as error:  # PyTorch's of both kinds of memory are RuntimeErrors
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error) and "allocate" not in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or ["no more could be had"])[0]
+        sys.exit(f"error: Out of memory ({reason}): lower --batch-size, take a smaller model or another --device.")
     except KeyboardInterrupt:
-        sys.exit("\nStopped.")
+        sys.exit("\nStopped: nothing that was written is lost; a training goes on with train.py --resume.")
 
 
 def resolve_device(name: Device) -> Any:

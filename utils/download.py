@@ -29,6 +29,7 @@ from utils.cli import flag, parse, run, shown
 from utils.files import DATASET, UserError, md5, sha256, unpack_aside
 
 CONNECT_SECONDS = 10
+MOST_BYTES = 4 << 30  # of an unpacked data set or encoder; the largest, ml-25m, has 1.1 GiB
 OFFICIAL = "files.grouplens.org/datasets/movielens"
 
 # name: (folder inside the archive, MD5 published by GroupLens; None where the archive changes over time)
@@ -68,7 +69,7 @@ class Settings:
     to: Path = flag(DATASET, "folder that gets the data set's folder", metavar="DIR")
 
 
-def fetch_dataset(name: str, parent: Path = DATASET) -> tuple[Path, str]:
+def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> tuple[Path, str]:
     """Make sure that `parent/name` holds the data set; returns the folder and the source in words.
 
     Raises:
@@ -77,6 +78,8 @@ def fetch_dataset(name: str, parent: Path = DATASET) -> tuple[Path, str]:
     target = Path(parent) / name
     if target.is_dir() and any(target.iterdir()):
         return target, "already there"
+    if offline:
+        raise UserError(f"{shown(target)} is not there, and --offline fetches nothing: leave that out once.")
     archive = target.with_name(f"{name}.zip")
     try:
         _download_archive(name, archive)
@@ -152,12 +155,17 @@ def _is_whole(archive: Path, checksum: str | None) -> bool:
 
 
 def _unpack(archive: Path, folder: str, target: Path) -> None:
-    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive."""
+    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive.
+
+    A symbolic link in it becomes a small file, and no file gets larger than the archive's directory says.
+    """
     with zipfile.ZipFile(archive) as zipped, unpack_aside(target) as aside:
         prefix = folder + "/"
         members = [entry for entry in zipped.infolist() if entry.filename.startswith(prefix) and not entry.is_dir()]
         if not members:
             raise UserError(f"{archive} holds no folder {folder}: delete it and download it again.")
+        if sum(entry.file_size for entry in members) > MOST_BYTES:
+            raise UserError(f"{archive} would unpack to more than {MOST_BYTES >> 30} GiB: don't use it.")
         for entry in members:
             path = (aside / entry.filename[len(prefix) :]).resolve()
             if not path.is_relative_to(aside.resolve()):

@@ -27,11 +27,11 @@ FILES = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "*
 Pooling = Literal["mean", "cls"]
 
 
-def find_encoder(name: str) -> tuple[Path, str]:
+def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
     """A local folder with the encoder called `name`, and its source in words.
 
     Looked for in this order: a folder of that name, the Hugging Face hub's cache, the hub and, for the default
-    encoder, the Python package that carries it.
+    encoder, the Python package that carries it; `offline`, only on this machine.
 
     Raises:
         UserError: the encoder is nowhere to be found.
@@ -42,6 +42,10 @@ def find_encoder(name: str) -> tuple[Path, str]:
         return PACKAGED, f"the package {DEFAULT_ENCODER_WHEEL.package}, fetched before"
     if cached := _from_hub(name, offline=True):
         return cached, "the Hugging Face hub's cache"
+    if offline:
+        raise UserError(
+            f"The encoder {name!r} is not on this machine, and --offline fetches nothing: leave that out once."
+        )
     if _hub_answers() and (fetched := _from_hub(name, offline=False)):
         return fetched, "the Hugging Face hub"
     if name == DEFAULT_ENCODER:

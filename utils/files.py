@@ -26,8 +26,12 @@ class UserError(Exception):
 def write_aside(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`, renamed to it only if the block ends well.
 
-    A crash or `kill -9` at any moment leaves the old file or the new one, never a part of it.
+    A crash or `kill -9` at any moment leaves the old file or the new one, never a part of it. A device or pipe, such as
+    /dev/stdout, is written to itself: a rename would put a file in its place.
     """
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        yield target
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     os.close(handle)

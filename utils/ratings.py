@@ -88,14 +88,17 @@ def _bad_line(path: Path, number: int, line: str) -> UserError:
 
 
 def _checked(path: Path, table: pd.DataFrame, starts_at: int) -> pd.DataFrame:
-    """Refuse missing values, and make times whole numbers."""
+    """Refuse missing and negative values, and make times whole numbers."""
     if table.empty:
         raise UserError(f"{path} holds no ratings: give a file with at least one.")
-    wrong = ~np.isfinite(table["rating"].to_numpy()) | table.isna().any(axis=1).to_numpy()
+    stars = table["rating"].to_numpy()
+    wrong = ~np.isfinite(stars) | (stars < 0) | table.isna().any(axis=1).to_numpy()
     if wrong.any():
         row = int(np.argmax(wrong))
         line = "\t".join(str(value) for value in table.iloc[row])
         raise _bad_line(path, row + starts_at, line)
+    if not stars.max() > 0:
+        raise UserError(f"{path}: no rating is above 0: say how much each movie was liked.")
     if "time" in table:
         table["time"] = table["time"].astype(np.int64)
     return table

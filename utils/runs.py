@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from utils.files import RUNS, UserError, write_aside
 
@@ -24,6 +25,26 @@ def new_run(folder: Path | None) -> Path:
     except FileExistsError as error:
         raise UserError(f"{folder} is already there: name another folder with --run.") from error
     return folder
+
+
+def locked(folder: Path) -> FileLock:
+    """A lock on the run folder until `unlock`, or until this process ends in whatever way.
+
+    Raises:
+        UserError: another training holds it.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(f"Another training is writing into {folder}: wait for it, or stop it first.") from error
+    return lock
+
+
+def unlock(lock: FileLock) -> None:
+    """Give the lock back, and leave no file of it."""
+    lock.release()
+    Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def finished_run(folder: Path | None) -> Path:
