@@ -1,6 +1,7 @@
 """Checkpoints: all that scoring needs, as plain types and tensors, saved and rebuilt in one place."""
 
 import pickle
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or holds more than plain types and tensors.
     """
     try:
+        with zipfile.ZipFile(path) as parts:  # PyTorch writes check sums, but does not look at them
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"There is no checkpoint {path}: train one with python train.py.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except PermissionError:
+        raise
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{path} is no checkpoint that can be read safely ({reason}): train anew with train.py."

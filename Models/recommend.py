@@ -13,6 +13,7 @@ from Models.histories import Past
 from utils.files import UserError
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
+CHUNK_USERS = 256  # bounds it for models of histories
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def recommend(
         include_seen: also recommend movies that the user has rated
         stars_model: predicts the stars beside a ranking's scores; of the same catalogue
     """
-    size = max(1, min(CHUNK_CELLS // len(catalogue.movie_ids), -(-len(users) // parallel.world())))
+    size = max(1, min(CHUNK_USERS, CHUNK_CELLS // len(catalogue.movie_ids), -(-len(users) // parallel.world())))
     for first in range(0, len(users), size * parallel.world()):
         start = first + size * parallel.rank()
         mine = users[start : start + size]

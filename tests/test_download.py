@@ -4,6 +4,7 @@ import hashlib
 import io
 import shutil
 import ssl
+import stat
 import subprocess
 import threading
 import zipfile
@@ -166,6 +167,27 @@ def test_a_package_that_is_not_there_is_explained(tmp_path):
     wheel = download.WheelFolder("recbole", "0.0.0.1", "0" * 64, "recbole")
     with pytest.raises(UserError, match="can't be fetched with pip"):
         download.fetch_wheel_folder(wheel, tmp_path / "x")
+
+
+def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 100)
+    archive = tmp_path / "bomb.zip"
+    archive.write_bytes(ARCHIVE)
+    with pytest.raises(UserError, match="don't use it"):
+        download._unpack(archive, "ml-1m", tmp_path / "ml-1m")
+    assert not (tmp_path / "ml-1m").exists()
+
+
+def test_a_symbolic_link_in_an_archive_leads_nowhere(tmp_path):
+    link = zipfile.ZipInfo("ml-1m/link")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as zipped:
+        zipped.writestr(link, "/etc/passwd")
+    (tmp_path / "links.zip").write_bytes(content.getvalue())
+    download._unpack(tmp_path / "links.zip", "ml-1m", tmp_path / "ml-1m")
+    found = tmp_path / "ml-1m" / "link"
+    assert not found.is_symlink() and found.read_text() == "/etc/passwd"  # a file with these letters
 
 
 def test_an_archive_can_not_write_outside_its_folder(tmp_path):

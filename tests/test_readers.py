@@ -161,6 +161,21 @@ def test_an_unreadable_csv_value_is_named_by_its_line(tmp_path):
         read_ratings(path)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [  # found by damaging files at random
+        ("user_id:token\titem_id:token\trating:float\n1\t2\t1e999978302006\n", "line 2"),  # it crashed pandas
+        ("978::300\n1::2::3::4\n", "line 1"),
+        ('"1::2::3::4\n1::3::x::5"\n', "line 2"),
+    ],
+)
+def test_damage_that_once_was_no_sentence(tmp_path, content, words):
+    path = tmp_path / "ratings"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        read_ratings(path)
+
+
 @pytest.mark.parametrize("content", ["", "\n", "some words\n", "userId,movieId,rating,timestamp\n"])
 def test_a_file_without_ratings_is_refused(tmp_path, content):
     path = tmp_path / "ratings.csv"

@@ -10,6 +10,8 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +30,7 @@ import train
 from Models.checkpoint import read_checkpoint, rebuild
 from resultAnalyze import calibration, loss_ananlyze
 from utils import BERT, cli, synthetic
+from utils.download import fetch_dataset
 from utils.features import read_features
 from utils.files import UserError, read_json, read_pickle
 from utils.readers import read_dataset
@@ -251,6 +254,23 @@ def test_a_folder_without_permission_is_explained(places, tiny_run):
 def test_a_device_is_written_to_and_stays_one(tiny_run):
     listed = Script(generate_recommendation.main, "--run", tiny_run, "--format", "ids", "--output", "/dev/null")
     assert listed.ended() == 0 and Path("/dev/null").is_char_device()
+
+
+def test_offline_nothing_is_reached(tiny, tiny_encoder, tmp_path):
+    """Every connection and every command, pip's as well, would end the script."""
+
+    def reached(*arguments: object, **options: object) -> None:
+        raise AssertionError("reached")
+
+    def main() -> None:
+        socket.socket.connect = socket.getaddrinfo = subprocess.run = reached
+        BERT.main()
+
+    places = ("--data", tiny, "--features", tmp_path / "movie_bert_dict.pkl", "--offline")
+    assert Script(main, *places, "--encoder", tiny_encoder).ended() == 0
+    assert "--offline" in explained(Script(main, *places, "--encoder", "some/model-that-is-not-here"))
+    with pytest.raises(UserError, match="--offline"):
+        fetch_dataset("ml-1m", tmp_path, offline=True)
 
 
 # --- bad files -----------------------------------------------------------------------------------

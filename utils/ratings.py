@@ -31,16 +31,19 @@ def read_ratings(path: Path) -> pd.DataFrame:
     """
     first = first_line(path)
     names = ["user", "movie", "rating", "time"]
-    layout: dict[str, Any] = {"sep": "\t", "header": None}
-    if "::" in first:  # with ":" as the separator every second field is empty, and the fast parser can read it
+    layout: dict[str, Any] = {"sep": "\t", "header": None, "quoting": csv.QUOTE_NONE}
+    if first.count("::") in (
+        2,
+        3,
+    ):  # with ":" as the separator every second field is empty, and the fast parser can read it
         names = names[: first.count("::") + 1]
         layout.update(sep=":", usecols=[0, 2, 4, 6][: len(names)])
     elif ":token" in first:
         names = header_names(path, first, "\t", RATING_COLUMNS)
-        layout.update(header=0, quoting=csv.QUOTE_NONE)
+        layout.update(header=0)
     elif "userid" in first.lower():
         names = header_names(path, first, ",", RATING_COLUMNS)
-        layout.update(sep=",", header=0)
+        layout.update(sep=",", header=0, quoting=csv.QUOTE_MINIMAL)
     elif first.count("\t") in (2, 3):
         names = names[: first.count("\t") + 1]
     else:
@@ -56,6 +59,7 @@ def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame
     for id_type in (np.int64, str):
         types = {"user": id_type, "movie": id_type, "rating": np.float32, "time": np.float64}
         options = {"dtype": types, "skip_blank_lines": False, "keep_default_na": False, "na_values": [""]}
+        options["float_precision"] = "legacy"  # pandas' default one crashes on a number such as 1e999999999999
         try:
             table = pd.read_csv(path, names=names, encoding="utf-8-sig", index_col=False, **options, **layout)
             return table[[name for name in types if name in names]]

@@ -79,7 +79,7 @@ def _joined(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame, users: pd
     if unknown := sorted(set(ratings["movie"].unique()) - set(movies["movie"])):
         raise UserError(
             f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "
-            f"({', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}): "
+            f"({', '.join(str(movie)[:40] for movie in unknown[:5])}{', ...' if len(unknown) > 5 else ''}): "
             "add them to the movies file or remove their ratings."
         )
     return MovieLens(folder.resolve().name, ratings, movies, users)
@@ -128,7 +128,7 @@ def _movies(path: Path, table: pd.DataFrame) -> pd.DataFrame:
     table["movie"] = _ids(table["movie"])
     if table["movie"].duplicated().any():
         twice = table["movie"][table["movie"].duplicated()].iloc[0]
-        raise UserError(f"{path}: movie {twice} is listed twice: keep one line for each movie.")
+        raise UserError(f"{path}: movie {str(twice)[:40]} is listed twice: keep one line for each movie.")
     years = table["title"].str.extract(YEAR_AT_END, expand=False)
     table["year"] = pd.to_numeric(years, errors="coerce").astype("Int16")
     table["genres"] = [tuple(genre for genre in genres if genre not in NO_GENRE) for genres in table["genres"]]
