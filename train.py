@@ -45,7 +45,7 @@ from Models.Sequential import SequentialConfig
 from Models.splits import Ratios, Split, SplitName, share_of_past
 from Models.training import best_epoch, learning_rates, parameter_groups, train_epoch
 from utils import cli, runs
-from utils.cli import Device, flag, not_negative, positive, shown
+from utils.cli import Device, count, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
 
 PresetName = Literal["default", "ncf", "original", "ncf-ranking", "transformer", "gru", "autoencoder"]
@@ -72,10 +72,10 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
     train_file: Path | None = flag(None, "own training ratings, with --test-file instead of --split", metavar="FILE")
     test_file: Path | None = flag(None, "own test ratings, with --train-file", metavar="FILE")
     ensemble: int = flag(1, "models that differ in their random start alone, averaged", type=positive)
-    seed: int = flag(0, "seed of the model; which rows are tested does not depend on it")
+    seed: int = flag(0, "seed of the model; which rows are tested does not depend on it", type=count)
     device: Device = cli.device_flag()
     epochs: int = flag(8, "the most epochs to train", type=positive)
-    patience: int = flag(0, "stop after so many epochs without a better validation; 0: never", type=int)
+    patience: int = flag(0, "stop after so many epochs without a better validation; 0: never", type=count)
     batch_size: int = flag(8192, "ratings in a step; users, for Sequential and Autoencoder", type=positive)
     lr: float = flag(0.01, "learning rate of Adam", type=not_negative)
     schedule: Literal["cosine", "constant"] = flag("cosine", "learning rate over the epochs; cosine: up, then to 0")
@@ -186,6 +186,8 @@ def train(settings: Settings, device: torch.device) -> None:
     folder = parallel.gathered(folder)[0]
     lock = runs.locked(folder) if writes else None
     done = restore(folder, model, optimizer, data) if settings.resume else []
+    if done and writes:
+        runs.write_table(folder / "metrics.csv", done)  # the last row, if the stop came between last.pt and this file
     log = make_logger(folder, settings.tensorboard and writes)
     print(f"Training on {device} into {shown(folder)}; if stopped, python train.py --resume {shown(folder)} goes on.")
 

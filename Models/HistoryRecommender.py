@@ -41,7 +41,7 @@ from Models.histories import (
     starts,
 )
 from Models.inputs import DECADES, DataSizes, FeatureConfig, Known, decades, prepared
-from utils.cli import flag, not_negative, positive, share
+from utils.cli import count, flag, not_negative, positive, share
 from utils.files import UserError
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
@@ -55,7 +55,7 @@ class HistoryConfig(FeatureConfig):
     """What the history model is made of."""
 
     embedding: int = flag(32, "numbers in a movie's vector", type=positive)
-    units: int = flag(64, "units of the MLP's layer; 0: no MLP", type=int)
+    units: int = flag(64, "units of the MLP's layer; 0: no MLP", type=count)
     context: tuple[Literal["time", "year", "demographics"], ...] = flag(("time", "year", "demographics"), "inputs")
     history_dropout: float = flag(0.0, "share of users trained without history vectors, as new ones come", type=share)
     history_precision: float = flag(10.0, "prior precision of the movies' history vectors", type=not_negative)

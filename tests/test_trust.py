@@ -1,7 +1,7 @@
 """Nothing lost, nothing silently wrong: kill -9 at random moments, bad files, bad flags, full disks, Ctrl-C.
 
 `make test` runs a quick share of it; `make soak` (SOAK=1) the whole. What is killed or starved is the user's own
-script, its main() forked from this process, so that a case costs no new start of Python.
+script, its main() forked from a process that has imported it, so that a case costs no new start of Python.
 """
 
 import multiprocessing
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -41,25 +42,41 @@ EXAMPLES = 4000 if SOAK else 60
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the scripts")
 
 
+# A clean process that has imported all of this and forks the scripts: a test's own process has threads, whose locks
+# a fork would copy.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        *("train", "generate_recommendation", "utils.BERT", "utils.synthetic", "utils.encoder"),
+        *("resultAnalyze.calibration", "resultAnalyze.loss_ananlyze", "transformers.models.auto.modeling_auto"),
+        *("transformers.models.bert.modeling_bert", "transformers.models.auto.tokenization_auto"),
+    ]
+)
+
+
+def work(main: Callable[[], None], words: list[str], limit: tuple[int, int] | None, said: Connection) -> None:
+    """What a script's process does: its main, with what it says going into `said`."""
+    for number in (1, 2):
+        os.dup2(said.fileno(), number)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if limit:
+        which, amount = limit
+        if which == resource.RLIMIT_AS:  # beyond what is used already
+            amount += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(which, (amount, amount))
+    sys.argv = ["script", *words]
+    cli.run(main)
+
+
 class Script:
     """A script in a process of its own, with what it says."""
 
     def __init__(self, main: Callable[[], None], *arguments: object, limit: tuple[int, int] | None = None):
-        self.read, write = os.pipe()
-
-        def work() -> None:
-            os.dup2(write, 1)
-            os.dup2(write, 2)
-            sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            if limit:
-                resource.setrlimit(limit[0], (limit[1], limit[1]))
-            sys.argv = ["script", *map(str, arguments)]
-            cli.run(main)
-
-        self.process = multiprocessing.get_context("fork").Process(target=work)
+        self.read, write = FORKS.Pipe(duplex=False)
+        self.process = FORKS.Process(target=work, args=(main, [str(word) for word in arguments], limit, write))
         self.process.start()
-        os.close(write)
+        write.close()
         self.said = ""
 
     def ended(self) -> int:
@@ -68,8 +85,9 @@ class Script:
         code = self.process.exitcode
         self.process.kill()
         assert code is not None, f"it hangs: {self.process.name}"
-        with os.fdopen(self.read, errors="replace") as pipe:
+        with os.fdopen(os.dup(self.read.fileno()), errors="replace") as pipe:
             self.said = pipe.read()
+        self.read.close()
         return code
 
     def stopped(self, after: float, number: signal.Signals) -> int:
@@ -97,6 +115,7 @@ def places(tiny, tiny_features):
 
 def duration(run: Callable[[], Script]) -> float:
     """Seconds that the work takes, so that kills fall anywhere in it."""
+    Script(full_gpu).ended()  # the process that forks takes seconds to start, once
     started = time.monotonic()
     one = run()
     assert one.ended() == 0, one.said
@@ -219,19 +238,19 @@ def test_a_full_disk_is_explained_and_loses_nothing(places, tiny, tiny_run, tiny
 
 
 def test_too_little_memory_is_explained(places, tmp_path):
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = (resource.RLIMIT_AS, now + (300 << 20))
+    limit = (resource.RLIMIT_AS, 300 << 20)
     said = explained(
         Script(train.main, *places, "--run", tmp_path / "run", "--preset", "ncf", "--embedding", 10**8, limit=limit)
     )
     assert "Out of memory" in said and "lower --batch-size" in said
 
 
-def test_a_gpu_s_full_memory_is_explained():
-    def main() -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+def full_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    assert "lower --batch-size" in explained(Script(main))
+
+def test_a_gpu_s_full_memory_is_explained():
+    assert "lower --batch-size" in explained(Script(full_gpu))
 
 
 def test_two_trainings_do_not_share_a_run_folder(places, tmp_path):
@@ -256,19 +275,21 @@ def test_a_device_is_written_to_and_stays_one(tiny_run):
     assert listed.ended() == 0 and Path("/dev/null").is_char_device()
 
 
-def test_offline_nothing_is_reached(tiny, tiny_encoder, tmp_path):
+def reached(*arguments: object, **options: object) -> None:
+    raise AssertionError("reached")
+
+
+def extraction_that_reaches_nothing() -> None:
     """Every connection and every command, pip's as well, would end the script."""
+    socket.socket.connect = socket.getaddrinfo = subprocess.run = reached
+    BERT.main()
 
-    def reached(*arguments: object, **options: object) -> None:
-        raise AssertionError("reached")
 
-    def main() -> None:
-        socket.socket.connect = socket.getaddrinfo = subprocess.run = reached
-        BERT.main()
-
+def test_offline_nothing_is_reached(tiny, tiny_encoder, tmp_path):
     places = ("--data", tiny, "--features", tmp_path / "movie_bert_dict.pkl", "--offline")
-    assert Script(main, *places, "--encoder", tiny_encoder).ended() == 0
-    assert "--offline" in explained(Script(main, *places, "--encoder", "some/model-that-is-not-here"))
+    assert Script(extraction_that_reaches_nothing, *places, "--encoder", tiny_encoder).ended() == 0
+    unknown = Script(extraction_that_reaches_nothing, *places, "--encoder", "some/model-that-is-not-here")
+    assert "--offline" in explained(unknown)
     with pytest.raises(UserError, match="--offline"):
         fetch_dataset("ml-1m", tmp_path, offline=True)
 

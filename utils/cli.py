@@ -39,8 +39,13 @@ def run_flag(help: str) -> Any:
 
 
 def positive(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    return _bounded(text, int, 1)
+    """argparse type: a whole number of at least 1, and no larger than an index can be."""
+    return _bounded(text, int, 1, 2**31)
+
+
+def count(text: str) -> int:
+    """argparse type: a whole number of at least 0, and no larger than an index can be."""
+    return _bounded(text, int, 0, 2**31)
 
 
 def not_negative(text: str) -> float:

@@ -21,6 +21,9 @@ RATING_COLUMNS = {
 }
 
 
+LATEST = 2.0**53  # seconds; beyond it, a float is no exact whole number
+
+
 def read_ratings(path: Path) -> pd.DataFrame:
     """Read one ratings file; its format is recognised from its first line, so that `u1.base` works too.
 
@@ -97,6 +100,8 @@ def _checked(path: Path, table: pd.DataFrame, starts_at: int) -> pd.DataFrame:
         raise UserError(f"{path} holds no ratings: give a file with at least one.")
     stars = table["rating"].to_numpy()
     wrong = ~np.isfinite(stars) | (stars < 0) | table.isna().any(axis=1).to_numpy()
+    if "time" in table:
+        wrong |= ~(table["time"].abs() < LATEST).to_numpy()
     if wrong.any():
         row = int(np.argmax(wrong))
         line = "\t".join(str(value) for value in table.iloc[row])

@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from utils import cli
-from utils.cli import flag, positive, shown
+from utils.cli import count, flag, positive, shown
 from utils.files import DATASET, UserError, write_aside, write_json
 
 GENRES = ("Action", "Adventure", "Animation", "Comedy", "Crime", "Drama", "Fantasy", "Horror", "Romance", "Thriller")
@@ -45,7 +45,7 @@ class Settings:
     users: int = flag(6_000, "how many users", type=positive)
     movies: int = flag(4_000, "how many movies", type=positive)
     ratings: int = flag(1_000_000, "about how many ratings", type=positive)
-    seed: int = flag(0, "seed of all that is drawn", type=int)
+    seed: int = flag(0, "seed of all that is drawn", type=count)
     output: Path = flag(DATASET / "synthetic", "folder for the files", metavar="DIR")
 
 
