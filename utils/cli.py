@@ -38,6 +38,14 @@ def run_flag(help: str) -> Any:
     return flag(None, help, metavar="DIR")
 
 
+def file(text: str) -> Path:
+    """argparse type: a path whose last part can be a file's name."""
+    path = Path(text)
+    if not path.name or path.name == "..":
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a file")
+    return path
+
+
 def positive(text: str) -> int:
     """argparse type: a whole number of at least 1, and no larger than an index can be."""
     return _bounded(text, int, 1, 2**31)
@@ -106,7 +114,7 @@ def _argument(one: Field, hint: Any) -> dict[str, Any]:
         else:
             options.update(nargs=len(kinds), type=kinds[0])
     else:
-        options["type"] = hint
+        options["type"] = file if one.metadata.get("metavar") == "FILE" else hint
     options.update({name: value for name, value in one.metadata.items() if name != "help"})
     return options
 
