@@ -136,6 +136,8 @@ def test_a_training_survives_kills_and_ends_as_if_there_had_been_none(places, tm
             assert code == -signal.SIGKILL
             kills += 1
             check_unfinished(run)
+            if (run / "test_metrics.json").is_file():  # it was killed after its last deed
+                break
             if not (run / "config.json").is_file():  # it had not begun
                 shutil.rmtree(run, ignore_errors=True)
                 break
@@ -374,19 +376,6 @@ def test_damaged_features_are_refused(tmp_path, tiny, tiny_features, which, dama
     except UserError:
         return
     assert np.array_equal(found.vectors, read_features(tiny_features, movies).vectors)
-
-
-@fuzzed
-@given(damage=damage)
-def test_a_damaged_pickle_is_refused_or_plain(tmp_path, tiny_features, damage):
-    path = tmp_path / "features.pkl"
-    path.write_bytes(damaged(tiny_features.read_bytes(), damage))
-    try:
-        found = read_pickle(path)
-    except UserError as error:
-        assert "utils/BERT.py" in str(error)
-        return
-    assert isinstance(found, (dict, np.ndarray, bytes, str, int, float, tuple, list, set, bool, type(None)))
 
 
 def test_a_checkpoint_of_other_dimensions_is_refused(tiny_run):
