@@ -378,6 +378,19 @@ def test_damaged_features_are_refused(tmp_path, tiny, tiny_features, which, dama
     assert np.array_equal(found.vectors, read_features(tiny_features, movies).vectors)
 
 
+@fuzzed
+@given(damage=damage)
+def test_a_damaged_pickle_is_refused_or_plain(tmp_path, tiny_features, damage):
+    path = tmp_path / "features.pkl"
+    path.write_bytes(damaged(tiny_features.read_bytes(), damage))
+    try:
+        found = read_pickle(path)
+    except UserError as error:
+        assert "utils/BERT.py" in str(error)
+        return
+    assert isinstance(found, (dict, np.ndarray, bytes, str, int, float, tuple, list, set, bool, type(None)))
+
+
 def test_a_checkpoint_of_other_dimensions_is_refused(tiny_run):
     content = read_checkpoint(tiny_run / "best.pt")
     with pytest.raises(UserError, match="does not fit"):
