@@ -1,6 +1,8 @@
 # The Python that .venv is made from: 3.10 to 3.13.
 PYTHON ?= python3
 
+SOAKED = tests/test_kills.py tests/test_bad_*.py
+
 .PHONY: run test soak clean
 
 # Data, features, training, loss curve and a top-10 list.
@@ -13,9 +15,9 @@ test: .venv/requirements-dev.txt
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest
 
-# Hundreds of kills and thousands of damaged files and flags: docs/trust.md; at most 20 minutes.
+# Hundreds of kills, thousands of damaged files and flags: docs/trust.md; at most 20 minutes.
 soak: .venv/requirements-dev.txt
-	SOAK=1 .venv/bin/python -m pytest --dist load --durations 20 tests/test_trust.py
+	SOAK=1 .venv/bin/python -m pytest --dist load --durations 20 $(SOAKED)
 
 # Everything that was made, except downloads.
 clean:

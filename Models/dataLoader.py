@@ -132,7 +132,8 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
     Raises:
         UserError: the ratios are no ratios, the split needs times that the data lacks, or a part is empty.
     """
-    if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] == 0 or ratios[2] == 0:
+    sums_to_1 = abs(sum(ratios) - 1) <= 1e-6  # which no NaN does
+    if not sums_to_1 or min(ratios) < 0 or ratios[0] == 0 or ratios[2] == 0:
         raise UserError(f"--ratios {' '.join(map(str, ratios))}: give TRAIN VAL TEST that sum to 1; only VAL may be 0.")
     if data.n_given_train is not None:
         split = split_given(len(data.rating), data.n_given_train, ratios)

@@ -44,7 +44,7 @@ from Models.ranking import metrics_at
 from Models.splits import Ratios, SplitName
 from utils import cli
 from utils.cli import flag, positive, shown
-from utils.files import RUNS, write_aside
+from utils.files import RUNS, UserError, write_aside
 from utils.runs import write_table
 
 # An arm is a line here: its name and what it asks of train.py.
@@ -143,6 +143,8 @@ def main() -> None:
     keep_protocol(output, protocol | kept)
 
     parts = movie_parts(task)
+    if not parts:
+        raise UserError("No user has both liked and other test ratings to compare: change --split or --relevant.")
     results: Results = {}
     arms = ARMS if settings.preset == "ncf" else ARMS | OF_SEQUENTIAL
     trainings = [(arm, seed) for seed in settings.seeds for arm in arms]

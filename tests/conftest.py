@@ -114,6 +114,12 @@ def tiny_run(tiny, tiny_features, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture
+def places(tiny, tiny_features) -> tuple:
+    """The flags that name the small data set and its features."""
+    return "--data", tiny, "--features", tiny_features
+
+
 @pytest.fixture(scope="session")
 def ml_100k(tmp_path_factory) -> Path:
     """The real MovieLens 100K: a local copy or, on a fresh machine, the one that a Python package carries."""

@@ -106,7 +106,7 @@ def test_given_files_test_just_the_test_file():
     assert len(split.val) == 30 and sorted([*split.train, *split.val]) == list(range(80))
 
 
-@pytest.mark.parametrize("ratios", [(0.5, 0.3, 0.3), (0, 0.5, 0.5), (1, 0, 0), (1.2, -0.4, 0.2)])
+@pytest.mark.parametrize("ratios", [(0.5, 0.3, 0.3), (0, 0.5, 0.5), (1, 0, 0), (1.2, -0.4, 0.2), (1, 0, float("nan"))])
 def test_ratios_that_are_none_are_refused(ratios):
     with pytest.raises(UserError, match="--ratios"):
         split_rows(made([0] * 10), "random", ratios)

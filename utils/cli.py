@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 import types
 import typing
@@ -141,6 +142,8 @@ def run(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except subprocess.CalledProcessError as error:  # a script of ours, which has said why
+        sys.exit(f"error: {Path(error.cmd[1]).name} failed; what it said stands above.")
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # no permission, disk full, a folder where a file should be

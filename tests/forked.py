@@ -1,0 +1,144 @@
+"""The user's scripts in processes of their own that cost milliseconds: to be killed, starved and fuzzed by hundreds.
+
+A script's main() is forked from a clean process that has imported all of them. (A test's own process has threads,
+whose locks a fork would copy.) `make test` runs a quick share of these tests; `make soak` (SOAK=1) the whole.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers.models.auto.modeling_auto
+import transformers.models.auto.tokenization_auto
+import transformers.models.bert.modeling_bert  # noqa: F401  a script imports these three where it needs them
+from conftest import ROOT
+
+import generate_recommendation
+import main
+import train
+from resultAnalyze import ablation, benchmark, calibration, compare_baselines, loss_ananlyze, readme_results
+from utils import BERT, cli, download, synthetic
+
+resource = pytest.importorskip("resource", reason="forks the scripts, and limits what they may use")
+
+SOAK = bool(os.environ.get("SOAK"))
+SCRIPTS = {
+    **{"main": main, "train": train, "generate_recommendation": generate_recommendation, "BERT": BERT},
+    **{"download": download, "synthetic": synthetic, "loss_ananlyze": loss_ananlyze, "calibration": calibration},
+    **{"compare_baselines": compare_baselines, "ablation": ablation, "benchmark": benchmark},
+    "readme_results": readme_results,
+}
+
+
+class Script:
+    """A script in a process of its own, with what it says; `before` is called there first."""
+
+    def __init__(self, main: Callable[[], None], *arguments: object, before: Callable[[], Any] | None = None):
+        start_server()
+        self.read, write = multiprocessing.get_context("forkserver").Pipe(duplex=False)
+        words = [str(word) for word in arguments]
+        self.process = multiprocessing.get_context("forkserver").Process(
+            target=work, args=(main, words, Path.cwd(), before, write)
+        )
+        self.process.start()
+        write.close()
+        self.said = ""
+
+    def ended(self) -> int:
+        """The exit code; a script that needs more than two minutes hangs."""
+        self.process.join(timeout=120)
+        code = self.process.exitcode
+        self.process.kill()
+        assert code is not None, f"it hangs: {self.process.name}"
+        with os.fdopen(os.dup(self.read.fileno()), errors="replace") as pipe:
+            self.said = pipe.read()
+        self.read.close()
+        return code
+
+    def stopped(self, after: float, number: signal.Signals) -> int:
+        """Its exit code once it got a signal after so many seconds, if it was still there."""
+        self.process.join(after)
+        if self.process.exitcode is None:
+            os.kill(self.process.pid, number)
+        return self.ended()
+
+
+@functools.cache
+def start_server() -> None:
+    """Start the process that forks; it imports this module, which it finds in its folder."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT / "tests")
+        forkserver.ensure_running()
+
+
+def work(
+    main: Callable[[], None], words: list[str], folder: Path, before: Callable[[], Any] | None, said: Connection
+) -> None:
+    """What a script's process does: its main in this folder, with what it says going into `said`."""
+    for number in (1, 2):
+        os.dup2(said.fileno(), number)
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(folder)
+    if before:
+        before()
+    call(main, words)
+
+
+def call(main: Callable[[], None], words: list[str]) -> None:
+    sys.argv = ["script", *words]
+    cli.run(main)
+
+
+def limited(which: int, amount: int) -> None:
+    """Take no more of something, such as RLIMIT_FSIZE; of memory, than this process has already and so much more."""
+    if which == resource.RLIMIT_AS:
+        amount += int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(which, (amount, amount))
+
+
+def commands_are_forked() -> None:
+    """Let subprocess.run fork our scripts instead of starting Python anew, and let pip find no network."""
+    start_anew = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+        command = [str(word) for word in command]
+        if "pip" in command:
+            return subprocess.CompletedProcess(command, 1, "", "no network")
+        if not command[1].endswith(".py"):
+            return start_anew(command, **options)
+        module = SCRIPTS[Path(command[1]).stem]
+        process = multiprocessing.get_context("fork").Process(target=call, args=(module.main, command[2:]))
+        process.start()
+        process.join()
+        done = subprocess.CompletedProcess(command, process.exitcode)
+        if options.get("check"):
+            done.check_returncode()
+        return done
+
+    subprocess.run = run
+
+
+def explained(script: Script) -> str:
+    """What a script said that failed: a sentence for the user, and no traceback."""
+    assert script.ended() == 1, script.said
+    assert "error: " in script.said and "Traceback" not in script.said, script.said
+    return script.said
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
