@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +14,13 @@ from hypothesis import strategies as st
 import generate_recommendation
 import train
 from Models.checkpoint import read_checkpoint, rebuild
+from Models.dataLoader import demographics
 from utils import BERT
 from utils.features import read_features
 from utils.files import UserError, read_pickle
 from utils.readers import read_dataset
 
 EXAMPLES = 4000 if SOAK else 60
-DAT = "".join("::".join(map(str, row)) + "\n" for row in tiny_ratings()[:40])
-CSV = "userId,movieId,rating,timestamp\n" + DAT.replace("::", ",")
-INTER = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n" + DAT.replace("::", "\t")
 NASTY = [
     *(b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\r\n", b"\n\n", b"::", b",", b"\t", b'"', b"'", b" ", b"|", b"\\"),
     *(b"nan", b"inf", b"-1", b"1e999", b"99999999999999999999", b"4294967296", b"3.5", b"None", b"x" * 5000),
@@ -41,36 +38,58 @@ def damaged(content: bytes, damage: list[tuple[int, int, bytes]]) -> bytes:
     return content
 
 
+def tables(rows: list[list], header: str = "", separator: str = "::") -> str:
+    """Lines of fields, under a header if there is one."""
+    lines = [separator.join(map(str, row)) for row in rows]
+    return "\n".join([header, *lines] if header else lines) + "\n"
+
+
+RATINGS = [list(row) for row in tiny_ratings()[:40]]
+MOVIES = [[movie, f"Film, {movie} (1990)", "1990"] for movie in sorted({row[1] for row in tiny_ratings()})]
+USERS = [[user, 25 + user, "F" if user % 2 else "M", "4", "55117"] for user in sorted({row[0] for row in RATINGS})]
+DATA_SETS = {
+    "100K": {
+        "u.data": tables(RATINGS, separator="\t"),
+        "u.item": tables([[*movie, "", "", "1", "0"] for movie in MOVIES], separator="|"),
+        "u.user": tables(USERS, separator="|"),
+        "u.genre": tables([["Drama", 0], ["Comedy", 1]], separator="|"),
+    },
+    "1M": {
+        "ratings.dat": tables(RATINGS),
+        "movies.dat": tables([[*movie[:2], "Drama|War"] for movie in MOVIES]),
+        "users.dat": tables([[user, gender, age, *rest] for user, age, gender, *rest in USERS]),
+    },
+    "20M": {
+        "ratings.csv": tables(RATINGS, "userId,movieId,rating,timestamp", ","),
+        "movies.csv": tables([[m, f'"{title}"', "Drama|War"] for m, title, _ in MOVIES], "movieId,title,genres", ","),
+        "users.csv": tables(USERS, "userId,age,gender,occupation,zip_code", ","),
+    },
+    "RecBole": {
+        "x.inter": tables(RATINGS, "user_id:token\titem_id:token\trating:float\ttimestamp:float", "\t"),
+        "x.item": tables(MOVIES, "item_id:token\tmovie_title:token_seq\trelease_year:token", "\t"),
+        "x.user": tables(USERS, "user_id:token\tage:token\tgender:token\toccupation:token\tzip_code:token", "\t"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
 @fuzzed
-@given(which=st.sampled_from(["ratings.dat", "movies.dat", "users.dat"]), damage=damage)
-def test_a_damaged_data_set_is_read_or_named(tmp_path, which, damage):
-    folder = write_dat(tmp_path / "dat", tiny_ratings()[:40])
-    (folder / which).write_bytes(damaged((folder / which).read_bytes(), damage))
-    check_readable_or_named(folder)
-
-
-@fuzzed
-@given(text=st.sampled_from([("ratings.csv", CSV), ("x.inter", INTER)]), damage=damage)
-def test_a_damaged_table_is_read_or_named(tmp_path, text, damage):
-    name, content = text
-    folder = tmp_path / name
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(damaged(content.encode(), damage))
-    titles = [(number, f"Film {number} (1990)") for number in sorted({row[1] for row in tiny_ratings()})]
-    (folder / "movies.csv").write_text("movieId,title\n" + "".join(f"{n},{title}\n" for n, title in titles))
-    (folder / "x.item").write_text("item_id:token\ttitle:token\n" + "".join(f"{n}\t{title}\n" for n, title in titles))
-    check_readable_or_named(folder)
-
-
-def check_readable_or_named(folder: Path) -> None:
+@given(data=st.data())
+def test_a_damaged_data_set_is_read_or_named(tmp_path, name, data):
+    which = data.draw(st.sampled_from(list(DATA_SETS[name])))
+    for file, text in DATA_SETS[name].items():
+        content = text.encode()
+        (tmp_path / file).write_bytes(damaged(content, data.draw(damage)) if file == which else content)
     try:
-        data = read_dataset(folder)
+        found = read_dataset(tmp_path)
     except UserError as error:
         assert len(str(error)) < 600, "no sentence"
-        assert str(folder) in str(error)
+        assert str(tmp_path) in str(error)
         return
-    assert np.isfinite(data.ratings["rating"]).all() and len(data.ratings)
-    assert set(data.ratings["movie"]) <= set(data.movies["movie"])
+    assert np.isfinite(found.ratings["rating"]).all() and len(found.ratings)
+    assert set(found.ratings["movie"]) <= set(found.movies["movie"])
+    assert all(isinstance(title, str) for title in found.movies["title"])
+    assert np.isfinite(demographics(found.users, found.ratings["user"].unique())).all()
 
 
 @fuzzed

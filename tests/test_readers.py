@@ -206,3 +206,25 @@ def test_a_bad_movie_is_named(tmp_path, line, words):
         file.write(line + "\n")
     with pytest.raises(UserError, match=words):
         read_dataset(tmp_path / "ml")
+
+
+RATED = "userId,movieId,rating\n7,1,4\n"
+
+
+@pytest.mark.parametrize(
+    ("ratings", "movies", "fault"),
+    [
+        ("userId,movieId,rating\n1,7,1,4\n2,8,1,5\n", "movieId,title\n1,Heat\n", "ratings.csv, line 2"),
+        (RATED, "movieId,title\n1,1,Heat\n2,2,Big\n", "movies.csv, line 2: .* 3 fields instead of 2"),
+        (RATED, "movieId,title,genres\n1,Heat,Crime\n2,Big\n", "movies.csv, line 3: .* 2 fields instead of 3"),
+        (RATED, "movieId,title,name\n1,Heat,Heat\n", "two columns for 'title'"),
+        ("userId,user_id,movieId,rating\n7,7,1,4\n", "movieId,title\n1,Heat\n", "two columns for 'user'"),
+    ],
+    ids=["R's row numbers", "row numbers of movies", "a short row", "two titles", "two users"],
+)
+def test_columns_are_never_guessed(tmp_path, ratings, movies, fault):
+    """pandas alone would read most of these, with values in columns that are not theirs."""
+    (tmp_path / "ratings.csv").write_text(ratings)
+    (tmp_path / "movies.csv").write_text(movies)
+    with pytest.raises(UserError, match=fault):
+        read_dataset(tmp_path)

@@ -1,6 +1,7 @@
 """Ratings files of every format, read fast and with faults named by line."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,11 @@ def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame
         options = {"dtype": types, "skip_blank_lines": False, "keep_default_na": False, "na_values": [""]}
         options["float_precision"] = "legacy"  # pandas' default one crashes on a number such as 1e999999999999
         try:
-            table = pd.read_csv(path, names=names, encoding="utf-8-sig", index_col=False, **options, **layout)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than the header names
+                table = pd.read_csv(path, names=names, encoding="utf-8-sig", index_col=False, **options, **layout)
             return table[[name for name in types if name in names]]
-        except (ValueError, OverflowError):  # pandas' ParserError is a ValueError
+        except (ValueError, OverflowError, pd.errors.ParserWarning):  # pandas' ParserError is a ValueError
             continue
     raise _blame(path, layout, names)
 

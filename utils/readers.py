@@ -8,6 +8,7 @@
 | *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
 """
 
+import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pandas as pd
 
 from utils.files import UserError
 from utils.ratings import read_ratings
-from utils.textfiles import first_line, header_names, lines, read_text
+from utils.textfiles import first_line, header_names, lines, read_text, refuse_repeated
 
 YEAR_AT_END = r"\((\d{4})\)\s*$"
 NO_GENRE = ("(no genres listed)", "unknown", "")
@@ -112,15 +113,35 @@ USER_COLUMNS = {
 
 
 def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
-    """A text file of separated fields as strings; every line has just the fields `names`."""
-    rows = [line.split(separator) for line in lines(path)]
-    for number, row in enumerate(rows, start=1):
+    """A text file of separated fields as strings."""
+    return _frame(path, [(number, line.split(separator)) for number, line in enumerate(lines(path), start=1)], names)
+
+
+def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    """A CSV file with a header, and with quotes where a field needs them, as strings."""
+    names = header_names(path, first_line(path), ",", columns)
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        rows = [(reader.line_num, row) for row in reader if row]
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: {error}: correct that line.") from error
+    return _frame(path, rows[1:], names)
+
+
+def _atomic_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
+    names = header_names(path, first_line(path), "\t", columns)
+    return _table(path, "\t", names).iloc[1:].reset_index(drop=True)
+
+
+def _frame(path: Path, rows: list[tuple[int, list[str]]], names: list[str]) -> pd.DataFrame:
+    """Rows with their line numbers as a table; every row has just the fields `names`."""
+    for number, row in rows:
         if len(row) != len(names):
             raise UserError(
-                f"{path}, line {number}: {separator.join(row)[:80]!r} has {len(row)} fields instead of {len(names)} "
-                f"({separator.join(names)}): correct that line."
+                f"{path}, line {number}: {' '.join(row)[:80]!r} has {len(row)} fields instead of {len(names)} "
+                f"({', '.join(names)[:200]}): correct that line."
             )
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame([row for _, row in rows], columns=names)
 
 
 def _movies(path: Path, table: pd.DataFrame) -> pd.DataFrame:
@@ -149,7 +170,9 @@ def _users(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _movies_100k(path: Path) -> pd.DataFrame:
-    genre_names = [line.split("|")[0] for line in lines(_required(path.parent / "u.genre")) if "|" in line]
+    genres = _required(path.parent / "u.genre")
+    genre_names = [line.split("|")[0] for line in lines(genres) if "|" in line]
+    refuse_repeated(genres, genre_names)
     table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names])
     flags = table[genre_names].to_numpy() == "1"
     table["genres"] = [[genre_names[i] for i in np.flatnonzero(row)] for row in flags]
@@ -178,19 +201,6 @@ def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -
         undated = table["year"].str.fullmatch(r"\d{4}") & table["title"].str.extract(YEAR_AT_END, expand=False).isna()
         table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"] + ")")
     return _movies(path, table)
-
-
-def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    names = header_names(path, first_line(path), ",", columns)
-    try:
-        return pd.read_csv(io.StringIO(read_text(path)), names=names, header=0, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise UserError(f"{path} is not a readable CSV file ({error}): correct it.") from error
-
-
-def _atomic_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    names = header_names(path, first_line(path), "\t", columns)
-    return _table(path, "\t", names).iloc[1:].reset_index(drop=True)
 
 
 def _users_100k(path: Path) -> pd.DataFrame:

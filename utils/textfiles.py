@@ -46,4 +46,11 @@ def header_names(path: Path, header: str, separator: str, columns: dict[str, str
     needed = [name for name in ("user", "movie", "rating", "title") if name in columns.values()]
     if missing := [name for name in needed if name not in names]:
         raise UserError(f"{path}, line 1: the header {header[:80]!r} has no column for {', '.join(missing)}: add it.")
+    refuse_repeated(path, names)
     return names
+
+
+def refuse_repeated(path: Path, names: list[str]) -> None:
+    """Which of two columns of the same meaning should count can't be known."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} has two columns for {repeated[0][:80]!r}: keep one.")
