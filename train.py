@@ -40,6 +40,7 @@ from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import describe
 from Models.lists import UserLists
 from Models.objectives import Objective, RankingObjective, RatingObjective
+from Models.presets import PRESETS, PresetName
 from Models.Recommender import ModelConfig
 from Models.Sequential import SequentialConfig
 from Models.splits import Ratios, Split, SplitName, share_of_past
@@ -48,7 +49,6 @@ from utils import cli, runs
 from utils.cli import Device, count, flag, not_negative, positive, shown
 from utils.files import UserError, read_json, write_json
 
-PresetName = Literal["default", "ncf", "original", "ncf-ranking", "transformer", "gru", "autoencoder"]
 ModelName = Literal["HistoryRecommender", "Recommender", "Sequential", "Autoencoder"]
 OBJECTIVES = {
     **{"HistoryRecommender": ("rating",), "Recommender": ("rating", "ranking")},
@@ -112,33 +112,6 @@ class Settings(HistoryConfig, ModelConfig, SequentialConfig, AutoencoderConfig):
         names = [field.name for field in dataclasses.fields(ARCHITECTURES[self.model][1])]
         names += ["ensemble", "epochs", "patience", "batch_size", "lr", "schedule", "weight_decay", "amp"]
         return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(preset, name)}
-
-
-NCF = {"model": "Recommender", "schedule": "constant"}
-SEQUENTIAL = {
-    **{"model": "Sequential", "objective": "ranking", "embedding": 64, "dropout": 0.2},
-    **{"epochs": 24, "batch_size": 32, "lr": 2e-3, "weight_decay": 0.0},
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "ncf": NCF | {"embedding": 64, "epochs": 100, "patience": 5, "batch_size": 4096, "lr": 3e-3, "weight_decay": 10.0},
-    "original": {
-        **NCF,
-        **{"embedding": 32, "hidden": (128, 64), "dropout": 0.2, "l2": 0.0, "l2_bias": 0.0},
-        **{"biases": False, "gmf": False, "unit_titles": False, "sigmoid": True},
-        **{"epochs": 50, "patience": 0, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.0},
-    },
-    "ncf-ranking": {
-        **{"model": "Recommender", "objective": "ranking", "embedding": 64, "l2": 1e-3, "l2_bias": 0.0},
-        **{"epochs": 10, "batch_size": 4096, "lr": 3e-3},
-    },
-    "transformer": SEQUENTIAL | {"layer": "transformer"},
-    "gru": SEQUENTIAL | {"layer": "gru"},
-    "autoencoder": {
-        **{"model": "Autoencoder", "objective": "ranking", "embedding": 512, "dropout": 0.5},
-        **{"epochs": 36, "batch_size": 256, "lr": 1e-3, "weight_decay": 0.02},
-    },
-}
 
 
 def defaults_for(flags: argparse.Namespace) -> dict[str, Any]:

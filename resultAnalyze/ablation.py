@@ -33,8 +33,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
-from scipy.stats import bootstrap
-from torch import Tensor
 
 from Models.baselines import BASELINES, Fitted
 from Models.comparison import Task, keep_protocol, train_run
@@ -42,6 +40,7 @@ from Models.dataLoader import load_data, split_rows
 from Models.evaluate import auc_by_user
 from Models.ranking import metrics_at
 from Models.splits import Ratios, SplitName
+from resultAnalyze.intervals import Measured, by_user, difference
 from utils import cli
 from utils.cli import flag, positive, shown
 from utils.files import RUNS, UserError, write_aside
@@ -72,7 +71,6 @@ CONTRASTS: list[tuple[str, str, str]] = [
 ]
 SHARE = "list share"
 RARE = 5  # training ratings up to which a movie is rare
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -88,19 +86,6 @@ class Settings:
     epochs: int | None = flag(None, "the most epochs of a training (default: the preset's)", type=positive)
     chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
     output: Path | None = flag(None, "folder (default: runs/ablation-<data>-<split>-<preset>)", metavar="DIR")
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A metric as a ratio of sums over the units that the bootstrap draws: movies or users."""
-
-    total: np.ndarray  # [units]
-    weight: np.ndarray  # [units]
-    root: bool = False  # the metric is the root of the ratio
-
-    def value(self) -> float:
-        ratio = self.total.sum() / self.weight.sum()
-        return float(ratio**0.5 if self.root else ratio)
 
 
 @dataclass(frozen=True)
@@ -219,34 +204,10 @@ def measure(task: Task, fitted: Fitted, movies: np.ndarray) -> dict[str, Measure
     return found
 
 
-def by_user(values: np.ndarray | Tensor) -> Measured:
-    """A metric that is a mean over users."""
-    return Measured(np.asarray(values), np.ones(len(values)))
-
-
 def over_seeds(results: Results, arm: str, part: str, metric: str) -> Measured:
     """The mean over an arm's seeds, unit by unit: all seeds are measured on the same units."""
     found = [one[metric] for (name, _, where), one in results.items() if (name, where) == (arm, part)]
     return Measured(np.mean([one.total for one in found], axis=0), found[0].weight, found[0].root)
-
-
-def difference(one: Measured, other: Measured) -> tuple[float, float, float]:
-    """one - other, and its 95 % interval by percentile bootstrap of the units, the same ones for both."""
-
-    def statistic(a: np.ndarray, b: np.ndarray, weight: np.ndarray, axis: int) -> np.ndarray:
-        a, b = (total.sum(axis) / weight.sum(axis) for total in (a, b))
-        return a**0.5 - b**0.5 if one.root else a - b
-
-    drawn = bootstrap(
-        (one.total, other.total, one.weight),
-        statistic,
-        paired=True,
-        n_resamples=RESAMPLES,
-        batch=100,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    )
-    return one.value() - other.value(), *map(float, drawn.confidence_interval)
 
 
 def all_effects(results: Results) -> list[Effect]:

@@ -114,6 +114,14 @@ def tiny_run(tiny, tiny_features, tmp_path_factory) -> Path:
     return run
 
 
+@pytest.fixture(scope="session")
+def data(tiny, tiny_features):
+    """The small data set as the models get it."""
+    from Models.dataLoader import load_data
+
+    return load_data(tiny, tiny_features)
+
+
 @pytest.fixture
 def places(tiny, tiny_features) -> tuple:
     """The flags that name the small data set and its features."""

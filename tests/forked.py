@@ -76,10 +76,14 @@ class Script:
 @functools.cache
 def start_server() -> None:
     """Start the process that forks; it imports this module, which it finds in its folder."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT / "tests")
         forkserver.ensure_running()
+    first = context.Process(target=int)  # it begins once all is imported
+    first.start()
+    first.join()
 
 
 def work(

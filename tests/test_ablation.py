@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from Models.baselines import Fitted
 from Models.comparison import Task
 from Models.dataLoader import load_data, split_rows
-from resultAnalyze.ablation import ARMS, Effect, Measured, difference, measure, movie_parts, table_rows
+from resultAnalyze.ablation import ARMS, Effect, measure, movie_parts, table_rows
+from resultAnalyze.intervals import Measured, difference
 
 SCRIPT = "resultAnalyze/ablation.py"
 

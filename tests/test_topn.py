@@ -1,4 +1,4 @@
-"""Training to rank: negatives, sequences that know nothing of the future, and lists from which figures can be had."""
+"""Training to rank: negatives, the sampled softmax, and lists from which the figures can be had."""
 
 import csv
 import json
@@ -8,23 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.sparse as sp
 import torch
 from conftest import ROOT, tiny_ratings, write_dat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train import rows_of, states_are_equal
 
-from Models.Autoencoder import Autoencoder, AutoencoderConfig
-from Models.baselines import Rows, ease_stars, item_item
 from Models.checkpoint import read_checkpoint, rebuild
-from Models.dataLoader import load_data, make_loader, split_rows
-from Models.histories import Past
-from Models.inputs import DataSizes, describe
+from Models.dataLoader import make_loader, split_rows
+from Models.inputs import describe
 from Models.objectives import RankingObjective
 from Models.Recommender import ModelConfig, Recommender, draw_negatives
-from Models.Sequential import Sequential, SequentialConfig
-from utils.files import UserError
 
 RATIOS = (0.5, 0.3, 0.2)
 PRESETS = {
@@ -47,11 +41,6 @@ def ranked(request, tiny, tiny_features, tmp_path_factory) -> tuple[str, Path]:
     run = tmp_path_factory.mktemp("ranked") / "run"
     subprocess.run(command(request.param, tiny, tiny_features, run), check=True, capture_output=True)
     return request.param, run
-
-
-@pytest.fixture(scope="module")
-def data(tiny, tiny_features):
-    return load_data(tiny, tiny_features)
 
 
 # --- negatives -----------------------------------------------------------------------------------
@@ -102,121 +91,6 @@ def test_the_sampled_softmax_by_hand(data):
 
 def cross_entropy(scores: torch.Tensor, movie: int, others: list[int]) -> torch.Tensor:
     return torch.logsumexp(scores[torch.tensor([movie, *others])], 0) - scores[movie]
-
-
-# --- sequences -----------------------------------------------------------------------------------
-
-
-def made(data, rows, **config) -> Sequential:
-    torch.manual_seed(0)
-    model = Sequential(SequentialConfig(objective="ranking", embedding=4, length=6, **config), *describe(data, rows))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
-def past_of(*movies: int, stars: float = 4.0) -> Past:
-    n = len(movies)
-    time = torch.arange(n)[None] * 100
-    return Past(torch.tensor([movies]), torch.full((1, n), stars), time, torch.ones(1, n, dtype=torch.bool))
-
-
-@pytest.mark.parametrize("layer", ["transformer", "gru"])
-def test_no_output_knows_of_later_ratings(data, layer):
-    model = made(data, np.arange(len(data.user)), layer=layer)
-    vectors = model.movie_vectors()
-    one, other = past_of(3, 5, 7, 9), past_of(3, 5, 8, 2, stars=1.0)
-    other.stars[:, :2] = 4.0
-    a, b = model.read(vectors, one)[0], model.read(vectors, other)[0]
-    torch.testing.assert_close(a[:3], b[:3])  # before the first, after the first and after the second rating
-    assert not torch.allclose(a[3], b[3], atol=1e-3)
-
-
-@pytest.mark.parametrize("layer", ["transformer", "gru"])
-def test_padding_changes_nothing(data, layer):
-    model = made(data, np.arange(len(data.user)), layer=layer)
-    short, long = past_of(3, 5), past_of(3, 5, 7, 9)
-    padded = Past(long.movie, long.stars, long.time, torch.tensor([[True, True, False, False]]))
-    torch.testing.assert_close(model.score_past(padded), model.score_past(short), atol=1e-5, rtol=1e-5)
-
-
-def test_only_the_latest_ratings_count(data):
-    model = made(data, np.arange(len(data.user)))
-    long, same_end = past_of(*range(10)), past_of(20, 21, *range(2, 10))
-    torch.testing.assert_close(model.score_past(long)[0], model.score_past(same_end)[0], atol=1e-4, rtol=1e-4)
-
-
-def test_the_loss_by_hand(data):
-    """Each rated movie's cross-entropy among itself and the movies outside the window that are known, and gradients."""
-    rows = np.flatnonzero(np.isin(data.user, [0, 1]))
-    model = made(data, rows)
-    past = past_of(*data.movie[rows][:4].tolist())
-    vectors = model.movie_vectors().detach().requires_grad_()
-    hidden = model.read(vectors, past).detach().requires_grad_()
-    rated = past.movie[0].tolist()
-    others = sorted(set(data.movie[rows].tolist()) - set(rated))
-    expected = [cross_entropy(vectors @ hidden[0, k], movie, others) for k, movie in enumerate(rated)]
-    expected, loss = torch.stack(expected).mean(), model.loss(vectors, hidden, past)
-    torch.testing.assert_close(loss, expected)
-    for ours, right in zip(
-        *(torch.autograd.grad(2 * value, (vectors, hidden)) for value in (loss, expected)), strict=True
-    ):
-        torch.testing.assert_close(ours, right)
-
-
-def test_movies_that_training_does_not_know_are_ranked_by_their_features(data):
-    split = split_rows(data, "cold-movies", RATIOS)
-    model = made(data, split.train)
-    cold = np.setdiff1d(np.arange(27), data.movie[split.train])
-    vectors = model.movie_vectors()
-    torch.testing.assert_close(vectors[cold], model.from_features(model.features[cold]))
-    assert model.score_past(past_of(3, 5))[0, cold].unique().numel() > 1
-
-
-def test_with_all_ids_dropped_only_features_carry(data):
-    model = made(data, np.arange(len(data.user)), id_dropout=0.999).train()
-    torch.testing.assert_close(model.movie_vectors(), model.from_features(model.features))
-
-
-# --- the autoencoder and EASE --------------------------------------------------------------------
-
-
-def test_with_weight_0_the_autoencoder_ranks_as_ease(data):
-    rows = split_rows(data, "random", RATIOS).train
-    config = AutoencoderConfig(objective="ranking", embedding=4, weight=0.0, feature_weight=0.0)
-    model = Autoencoder(config, *describe(data, rows)).eval()
-    users = torch.arange(30)
-    ease = ease_stars(Rows.of(data, rows), 0).score(users)
-    torch.testing.assert_close(model.score(users), (ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
-
-
-def test_a_feature_counts_as_a_user(data):
-    rows = Rows.of(data, np.arange(len(data.user)))
-    features = torch.from_numpy(rows.genres)
-    with_users = sp.vstack([rows.matrix(), sp.csr_matrix(rows.genres.T)])
-    torch.testing.assert_close(item_item(rows.matrix(), 3, features), item_item(with_users, 3))
-
-
-def test_a_catalogue_too_large_for_ease_is_refused():
-    sizes = DataSizes(n_users=1, n_movies=50_000, n_title=1, n_genres=1, mean_rating=3.0, low=1.0, high=5.0)
-    with pytest.raises(UserError, match="50,000 movies, too many"):
-        Autoencoder(AutoencoderConfig(objective="ranking"), sizes)
-
-
-def test_what_is_shown_is_no_target(data, monkeypatch):
-    """With every rating shown nothing is left to find, and with none, all that the user liked."""
-    rows = np.flatnonzero(data.user == 3)
-    known = describe(data, np.arange(len(data.user)))
-    model = Autoencoder(AutoencoderConfig(objective="ranking", embedding=4, dropout=0), *known).train()
-    batch = next(iter(make_loader(data, data.by_user_and_time(rows), len(rows))))
-    monkeypatch.setattr("Models.Autoencoder.KEPT", (1.1, 1.1))
-    assert model(batch)[1] == 0
-    monkeypatch.setattr("Models.Autoencoder.KEPT", (0.0, 0.0))
-    nothing = Past(*(torch.zeros(1, 1, dtype=kind) for kind in (torch.int64, torch.float32, torch.int64, torch.bool)))
-    logits = model.logits(nothing)[0].log_softmax(0)
-    weight = torch.tensor([{1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}[int(stars)] for stars in data.rating[rows]])
-    expected = -(weight * logits[torch.from_numpy(data.movie[rows])]).sum() / weight.sum().sqrt()
-    torch.testing.assert_close(model(batch)[1], expected)
 
 
 # --- the user's commands -------------------------------------------------------------------------
