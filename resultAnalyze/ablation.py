@@ -129,7 +129,9 @@ def main() -> None:
 
     parts = movie_parts(task)
     if not parts:
-        raise UserError("No user has both liked and other test ratings to compare: change --split or --relevant.")
+        raise UserError(
+            "Fewer than two users have both liked and other test ratings to compare: change --split or --relevant."
+        )
     results: Results = {}
     arms = ARMS if settings.preset == "ncf" else ARMS | OF_SEQUENTIAL
     trainings = [(arm, seed) for seed in settings.seeds for arm in arms]
@@ -177,8 +179,9 @@ def movie_parts(task: Task) -> dict[str, np.ndarray]:
     user, movie, liked = task.data.user[test], task.data.movie[test], task.data.rating[test] >= task.relevant
 
     def has_pairs(movies: np.ndarray) -> bool:
+        """Of two users at least, as an interval needs."""
         inside = movies[movie]
-        return len(auc_by_user(user[inside], np.zeros(inside.sum()), liked[inside])) > 0
+        return len(auc_by_user(user[inside], np.zeros(inside.sum()), liked[inside])) > 1
 
     return {name: movies for name, movies in parts.items() if has_pairs(movies)}
 

@@ -119,3 +119,24 @@ def test_an_ablation_is_complete_and_keeps_its_trainings(tiny, tiny_features, tm
     assert len(times) == len(ARMS) and all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert (tmp_path / "out/ablation.md").read_text(encoding="utf-8") == table
     assert "another protocol" in run_script(SCRIPT, *flags, "--relevant", 3, code=1).stderr
+
+
+@pytest.mark.parametrize("relevant", ["5.5", "0"])
+def test_nothing_to_compare_is_a_sentence(tiny, tiny_features, tmp_path, run_script, relevant):
+    places = ("--data", tiny, "--features", tiny_features, "--output", tmp_path / "out")
+    done = run_script(SCRIPT, *places, "--relevant", relevant, code=1)
+    assert "lower --relevant" in done.stderr or "change --split or --relevant" in done.stderr
+
+
+def test_a_part_of_fewer_than_two_users_is_left_out(tiny, tiny_features):
+    data = load_data(tiny, tiny_features)
+    split = split_rows(data, "cold-users", (0.75, 0.1, 0.15))
+    task = Task.of(data, split, split.train, 4.0, 10, 8)
+    count = np.bincount(data.movie[split.train], minlength=27)
+    users = {}
+    for part, movies in {"rare": (count > 0) & (count < 6), "warm": count > 5}.items():
+        rows = split.test[movies[data.movie[split.test]]]
+        verdicts = [set((data.rating[rows[data.user[rows] == user]] >= 4).tolist()) for user in range(30)]
+        users[part] = verdicts.count({True, False})
+    assert users["rare"] == 1 and users["warm"] > 1  # one user gives no interval
+    assert list(movie_parts(task)) == ["warm"]

@@ -183,11 +183,11 @@ ODD = {  # rows of ratings.csv, and what is said where they are refused
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_ratings_are_trained_on_or_refused(tiny_encoder, tmp_path, name):
-    """A byte-order mark, quotes, a title of thousands of characters and movies without genres are in all of them."""
+    """A byte-order mark, quotes, movies without genres or title and a title of 5,000 characters are in all."""
     rows, refused = ODD[name]
     movies = write_dat(tmp_path / "dat", tiny_ratings()[:1]) / "movies.dat"
     lines = [line.split("::") for line in movies.read_text(encoding="latin-1").splitlines()]
-    lines[0][1] = "Long " * 1000 + "(1960)"
+    lines[0][1], lines[1][1] = "Long " * 1000 + "(1960)", ""
     data, run = tmp_path / "csv", tmp_path / "run"
     data.mkdir()
     table = "movieId,title,genres\n" + "".join(f'{number},"{title}",{genres}\n' for number, title, genres in lines)
