@@ -4,6 +4,7 @@ A script's main() is forked from a clean process that has imported all of them. 
 whose locks a fork would copy.) `make test` runs a quick share of these tests; `make soak` (SOAK=1) the whole.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -69,7 +70,8 @@ class Script:
         """Its exit code once it got a signal after so many seconds, if it was still there."""
         self.process.join(after)
         if self.process.exitcode is None:
-            os.kill(self.process.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.kill(self.process.pid, number)
         return self.ended()
 
 

@@ -67,6 +67,7 @@ def _parse(path: Path, layout: dict[str, Any], names: list[str]) -> pd.DataFrame
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than the header names
+                warnings.simplefilter("ignore", RuntimeWarning)  # numbers too large for their type: see _checked
                 table = pd.read_csv(path, names=names, encoding="utf-8-sig", index_col=False, **options, **layout)
             return table[[name for name in types if name in names]]
         except (ValueError, OverflowError, pd.errors.ParserWarning):  # pandas' ParserError is a ValueError
