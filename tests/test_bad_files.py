@@ -152,6 +152,19 @@ def test_a_training_does_not_go_on_with_other_ratings(tiny, tiny_features, tmp_p
     assert "ratings are not those" in explained(Script(train.main, "--resume", run))
 
 
+def test_a_training_does_not_go_on_with_other_features(tiny, tiny_encoder, tmp_path):
+    features, run = tmp_path / "movie_bert_dict.pkl", tmp_path / "run"
+    places = ("--data", tiny, "--features", features)
+    for main, *more in [
+        (BERT.main, "--encoder", tiny_encoder),
+        (train.main, "--run", run, *TINY_TRAINING),
+        (BERT.main, "--encoder", tiny_encoder, "--pooling", "cls"),
+    ]:
+        assert Script(main, *places, *more).ended() == 0
+    (run / "test_metrics.json").unlink()  # as if it had been killed
+    assert "features are not those" in explained(Script(train.main, "--resume", run))
+
+
 def rated(user: object, movies: int = 23, stars: str | None = None) -> str:
     """Rows of ratings.csv: a user's first movies of the 25 that can be rated."""
     return "".join(f"{user},{7 * k + 2},{stars or 1 + k % 5},{k}\n" for k in range(movies))

@@ -1,8 +1,10 @@
 """Features: the pickles' form, equality with plain encoding, and refusal of what does not fit."""
 
 import json
+import os
 import pickle
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,16 +138,29 @@ def test_features_that_are_not_what_their_description_says_are_refused(tiny, tin
 
 
 class Evil:
+    """What unpickling turns into a call: it makes a folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
     def __reduce__(self):
-        import os
-
-        return os.system, ("touch /tmp/should-not-exist",)
+        return os.mkdir, (str(self.folder),)
 
 
-@pytest.mark.parametrize("value", [Evil(), {1: Evil()}, np.random.default_rng(0)])
-def test_a_pickle_that_would_run_code_is_refused(tmp_path, value):
-    path = tmp_path / "evil.pkl"
-    path.write_bytes(pickle.dumps(value))
+@pytest.mark.parametrize("put", [lambda evil: evil, lambda evil: {1: evil}, lambda evil: [np.zeros(2), evil]])
+def test_a_pickle_that_would_run_code_is_refused(tmp_path, put):
+    path, folder = tmp_path / "evil.pkl", tmp_path / "made"
+    path.write_bytes(pickle.dumps(put(Evil(folder))))
+    with pytest.raises(UserError, match="code, not data"):
+        read_pickle(path)
+    assert not folder.exists()
+    pickle.loads(path.read_bytes())
+    assert folder.exists()
+
+
+def test_a_pickle_of_other_objects_is_refused(tmp_path):
+    path = tmp_path / "generator.pkl"
+    path.write_bytes(pickle.dumps(np.random.default_rng(0)))
     with pytest.raises(UserError, match="code, not data"):
         read_pickle(path)
 

@@ -192,6 +192,12 @@ def test_stars_stand_beside_a_ranking(run_script, any_run, tiny_run, scored, tmp
         assert float(row["stars"]) == pytest.approx(
             stars[catalogue.movie_ids.index(int(row["movieId"]))].item(), abs=1e-4
         )
+    shutil.copytree(tiny_run, tmp_path / "other")
+    checkpoint = torch.load(tmp_path / "other/best.pt", weights_only=True)
+    checkpoint["catalogue"]["movie_ids"].reverse()
+    torch.save(checkpoint, tmp_path / "other/best.pt")
+    refused = run_script(SCRIPT, "--run", any_run, "--stars-from", tmp_path / "other", code=1)
+    assert "other users or movies" in refused.stderr
     new = run_script(SCRIPT, *asked, "--liked", "2,9", "--format", "json").stdout
     assert all(1 <= movie["stars"] <= 5 and "score" in movie for movie in json.loads(new)["movies"])
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY_TRAINING, tiny_ratings, write_dat
+from test_features import Evil
 
 from Models.checkpoint import read_checkpoint, rebuild
 from Models.dataLoader import load_data, split_rows
@@ -126,9 +127,12 @@ def test_a_checkpoint_is_plain_and_scores_by_itself(tiny_run, tiny, tiny_feature
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
-    torch.save({"state": Path}, tmp_path / "evil.pt")
+    torch.save({"state": Evil(tmp_path / "made")}, tmp_path / "evil.pt")
     with pytest.raises(UserError, match="can be read safely"):
         read_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "made").exists()
+    torch.load(tmp_path / "evil.pt", weights_only=False)
+    assert (tmp_path / "made").exists()
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match="can be read safely"):
         read_checkpoint(tmp_path / "half.pt")
