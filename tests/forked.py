@@ -42,28 +42,35 @@ SCRIPTS = {
 
 
 class Script:
-    """A script in a process of its own, with what it says; `before` is called there first."""
+    """A script in a process of its own, in `folder` or the current one; `before` is called there first."""
 
-    def __init__(self, main: Callable[[], None], *arguments: object, before: Callable[[], Any] | None = None):
-        start_server()
-        self.read, write = multiprocessing.get_context("forkserver").Pipe(duplex=False)
+    def __init__(
+        self,
+        main: Callable[[], None],
+        *arguments: object,
+        folder: Path | None = None,
+        before: Callable[[], Any] | None = None,
+    ):
+        context = server()
+        self.pipes, written = zip(*(context.Pipe(duplex=False) for _ in ("stdout", "stderr")), strict=True)
         words = [str(word) for word in arguments]
-        self.process = multiprocessing.get_context("forkserver").Process(
-            target=work, args=(main, words, Path.cwd(), before, write)
-        )
+        self.process = context.Process(target=work, args=(main, words, folder or Path.cwd(), before, written))
         self.process.start()
-        write.close()
-        self.said = ""
+        for pipe in written:
+            pipe.close()
+        self.out = self.error = ""
+
+    @property
+    def said(self) -> str:
+        return self.out + self.error
 
     def ended(self) -> int:
-        """The exit code; a script that needs more than two minutes hangs."""
-        self.process.join(timeout=120)
+        """The exit code; a script that needs more than five minutes hangs."""
+        self.process.join(timeout=300)
         code = self.process.exitcode
         self.process.kill()
         assert code is not None, f"it hangs: {self.process.name}"
-        with os.fdopen(os.dup(self.read.fileno()), errors="replace") as pipe:
-            self.said = pipe.read()
-        self.read.close()
+        self.out, self.error = map(all_of, self.pipes)
         return code
 
     def stopped(self, after: float, number: signal.Signals) -> int:
@@ -75,9 +82,15 @@ class Script:
         return self.ended()
 
 
+def all_of(pipe: Connection) -> str:
+    with os.fdopen(os.dup(pipe.fileno()), encoding="utf-8", errors="replace") as file:
+        pipe.close()
+        return file.read()
+
+
 @functools.cache
-def start_server() -> None:
-    """Start the process that forks; it imports this module, which it finds in its folder."""
+def server() -> Any:
+    """The context of the process that forks, started; it imports this module, which it finds in its folder."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     with pytest.MonkeyPatch.context() as patch:
@@ -86,14 +99,19 @@ def start_server() -> None:
     first = context.Process(target=int)  # it begins once all is imported
     first.start()
     first.join()
+    return context
 
 
 def work(
-    main: Callable[[], None], words: list[str], folder: Path, before: Callable[[], Any] | None, said: Connection
+    main: Callable[[], None],
+    words: list[str],
+    folder: Path,
+    before: Callable[[], Any] | None,
+    written: tuple[Connection, Connection],
 ) -> None:
-    """What a script's process does: its main in this folder, with what it says going into `said`."""
-    for number in (1, 2):
-        os.dup2(said.fileno(), number)
+    """What a script's process does: its main in this folder, with what it says going into the two pipes."""
+    for number, pipe in zip((1, 2), written, strict=True):
+        os.dup2(pipe.fileno(), number)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
@@ -114,16 +132,13 @@ def limited(which: int, amount: int) -> None:
     resource.setrlimit(which, (amount, amount))
 
 
-def commands_are_forked() -> None:
-    """Let subprocess.run fork our scripts instead of starting Python anew, and let pip find no network."""
-    start_anew = subprocess.run
+def commands_are_forked(otherwise: Callable[..., Any] = subprocess.run) -> None:
+    """Let subprocess.run fork our scripts instead of starting Python anew; other commands are left to `otherwise`."""
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+        if not str(command[1]).endswith(".py"):
+            return otherwise(command, **options)
         command = [str(word) for word in command]
-        if "pip" in command:
-            return subprocess.CompletedProcess(command, 1, "", "no network")
-        if not command[1].endswith(".py"):
-            return start_anew(command, **options)
         module = SCRIPTS[Path(command[1]).stem]
         process = multiprocessing.get_context("fork").Process(target=call, args=(module.main, command[2:]))
         process.start()

@@ -54,9 +54,9 @@ def values(field: str, hint: Any) -> st.SearchStrategy[list[str]]:
 
 
 def alone() -> None:
-    """No network, and other scripts are forked."""
+    """No network, for pip neither, and other scripts are forked."""
     socket.socket.connect = socket.getaddrinfo = unreachable
-    commands_are_forked()
+    commands_are_forked(otherwise=unreachable)
 
 
 def unreachable(*arguments: Any, **options: Any) -> None:

@@ -19,9 +19,9 @@ SOURCES = [path for path in ROOT.rglob("*.py") if ".venv" not in path.parts and 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_has_help_and_knows_wrong_usage(run_script, script):
-    done = run_script(script, "--help")
+    done = run_script(script, "--help", root=ROOT)
     assert "(default:" in done.stdout and f"python {script}" in done.stdout
-    assert "unrecognized arguments" in run_script(script, "--no-such-flag", code=2).stderr
+    assert "unrecognized arguments" in run_script(script, "--no-such-flag", code=2, root=ROOT).stderr
 
 
 def test_scripts_in_folders_can_be_started_themselves(tmp_path):
