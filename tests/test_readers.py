@@ -228,3 +228,11 @@ def test_columns_are_never_guessed(tmp_path, ratings, movies, fault):
     (tmp_path / "movies.csv").write_text(movies)
     with pytest.raises(UserError, match=fault):
         read_dataset(tmp_path)
+
+
+def test_a_genre_that_is_listed_twice_is_refused(tmp_path):
+    (tmp_path / "u.data").write_text("1\t2\t5\t0\n")
+    (tmp_path / "u.genre").write_text("Drama|0\nDrama|1\n")
+    (tmp_path / "u.item").write_text("2|Heat (1995)||||1|0\n")
+    with pytest.raises(UserError, match="two columns for 'Drama'"):
+        read_dataset(tmp_path)
