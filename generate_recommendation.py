@@ -136,7 +136,7 @@ def load_stars(settings: Settings, catalogue: Catalogue, ranking: bool, device: 
     model, other = rebuild(read_checkpoint(run / "best.pt"), device)
     if not ranking or model.config.objective != "rating":
         raise UserError("--stars-from wants --run to be trained to rank, and itself a run that was trained for stars.")
-    if (other.user_ids, other.movie_ids) != (catalogue.user_ids, catalogue.movie_ids):
+    if any(getattr(other, name) != getattr(catalogue, name) for name in ("user_ids", "movie_ids", "titles")):
         raise UserError(f"{run} was trained on other users or movies than --run: train both on the same data.")
     return model
 
@@ -237,4 +237,4 @@ def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> 
 WRITERS = {"text": text_writer, "ids": ids_writer, "json": json_writer, "csv": csv_writer}
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, prints_results=True)

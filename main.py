@@ -10,18 +10,23 @@ first one's stars stand beside them.
 Each stage is a command of its own, shown as it is run.
 """
 
+import json
 import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import train
+from Models.dataLoader import RatingsData, load_data
+from Models.presets import PRESETS
 from utils import cli, runs
 from utils.cli import Device, flag
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
-from utils.features import read_info
-from utils.files import ROOT, UserError, read_json
+from utils.files import ROOT, RUNS, UserError, read_json
 
 RANKING = "autoencoder"  # the preset of train.py that chooses the movies
 
@@ -74,29 +79,31 @@ def choose_data(named: Path | None, offline: bool) -> Path:
 
 
 def trained(settings: Settings, data: Path, preset: str) -> Path:
-    """A finished run of the preset on this data and these features: one that is there, or a new one."""
-    run = current_run(data, settings.features, preset)
-    if run:
+    """A finished run of just this preset on just these ratings and features: one that is there, or a new one."""
+    wanted = train.Settings(**PRESETS[preset], preset=preset, data=data, features=settings.features)
+    if run := current_run(wanted, load_data(data, settings.features)):
         print(f"{cli.shown(run)} was trained on this data and these features, preset {preset}: nothing to do.")
         return run
-    flags = ("--data", data, "--features", settings.features, "--device", settings.device)
-    stage("train.py", "--preset", preset, *flags)
-    return runs.finished_run(None)
+    run = RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{preset}"
+    places = ("--data", data, "--features", settings.features, "--device", settings.device, "--run", run)
+    stage("train.py", "--preset", preset, *places)
+    return run
 
 
-def current_run(data: Path, features: Path, preset: str) -> Path | None:
-    """The newest finished run of the preset on this data and these features, if there is one."""
-    info = read_info(features)
+def current_run(wanted: train.Settings, data: RatingsData) -> Path | None:
+    """The newest finished run with all of these settings, on the same ratings and features, if there is one."""
+    asked = settings_that_matter(cli.to_json(wanted)), data.fingerprint(), data.features.info.features_sha256
     for run in reversed(runs.finished_runs()):
         config = read_json(run / "config.json")
-        given = config["settings"]["data"], config["settings"]["preset"]
-        if (
-            given == (str(data.absolute()), preset)
-            and info
-            and config["features"]["features_sha256"] == info.features_sha256
-        ):
+        found = settings_that_matter(config["settings"]), config["ratings_sha256"]
+        if (*found, config["features"]["features_sha256"]) == asked:
             return run
     return None
+
+
+def settings_that_matter(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those that decide what is trained; as in the file, where tuples are lists."""
+    return json.loads(json.dumps({k: v for k, v in settings.items() if k not in ("run", "device", "tensorboard")}))
 
 
 def stage(script: str, *arguments: object) -> None:

@@ -35,7 +35,16 @@ from torch import nn
 from Models import parallel
 from Models.Autoencoder import AutoencoderConfig
 from Models.checkpoint import ARCHITECTURES, Catalogue, make_model, read_checkpoint, rebuild, save_checkpoint
-from Models.dataLoader import RatingsData, epoch_seed, load_data, make_loader, split_rows
+from Models.dataLoader import (
+    RatingsData,
+    beside,
+    epoch_seed,
+    load_data,
+    make_loader,
+    note_on_order,
+    split_fingerprint,
+    split_rows,
+)
 from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import describe
 from Models.lists import UserLists
@@ -122,7 +131,7 @@ def defaults_for(flags: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    settings = resumed(cli.parse(Settings, __doc__, None, defaults_for))
+    settings = with_located_files(resumed(cli.parse(Settings, __doc__, None, defaults_for)))
     with parallel.ranks(cli.resolve_device(settings.device)) as device:
         train(settings, device)
 
@@ -141,6 +150,8 @@ def train(settings: Settings, device: torch.device) -> None:
     loader = make_loader(data, rows, settings.batch_size, settings.seed, batching, device)
     settings = with_available_context(settings, data)
     print(f"{data.name}: {len(split.train):,} / {len(split.val):,} / {len(split.test):,} ratings. {split.protocol}.")
+    if note := note_on_order(data):
+        print(note)
     if past := share_of_past(data.time, split):
         print(f"Note: {past:.0%} of the test ratings are older than the newest training rating: this is no forecast.")
         if settings.model == "HistoryRecommender" and "time" in settings.context:
@@ -192,6 +203,13 @@ def train(settings: Settings, device: torch.device) -> None:
         write_json(folder / runs.TEST_METRICS, metrics | protocol(settings, objective, done))
         runs.unlock(lock)
     print(f"Best epoch {best_epoch(done, objective)}: test {objective.in_words(metrics)}.")
+
+
+def with_located_files(settings: Settings) -> Settings:
+    """Settings whose --train-file and --test-file hold wherever a resumed training is started from."""
+    found = {name: getattr(settings, name) for name in ("train_file", "test_file")}
+    located = {name: beside(settings.data, path) for name, path in found.items() if path}
+    return dataclasses.replace(settings, **located)
 
 
 def with_available_context(settings: Settings, data: RatingsData) -> Settings:
@@ -314,6 +332,7 @@ def protocol(settings: Settings, objective: Objective, done: list[dict[str, Any]
         "train_rows": len(split.train),
         "val_rows": len(split.val),
         "test_rows": len(split.test),
+        "split_sha256": split_fingerprint(data, split),
         "share_of_test_rows_older_than_newest_training_row": share_of_past(data.time, split),
         "model": settings.model,
         "objective": settings.objective,

@@ -117,6 +117,8 @@ def train_run(run: Path, flags: list[Any], task: Task) -> Fitted:
         command = [sys.executable, ROOT / "train.py", *(["--resume", run] if stopped else [*flags, "--run", run])]
         if subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL).returncode:
             raise UserError(f"Training {run.name} failed: see above; mend that and start again.")
+    if read_json(run / "config.json")["ratings_sha256"] != task.data.fingerprint():
+        raise UserError(f"{run} was trained on other ratings: name another folder with --output.")
     model, _ = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
     if model.config.objective == "ranking":
         return Fitted(score=scorer(model, task.data, task.known))

@@ -30,6 +30,13 @@ class Past:
         n = max(1, int(self.count()[k]))
         return Past(*(column[k : k + 1, :n] for column in (self.movie, self.stars, self.time, self.real)))
 
+    def without(self, k: int) -> "Past":
+        """The past of one user, [1, L], without its rating k; without any, one of padding is left."""
+        others = [j for j in range(self.movie.shape[1]) if j != k] or [k]
+        columns = (column[:, others] for column in (self.movie, self.stars, self.time, self.real))
+        past = Past(*columns)
+        return past if self.movie.shape[1] > 1 else Past(past.movie, past.stars, past.time, torch.zeros_like(past.real))
+
     def part(self, first: Tensor, length: int) -> "Past":
         """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
         length = min(length, self.movie.shape[1])
@@ -42,7 +49,7 @@ class Past:
 def clock_features(past: Past, time: Tensor, year: Tensor) -> Tensor:
     """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
     sorted_times = torch.where(past.real, past.time, torch.iinfo(torch.int64).max)
-    first = torch.where(past.real[:, :1], past.time[:, :1], time[:, :1])
+    first = torch.where(past.real[:, :1], past.time[:, :1], time)  # without a history, the row's own time
     position = torch.searchsorted(sorted_times, time.contiguous())
     day = 2 * torch.pi * (time % int(DAY)).float() / DAY
     week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from Models import parallel
 from Models.checkpoint import Catalogue
-from Models.histories import Past
+from Models.histories import Histories, Past
 from utils.files import UserError
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
@@ -74,9 +74,13 @@ def recommend_to_new(
 ) -> UserList:
     """The list of a user who was not in training, of whom these ratings, [1, L], are known."""
     scores = model.score_past(past)[0]
-    if not include_seen:
-        scores[past.movie[0]] = -torch.inf
     stars = stars_model.score_past(past)[0] if stars_model else None
+    if include_seen:
+        scores[past.movie[0]] = scores_of_known(model, past)
+        if stars is not None:
+            stars[past.movie[0]] = scores_of_known(stars_model, past)
+    else:
+        scores[past.movie[0]] = -torch.inf
     return best(model, catalogue, name, scores, stars, top_n)
 
 
@@ -130,12 +134,24 @@ def lists_of(
         return []
     device = next(model.parameters()).device
     scores = model.score(torch.tensor(users, device=device))  # [U, M]
-    if not include_seen:
-        for row, user in enumerate(users):
-            scores[row, catalogue.seen(user).to(device)] = -torch.inf
     stars = stars_model.score(torch.tensor(users, device=device)) if stars_model else [None] * len(users)
+    for row, user in enumerate(users):
+        if not include_seen:
+            scores[row, catalogue.seen(user).to(device)] = -torch.inf
+            continue
+        for one, of_all in ((model, scores), (stars_model, stars)):
+            if isinstance(one, Histories):
+                past = one.past(torch.tensor([user], device=device))
+                of_all[row, past.movie[past.real]] = scores_of_known(one, past)
     names = [catalogue.user_ids[user] for user in users]
     return [best(model, catalogue, *row, top_n) for row in zip(names, scores, stars, strict=True)]
+
+
+def scores_of_known(model: nn.Module, past: Past) -> Tensor:
+    """Of each movie of one user's past, [1, L], its score from the other ratings: a rating must not predict itself."""
+    n = int(past.count())
+    scores = [model.score_past(past.without(k))[0, past.movie[0, k]] for k in range(n)]
+    return torch.stack(scores) if n else past.stars.new_zeros(0)
 
 
 def best(

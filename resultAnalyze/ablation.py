@@ -123,7 +123,8 @@ def main() -> None:
     split = split_rows(data, settings.split, settings.ratios)
     task = Task.of(data, split, split.train, settings.relevant, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"ablation-{data.name}-{settings.split}-{settings.preset}"
-    protocol = {"data": data.name, "features": data.features.info.features_sha256, "split": split.protocol}
+    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
+    protocol["features"] = data.features.info.features_sha256
     kept = {name: getattr(settings, name) for name in ("relevant", "k", "preset", "epochs")}
     keep_protocol(output, protocol | kept)
 

@@ -68,7 +68,8 @@ def main() -> None:
     known = np.concatenate([split.train, split.val])
     task = Task.of(data, split, known, settings.relevant, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"compare-{data.name}-{settings.split}"
-    protocol = {"data": data.name, "features": data.features.info.features_sha256, "split": split.protocol}
+    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
+    protocol["features"] = data.features.info.features_sha256
     keep_protocol(output, protocol | {"relevant": settings.relevant, "k": settings.k})
     done = finished_rows(output / "comparison.csv", settings.k)
     missing = {}

@@ -136,8 +136,36 @@ def from_json(settings: type[Settings], values: dict[str, Any]) -> Settings:
     return settings(**restored)
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call a script's main: exit code 0 on success, 1 and one sentence on a fault that the user can mend."""
+class Messages:
+    """A script's screen. If its reader goes away, as `head` does, the work goes on and says no more."""
+
+    def __init__(self, stream: Any):
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+def run(main: Callable[[], None], prints_results: bool = False) -> None:
+    """Call a script's main: exit code 0 on success, 1 and one sentence on a fault that the user can mend.
+
+    A script that `prints_results` ends when nobody reads them any more; others have work that goes on.
+    """
+    if not prints_results:
+        sys.stdout = Messages(sys.stdout)
     try:
         main()
     except UserError as error:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from utils.files import UserError
-from utils.textfiles import first_line, header_names, lines
+from utils.textfiles import first_line, header_names, lines, refuse_nul_bytes
 
 # Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
 RATING_COLUMNS = {
@@ -34,6 +34,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
         UserError: a line is not a rating; names file and line.
     """
     first = first_line(path)
+    refuse_nul_bytes(path, path.read_bytes())
     names = ["user", "movie", "rating", "time"]
     layout: dict[str, Any] = {"sep": "\t", "header": None, "quoting": csv.QUOTE_NONE}
     if first.count("::") in (

@@ -8,10 +8,21 @@ from utils.files import UserError
 def read_text(path: Path) -> str:
     """A text file in UTF-8 or, where it is not that, in latin-1, as ML-100K and ML-1M are."""
     data = path.read_bytes()
+    refuse_nul_bytes(path, data)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def refuse_nul_bytes(path: Path, content: bytes) -> None:
+    """NUL bytes are holes that a power cut leaves in a file, or another encoding; parsers read values beside them."""
+    if b"\0" in content:
+        number = content[: content.index(b"\0")].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {number}: there are NUL bytes, as a cut write or UTF-16 leaves them: get the file anew, "
+            "or save it as UTF-8."
+        )
 
 
 def lines(path: Path) -> list[str]:
