@@ -1,7 +1,7 @@
 # The Python that .venv is made from: 3.10 to 3.13.
 PYTHON ?= python3
 
-SOAKED = tests/test_kills.py tests/test_bad_*.py
+SOAKED = tests/robustness
 
 .PHONY: run test soak clean
 
@@ -15,7 +15,7 @@ test: .venv/requirements-dev.txt
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m pytest
 
-# Hundreds of kills, thousands of damaged files and flags: docs/trust.md; at most 20 minutes.
+# Hundreds of kills, thousands of damaged files and flags: docs/reliability.md; at most 30 minutes.
 soak: .venv/requirements-dev.txt
 	SOAK=1 .venv/bin/python -m pytest --dist load --durations 20 $(SOAKED)
 

@@ -1,16 +1,16 @@
 """Autoencoder + EASE: what else a user would rate highly, from the set of movies that they rated, in any order.
 
     score(u, i) = log(max(x_u · B_i, 0) + 0.1) + weight * log softmax_i(h_u · v_i + b_i)
-    h_u = MLP([rated or not, how many stars])        v_i = q_i + W f_i        f_i = [title vector, genres, decade]
+    h_u = MLP([rated or not, how highly])        v_i = q_i + W f_i        f_i = [title vector, genres, decade]
 
-B is EASE's closed form (Steck 2019, "Embarrassingly Shallow Autoencoders") over x, a rating counting by its stars, and
-over the movies' features, each as if it were a user who rated the movies that have it. The network is a denoising
-autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step hides some of a user's
-ratings, and the softmax over the other movies must find those of them that the user liked.
-Validation sees both together; with weight 0 it is EASE alone.
+B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over the movies' features, each as
+if it were a user who rated the movies that have it. The network is a denoising autoencoder (Wu et al. 2016,
+"Collaborative Denoising Auto-Encoders"): each training step hides some of a user's ratings, and the softmax over the
+other movies must find those of them that the user rated highly. With weight 0 it is EASE alone.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,98 +18,101 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.baselines import EASE_STARS, by_stars, item_item
-from Models.Dataset import Batch, Batching, Output
-from Models.histories import Histories, Past, padded, running_count
-from Models.inputs import DataSizes, FeatureConfig, Known, decades, prepared
-from utils.cli import flag, not_negative, positive, share
-from utils.files import UserError
+from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.EASE import item_weights, rating_weights
+from Models.inputs import DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData, decades
+from Models.sequences import PaddedHistory, pad_batch
 
-TARGET_STARS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie of one to five stars counts
-MOST_MOVIES = 30_000  # 3.6 GB for B, and some times that while it is solved for
-TYPICAL = 100  # ratings: inputs are scaled as if every user had so many
+TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie rated 1/5, 2/5, ... of the highest counts
+MAX_MOVIES = 30_000  # 3.6 GB for B, and some times that while it is solved for
+TYPICAL_LENGTH = 100  # ratings: inputs are scaled as if every user had so many
 KEPT = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(FeatureConfig):
-    """What the autoencoder is made of."""
+class AutoencoderConfig:
+    """Settings of the autoencoder."""
 
-    embedding: int = flag(512, "units of each of the two layers, and numbers in a movie's vector", type=positive)
-    dropout: float = flag(0.5, "share of units dropped in training", type=share)
-    weight: float = flag(0.3, "weight of the network beside EASE", type=not_negative)
-    feature_weight: float = flag(
-        100.0, "weight of movies' features in EASE: likeness as by so many users", type=not_negative
-    )
+    embedding_dim: PositiveInt = 512
+    """units of each of the two layers, and size of a movie's vector"""
+    dropout: Fraction = 0.5
+    """share of units dropped in training"""
+    network_weight: NonNegFloat = 0.3
+    """weight of the network beside EASE; 0: EASE alone"""
+    feature_weight: NonNegFloat = 100.0
+    """how many users a feature of movies counts as in EASE"""
+
+    task: ClassVar = "ranking"
 
 
-class Autoencoder(Histories):
-    """The model of this file's head."""
+class Autoencoder(nn.Module):
+    """The autoencoder beside EASE of the formula above.
 
-    batching = Batching(whole_users=True, counts="users")
+    Raises:
+        UnsuitableData: the catalogue is too large for EASE.
+    """
 
-    def __init__(self, config: AutoencoderConfig, sizes: DataSizes, known: Known | None = None):
-        super().__init__(sizes, known)
-        self.config = config
-        n, d = sizes.n_movies, config.embedding
-        if n > MOST_MOVIES:
-            raise UserError(
-                f"EASE keeps a number a pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
+    batching = UserBatches(size_in="users", similar_length=False)
+
+    def __init__(self, config: AutoencoderConfig, stats: DataStats, inputs: ModelInputs):
+        super().__init__()
+        self.config, self.stats = config, stats
+        n, dim = stats.n_movies, config.embedding_dim
+        if n > MAX_MOVIES:
+            raise UnsuitableData(
+                f"EASE keeps a number per pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
             )
-        if known:
-            self.features = prepared(known.features, config, sizes)
-        self.register_buffer("item_item", self.ease(known) if known else torch.zeros(n, n))
-        self.read = nn.Sequential(
-            *(nn.Linear(2 * n, d), nn.GELU(), nn.Dropout(config.dropout)),
-            *(nn.Linear(d, d), nn.GELU(), nn.Dropout(config.dropout)),
+        self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
+        self.register_buffer("item_weights", self.ease(inputs))
+        self.encoder = nn.Sequential(
+            *(nn.Linear(2 * n, dim), nn.GELU(), nn.Dropout(config.dropout)),
+            *(nn.Linear(dim, dim), nn.GELU(), nn.Dropout(config.dropout)),
         )
-        self.vectors = nn.Parameter(0.02 * torch.randn(n, d))
+        self.vectors = nn.Parameter(0.02 * torch.randn(n, dim))
         self.bias = nn.Parameter(torch.zeros(n))
-        self.from_features = nn.Linear(self.movie_features().shape[1], d, bias=False)
+        self.from_features = nn.Linear(self.features.shape[1], dim, bias=False)
 
-    def ease(self, known: Known) -> Tensor:
+    def ease(self, inputs: ModelInputs) -> Tensor:
         """B, from the training ratings, [n_movies, n_movies]."""
-        weights = by_stars(known.stars / self.sizes.high, EASE_STARS).numpy()
-        pairs = known.user.numpy(), known.movie.numpy()
-        x = sp.csr_matrix((weights, pairs), (self.sizes.n_users, self.sizes.n_movies), np.float32)
-        return item_item(x, features=self.config.feature_weight**0.5 * self.movie_features())
-
-    def movie_features(self) -> Tensor:
-        """f of every movie."""
-        return torch.cat([self.features, decades(self.year)], 1)
+        weights = rating_weights(inputs.rating / self.stats.max_rating).numpy()
+        pairs = inputs.user.numpy(), inputs.movie.numpy()
+        x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
+        return item_weights(x, features=self.config.feature_weight**0.5 * self.features)
 
     def movie_vectors(self) -> Tensor:
         """v of every movie, [n_movies, D]."""
-        return self.vectors + self.from_features(self.movie_features())
+        return self.vectors + self.from_features(self.features)
 
-    def forward(self, batch: Batch) -> Output:
-        """The mean loss of finding the liked ones of the hidden movies of the batch's users."""
-        place = torch.unique(batch["user"], return_inverse=True)[1]
-        past = padded(place, running_count(place), batch)
+    def forward(self, batch: Batch) -> TrainingOutput:
+        """The mean loss of finding the highly rated ones of the hidden movies of the batch's users."""
+        history = pad_batch(batch)[0]
         low, high = KEPT
-        shown = torch.rand_like(past.stars) < low + (high - low) * torch.rand(len(past.stars), 1, device=place.device)
-        hidden = self.rows(past, ~shown, by_stars(self.share_of_stars(past), TARGET_STARS))
-        shown = Past(past.movie, past.stars, past.time, past.real & shown)
-        logits = self.logits(shown).masked_fill(self.rows(shown, shown.real, 1.0) > 0, -torch.inf)
-        found = torch.where(hidden > 0, hidden * F.log_softmax(logits, 1), 0.0).sum(1)
-        return Output(None, -(found / hidden.sum(1).clamp(min=1e-6).sqrt()).mean(), len(found))
+        n = len(history.rating)
+        shown = torch.rand_like(history.rating) < low + (high - low) * torch.rand(n, 1, device=history.rating.device)
+        targets = self.spread(history, ~shown, rating_weights(self.share(history), TARGET_WEIGHTS))
+        visible = PaddedHistory(history.user, history.movie, history.rating, history.time, history.mask & shown)
+        is_visible = self.spread(visible, visible.mask, 1.0) > 0
+        log_p = F.log_softmax(self.logits(visible).masked_fill(is_visible, -torch.inf), 1)
+        found = torch.where(targets > 0, targets * log_p, 0.0).sum(1)
+        return TrainingOutput(-(found / targets.sum(1).clamp(min=1e-6).sqrt()).mean(), n)
 
-    def rows(self, past: Past, which: Tensor, values: Tensor | float) -> Tensor:
-        """Users by movies: `values` of the past's ratings where `which`, 0 elsewhere, [B, n_movies]."""
-        values = (past.real & which) * values
-        return values.new_zeros(len(values), self.sizes.n_movies).float().scatter_add(1, past.movie, values.float())
+    def spread(self, history: PaddedHistory, where: Tensor, values: Tensor | float) -> Tensor:
+        """Users by movies: `values` of the ratings `where` True, 0 elsewhere, [B, n_movies]."""
+        values = (history.mask & where) * values
+        return values.new_zeros(len(values), self.stats.n_movies).float().scatter_add(1, history.movie, values.float())
 
-    def share_of_stars(self, past: Past) -> Tensor:
-        """Stars as shares of the highest rating, [B, L]."""
-        return past.stars / self.sizes.high
+    def share(self, history: PaddedHistory) -> Tensor:
+        """Ratings as shares of the highest, [B, L]."""
+        return history.rating / self.stats.max_rating
 
-    def logits(self, past: Past) -> Tensor:
+    def logits(self, history: PaddedHistory) -> Tensor:
         """h · v + b, [B, n_movies]."""
-        x = torch.cat([self.rows(past, past.real, 1.0), self.rows(past, past.real, self.share_of_stars(past) - 0.7)], 1)
-        x = x * (TYPICAL / past.count().clamp(min=1)).sqrt()[:, None]
-        return self.read(x) @ self.movie_vectors().T + self.bias
+        rated = self.spread(history, history.mask, 1.0)
+        x = torch.cat([rated, self.spread(history, history.mask, self.share(history) - 0.7)], 1)
+        x = x * (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
+        return self.encoder(x) @ self.movie_vectors().T + self.bias
 
-    def score_past(self, past: Past) -> Tensor:
-        """How much users with these ratings would want each movie, [B, n_movies]."""
-        near = self.rows(past, past.real, by_stars(self.share_of_stars(past), EASE_STARS)) @ self.item_item
-        return (near.clamp(min=0) + 0.1).log() + self.config.weight * self.logits(past).log_softmax(1)
+    def score(self, history: PaddedHistory) -> Tensor:
+        """How much users with these histories would want each movie, [B, n_movies]."""
+        near = self.spread(history, history.mask, rating_weights(self.share(history))) @ self.item_weights
+        return (near.clamp(min=0) + 0.1).log() + self.config.network_weight * self.logits(history).log_softmax(1)

@@ -1,48 +1,67 @@
-"""The torch Dataset: ratings as columns, indexed by a whole batch of row numbers at once; what models take and give."""
+"""The torch Dataset over columns of ratings, the batches that models want, and what models give back."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 Batch = dict[str, Tensor]
 
 
-class Output(NamedTuple):
-    """What a model's forward gives for a batch.
+class TrainingOutput(NamedTuple):
+    """What a model's forward gives for a training batch.
 
-    stars: predicted, not clipped to the scale, [B]; None where the model only ranks
-    loss: in training, a mean, a scalar
-    count: of how many ratings or users the loss is the mean
+    loss: a mean, a scalar
+    n_samples: number of samples the loss is averaged over
+    prediction: predicted ratings, not clipped to the scale, [B]; None where the model only ranks
     """
 
-    stars: Tensor | None = None
-    loss: Tensor | None = None
-    count: Tensor | int = 0
+    loss: Tensor
+    n_samples: Tensor | int
+    prediction: Tensor | None = None
+
+
+# Scores of every movie for some users: int64 [U] -> float [U, n_movies]; higher is better.
+ScoreFn = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Batching:
-    """How a model wants its training rows put into batches, shuffled anew every epoch."""
+class FittedModel:
+    """A trained model, whatever made it, as evaluation sees it; None where the model can't.
 
-    whole_users: bool = False  # all rows of a user are in one batch, oldest first
-    counts: Literal["ratings", "users"] = "ratings"  # what --batch-size counts
-    alike: bool = False  # users of a batch have about as many rows each, so that little is padded
+    predict: user, movie and time, [n] each -> predicted ratings, not clipped, [n]
+    score: see ScoreFn
+    """
+
+    predict: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] | None = None
+    score: ScoreFn | None = None
 
 
-ROWS = Batching()
+@dataclass(frozen=True)
+class RowBatches:
+    """Training batches of single ratings, shuffled in each epoch."""
+
+
+@dataclass(frozen=True)
+class UserBatches:
+    """Training batches of whole users, each user's ratings oldest first; the users are shuffled in each epoch."""
+
+    size_in: Literal["ratings", "users"]  # what --batch-size counts
+    similar_length: bool = True  # group users with about as many ratings, to reduce padding
 
 
 class MovieLensDataset(Dataset):
     """Ratings as equally long tensors on one device, so that a batch is gathered where it is used.
 
-    Item features live once in the model, not once a rating.
+    Item features live once in the model, not once per rating.
 
     Args:
-        user: positions in the user map, int64 [n]
-        movie: positions in the movie map, int64 [n]
-        rating: stars, float32 [n]
+        user: indices of users, int64 [n]
+        movie: indices of movies, int64 [n]
+        rating: float32 [n]
         time: seconds since 1970, int64 [n]
     """
 

@@ -2,75 +2,306 @@
 
 A rating is predicted from the user's other ratings, weighted by how alike the movies are and how close in time:
 
-    stars(u, i, t) = m(u, i, t) + sum_j K((i, t), (j, t_j)) a_j        a = (K + 1)^-1 (r_u - m)
+    prediction(u, i, t) = m(u, i, t) + sum_j K((i, t), (j, t_j)) a_j        a = (K + 1)^-1 (r_u - m)
 
-K says how much two ratings of one user have in common, m is the expectation before any of them is known:
+K is the covariance of two ratings of one user, m the prior mean, before any of the user's ratings is known:
 
     K((i, t), (j, s)) = c + k0(z_i, z_j) + sum_w exp(-|t - s| / w) (a_w + b_w z_i · z_j)
     k0(z, z')         = z · z' + c_2 cos(z, z')^2 + c_6 exp(6 cos(z, z') - 6)
     m(u, i, t)        = mean + b_i + w · f_i + z_i · h_u + MLP([h_u, z_i, x_uit])
     z_i = q_i + W f_i + n_i^-1/2 sum_v y_v             v: the users who rated i in training
-    h_u = n_u^-1/2 sum_j x_j + C x_uit                 j: the movies that u rated in training, i left out
+    h_u = n_u^-1/2 sum_j x_j + C x_uit                 j: the movies in u's history, i left out
     f_i = [title vector, genres, release decade]       x_uit = [demographics of u, clock of t]
 
 z · z' is matrix factorisation with the user's factors integrated out (Lawrence and Urtasun 2009, "Non-linear matrix
-factorization with Gaussian processes"), the sums are those of SVD++ (Koren 2008), on both sides, and the MLP is that of
-He et al. 2017. A new user lacks nothing but y_v. Training maximises the evidence, the probability of each user's
-ratings with the user's factors integrated out (Rasmussen and Williams 2006, "Gaussian Processes", equation 2.30), less
-the divergence of the movies' vectors from their prior.
+factorization with Gaussian processes"). The sums are those of SVD++ (Koren 2008), on both sides: x_j are implicit item
+factors, y_v implicit user factors. The MLP is that of He et al. 2017. Nothing but y_v is learned for a single user, so
+new users need ratings and no training. Training maximises the log marginal likelihood of each user's ratings
+(Rasmussen and Williams 2006, "Gaussian Processes", equation 2.30), less the divergence of the movies' vectors from
+their prior.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from Models.dataLoader import consecutive
-from Models.Dataset import Batch, Output
-from Models.evidence import Evidence, with_noise
-from Models.histories import (
-    DAY,
-    N_CLOCK,
-    Histories,
-    Past,
-    SumOfUsers,
-    clock_features,
-    padded,
-    running_count,
-    starts,
+from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.inputs import (
+    DECADES,
+    DataStats,
+    Fraction,
+    ModelInputs,
+    NonNegFloat,
+    NonNegInt,
+    PositiveInt,
+    UnsuitableData,
+    decades,
 )
-from Models.inputs import DECADES, DataSizes, FeatureConfig, Known, decades, prepared
-from utils.cli import count, flag, not_negative, positive, share
-from utils.files import UserError
+from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
+DAY = 86_400.0  # seconds
+N_CLOCK = 7
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
 LONGEST = 8_000  # training ratings of a user
-BYTES_A_PAIR = 100  # of a user's ratings, in a training step; measured: 78 to 135
-ROWS_TOGETHER = 8192  # past and asked ratings predicted at a time: bounds memory
+BYTES_PER_PAIR = 100  # of a user's ratings, in a training step; measured: 78 to 135
+CHUNK_RATINGS = 8192  # history and asked ratings predicted at a time: bounds memory
 
 
 @dataclass(frozen=True)
-class HistoryConfig(FeatureConfig):
-    """What the history model is made of."""
+class HistoryConfig:
+    """Settings of the history model."""
 
-    embedding: int = flag(32, "numbers in a movie's vector", type=positive)
-    units: int = flag(64, "units of the MLP's layer; 0: no MLP", type=count)
-    context: tuple[Literal["time", "year", "demographics"], ...] = flag(("time", "year", "demographics"), "inputs")
-    history_dropout: float = flag(0.0, "share of users trained without history vectors, as new ones come", type=share)
-    history_precision: float = flag(10.0, "prior precision of the movies' history vectors", type=not_negative)
-    audience_precision: float = flag(500.0, "prior precision of the users' audience vectors", type=not_negative)
-    feature_precision: float = flag(2000.0, "prior precision of the weights of movie features", type=not_negative)
-    bias_precision: float = flag(3.0, "prior precision of the movies' biases", type=not_negative)
+    embedding_dim: PositiveInt = 32
+    """size of a movie's vector"""
+    hidden_dim: NonNegInt = 64
+    """units of the MLP's hidden layer; 0: no MLP"""
+    context: tuple[Literal["time", "year", "demographics"], ...] = ("time", "year", "demographics")
+    """context inputs; what the data lacks is left out, with a notice"""
+    history_dropout: Fraction = 0.0
+    """share of users trained without implicit item factors, as new users come"""
+    history_precision: NonNegFloat = 10.0
+    """prior precision of the implicit item factors"""
+    audience_precision: NonNegFloat = 500.0
+    """prior precision of the implicit user factors"""
+    feature_precision: NonNegFloat = 2000.0
+    """prior precision of the weights of movie features"""
+    bias_precision: NonNegFloat = 3.0
+    """prior precision of the movies' biases"""
+
+    task: ClassVar = "rating"
+
+
+class HistoryRecommender(nn.Module):
+    """The Gaussian process of the formulas above.
+
+    Raises:
+        UnsuitableData: a user has too many training ratings for the memory.
+    """
+
+    batching = UserBatches(size_in="ratings")
+
+    def __init__(self, config: HistoryConfig, stats: DataStats, inputs: ModelInputs):
+        super().__init__()
+        self.config, self.stats = config, stats
+        self.context, self.notices = available_context(config, stats)
+        n_of_user = torch.bincount(inputs.user, minlength=stats.n_users)
+        if (longest := int(n_of_user.max())) > LONGEST:
+            raise UnsuitableData(
+                f"A user has {longest:,} training ratings, and the history model's memory grows with their square, to "
+                f"about {longest**2 * BYTES_PER_PAIR / 2**30:.0f} GiB: take --preset ncf."
+            )
+        by_movie = torch.argsort(inputs.movie, stable=True)
+        for name, value in {
+            **{"features": inputs.features, "year": inputs.year, "user_features": inputs.user_features},
+            **{"rated_movies": inputs.movie, "offset_of_user": offsets(n_of_user), "raters": inputs.user[by_movie]},
+            "n_of_movie": torch.bincount(inputs.movie, minlength=stats.n_movies),
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+        dim = config.embedding_dim
+        n_context = stats.n_user_features + N_CLOCK
+        self.movies = Posterior(stats.n_movies, dim, 0.1 / dim**0.5)
+        self.history = Posterior(stats.n_movies, dim, 0.0)  # implicit item factors
+        self.audience = nn.Parameter(torch.zeros(stats.n_users, dim))  # implicit user factors
+        self.bias = nn.Parameter(torch.zeros(stats.n_movies))
+        self.feature_weights = nn.Parameter(torch.zeros(stats.n_features + len(DECADES), dim + 1))
+        self.context_weights = nn.Linear(n_context, dim + 1, bias=False)
+        nn.init.zeros_(self.context_weights.weight)
+        if config.hidden_dim:
+            layers = nn.Linear(2 * dim + n_context, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, 1)
+            self.mlp = nn.Sequential(*layers)
+            nn.init.zeros_(self.mlp[2].weight)
+        self.mean = nn.Parameter(torch.tensor(stats.mean_rating))
+        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating
+        self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # the logarithms of c, c_2 and c_6, a_w and b_w
+        self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
+        self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
+
+    def forward(self, batch: Batch) -> TrainingOutput:
+        """The training loss per rating of users with all their training ratings.
+
+        `prediction` is the leave-one-out one: each rating from the user's others.
+        """
+        history, where = pad_batch(batch)
+        n = len(batch["rating"])
+        loss, loo_error = self.log_marginal_likelihood(self.item_tower(), history)
+        n_training = self.rated_movies.numel()
+        loss = (loss + self.divergence() * n / n_training) / n
+        return TrainingOutput(loss, n, batch["rating"] - loo_error[where])
+
+    def predict(self, batch: Batch, history: History) -> Tensor:
+        """Predicted ratings of the rows, [B], from the users' ratings in `history`; not clipped to the scale.
+
+        Users with about as long a history are computed together.
+        """
+        users, inverse = torch.unique(batch["user"], return_inverse=True)
+        length = history.lengths(users)
+        size = (length + torch.bincount(inverse)).tolist()
+        items, prediction = self.item_tower(), torch.empty(len(inverse), device=inverse.device)
+        for group in group_by_size(length.argsort().tolist(), size, CHUNK_RATINGS):
+            rows = torch.isin(inverse, torch.tensor(group, device=inverse.device)).nonzero().squeeze(1)
+            asked, where = pad_batch({name: values[rows] for name, values in batch.items()})
+            found = self.posterior_mean(items, history.pad(asked.user), asked.movie, asked.time)
+            prediction[rows] = found[where]
+        return prediction
+
+    # --- movies ----------------------------------------------------------------------------------
+
+    def item_tower(self) -> dict[str, Tensor]:
+        """Of every movie: z_i, bias and implicit item factor, [n_movies, D], [n_movies] and [n_movies, D]."""
+        released = decades(self.year) * ("year" in self.context)
+        from_features = torch.cat([self.features, released], 1) @ self.feature_weights  # [M, D + 1]
+        factors = self.movies() + from_features[:, :-1] + self.audience_sum()
+        return {"factors": factors, "bias": self.bias + from_features[:, -1], "history": self.history()}
+
+    def audience_sum(self) -> Tensor:
+        """n_i^-1/2 times the sum of the implicit factors of the users who rated i in training, [n_movies, D]."""
+        edges = self.raters, offsets(self.n_of_movie), self.rated_movies, self.offset_of_user
+        return SumOverRaters.apply(self.audience, *edges) / self.n_of_movie.clamp(min=1).sqrt()[:, None]
+
+    def movie_vectors(self) -> Tensor:
+        """z of every movie, [n_movies, D]."""
+        return self.item_tower()["factors"]
+
+    def divergence(self) -> Tensor:
+        """What the loss adds once for all ratings: priors of what is learned."""
+        c = self.config
+        penalties = (
+            (c.audience_precision, self.audience),
+            (c.feature_precision, self.feature_weights),
+            (c.bias_precision, self.bias),
+        )
+        points = sum(0.5 * precision * part.square().sum() for precision, part in penalties)
+        return self.movies.divergence(None) + self.history.divergence(c.history_precision) + points
+
+    # --- the Gaussian process --------------------------------------------------------------------
+
+    def log_marginal_likelihood(self, items: dict[str, Tensor], history: PaddedHistory) -> tuple[Tensor, Tensor]:
+        """Its negative for the users' ratings, a scalar, and each rating's leave-one-out error, [B, L]."""
+        z = items["factors"][history.movie] * self.shrinkage(history)
+        mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
+        kernel = self.kernel(z, history.time, z, history.time)
+        error = (history.rating - mean) * history.mask
+        return MarginalLikelihood.apply(with_noise(kernel, history.mask), error, self.log_noise, history.lengths())
+
+    def posterior_mean(self, items: dict[str, Tensor], history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
+        """Predicted ratings of movies at times, [B, T], by B users with these histories."""
+        scale = self.shrinkage(history)
+        z_history, z = items["factors"][history.movie] * scale, items["factors"][movie] * scale
+        mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
+        kernel = self.kernel(z_history, history.time, z_history, history.time)
+        factor = torch.linalg.cholesky(with_noise(kernel, history.mask))
+        weights = torch.cholesky_solve(((history.rating - mean) * history.mask)[..., None], factor)  # [B, L, 1]
+        shared = self.kernel(z, time, z_history, history.time) * history.mask[:, None]
+        return self.prior_mean(items, history, movie, time) + (shared @ weights).squeeze(-1)
+
+    def kernel(self, z: Tensor, time: Tensor, z_other: Tensor, time_other: Tensor) -> Tensor:
+        """K of each pair of ratings, [B, T, L], in units of the noise."""
+        product = z @ z_other.mT
+        length, length_other = ((part.square().sum(-1) + 1e-3).sqrt() for part in (z, z_other))
+        cosine = product / (length[:, :, None] * length_other[:, None])
+        c_2, c_6 = self.log_cosine.exp()
+        kernel = self.log_constant.exp() + product + c_2 * cosine.square() + c_6 * torch.exp(6 * cosine - 6)
+        if "time" not in self.context:
+            return kernel
+        apart = (time[:, :, None] - time_other[:, None]).abs().float()
+        near = torch.stack([torch.exp(apart / -scale) for scale in TIME_SCALES])  # [W, B, T, L]
+        alone, times = (self.log_time.exp() @ near.flatten(1)).view(2, *product.shape)
+        return kernel + alone + times * product
+
+    def shrinkage(self, history: PaddedHistory) -> Tensor:
+        """How far uncertain movie vectors hold back the user's factors, [B, 1, D]: (1 + sum_j var q_j)^-1/2."""
+        uncertain = (self.movies.variance()[history.movie] * history.mask[..., None]).sum(1, keepdim=True)
+        return (1 + uncertain).rsqrt()
+
+    def prior_mean(
+        self,
+        items: dict[str, Tensor],
+        history: PaddedHistory,
+        movie: Tensor,
+        time: Tensor,
+        leave_one_out: bool = False,
+    ) -> Tensor:
+        """m(u, i, t) of movies at times, [B, T]; `leave_one_out`: of the history's own, each left out of its sum."""
+        vectors = items["history"][history.movie] * history.mask[..., None]  # [B, L, D]
+        total, n = vectors.sum(1, keepdim=True), history.lengths()[:, None, None]
+        taste = (total - vectors) / (n - 1).clamp(min=1).sqrt() if leave_one_out else total / n.clamp(min=1).sqrt()
+        if self.training and self.config.history_dropout:
+            taste = taste * (torch.rand(len(taste), 1, 1, device=taste.device) >= self.config.history_dropout)
+        context = self.context_inputs(history, movie, time)  # [B, T, C]
+        from_context = self.context_weights(context)
+        taste = taste + from_context[..., :-1]
+        z = items["factors"][movie]
+        mean = self.mean + items["bias"][movie] + from_context[..., -1] + (taste * z).sum(-1)
+        if self.config.hidden_dim:
+            mean = mean + self.mlp(torch.cat([taste, z, context], -1)).squeeze(-1)
+        return mean
+
+    def context_inputs(self, history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
+        """x_uit, [B, T, n_user_features + N_CLOCK]; zeros for what is off and for the demographics of new users."""
+        known = (history.user >= 0)[:, None] & ("demographics" in self.context)
+        demographics = (self.user_features[history.user.clamp(min=0)] * known)[:, None].expand(-1, movie.shape[1], -1)
+        clock = clock_features(history, time, self.year[movie]) * ("time" in self.context)
+        return torch.cat([demographics, clock], -1)
+
+    # --- recommending ----------------------------------------------------------------------------
+
+    def score(self, history: PaddedHistory) -> Tensor:
+        """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
+        items = self.item_tower()
+        return torch.cat([self.score_after_last(items, history.row(k)) for k in range(len(history.user))])
+
+    def score_after_last(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
+        """The same for one user, [1, n_movies]; without a history, at the time of the newest training rating."""
+        movies = torch.arange(self.stats.n_movies, device=history.movie.device)[None]
+        now = torch.where(history.mask, history.time, 0).max() if history.mask.any() else self.stats.newest
+        return self.posterior_mean(items, history, movies, torch.full_like(movies, int(now)))
+
+
+def available_context(config: HistoryConfig, stats: DataStats) -> tuple[tuple[str, ...], list[str]]:
+    """The context that the data has of what the config asks for, and a notice of the rest."""
+    lacking = {
+        "time": (stats.newest == 0, "no times"),
+        "year": (not stats.has_years, "no release years"),
+        "demographics": (stats.n_user_features == 0, "no demographics"),
+    }
+    words = [lacking[name][1] for name in config.context if lacking[name][0]]
+    notices = [f"The data has {' and '.join(words)}: trained without them."] if words else []
+    return tuple(name for name in config.context if not lacking[name][0]), notices
+
+
+def clock_features(history: PaddedHistory, time: Tensor, year: Tensor) -> Tensor:
+    """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
+    sorted_times = torch.where(history.mask, history.time, torch.iinfo(torch.int64).max)
+    first = torch.where(history.mask[:, :1], history.time[:, :1], time)  # without a history, the row's own time
+    position = torch.searchsorted(sorted_times, time.contiguous())
+    day = 2 * torch.pi * (time % int(DAY)).float() / DAY
+    week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)
+    age = torch.where(year > 0, 1970 + time.float() / (365.25 * DAY) - year, 0)
+    numbers = [
+        torch.log1p((time - first).clamp(min=0).float() / DAY) / 4,
+        torch.log1p(position.float()) / 4,
+        *(day.sin(), day.cos(), week.sin(), week.cos()),
+        age.clamp(0, 100) / 25,
+    ]
+    return torch.stack(numbers, -1)
+
+
+def with_noise(kernel: Tensor, mask: Tensor) -> Tensor:
+    """K + 1 of histories, [B, L, L]; rows and columns of padding are those of the identity."""
+    both = mask[:, :, None] & mask[:, None]
+    return kernel * both + torch.eye(kernel.shape[1], device=kernel.device)
 
 
 class Posterior(nn.Module):
     """Vectors as far as the ratings tell: independent Gaussians (mean field), in training a sample of them."""
 
-    def __init__(self, n: int, size: int, std: float):
+    def __init__(self, n: int, dim: int, std: float):
         super().__init__()
-        self.mean = nn.Parameter(std * torch.randn(n, size))
-        self.log_std = nn.Parameter(torch.full((n, size), 0.05).log())
+        self.mean = nn.Parameter(std * torch.randn(n, dim))
+        self.log_std = nn.Parameter(torch.full((n, dim), 0.05).log())
 
     def forward(self) -> Tensor:
         return self.mean + self.log_std.exp() * torch.randn_like(self.mean) if self.training else self.mean
@@ -88,185 +319,44 @@ class Posterior(nn.Module):
         return prior.sum() - self.log_std.sum()
 
 
-class HistoryRecommender(Histories):
-    """The model of this file's head."""
+class SumOverRaters(torch.autograd.Function):
+    """Of each movie, the sum of the vectors of the users who rated it; its gradient is the same sum the other way."""
 
-    def __init__(self, config: HistoryConfig, sizes: DataSizes, known: Known | None = None):
-        super().__init__(sizes, known)
-        self.config = config
-        if known and (longest := int(self.count_of_user.max())) > LONGEST:
-            raise UserError(
-                f"A user has {longest:,} training ratings, and the history model's memory grows with their square, to "
-                f"about {longest**2 * BYTES_A_PAIR / 2**30:.0f} GiB: take --preset ncf."
-            )
-        if known:
-            self.features = prepared(known.features, config, sizes)
-        self.register_buffer("by_movie", torch.argsort(self.movie, stable=True))
-        d = config.embedding
-        n_features = sizes.n_title + sizes.n_genres + len(DECADES)
-        n_context = sizes.n_user_features + N_CLOCK
-        self.movies = Posterior(sizes.n_movies, d, 0.1 / d**0.5)
-        self.history = Posterior(sizes.n_movies, d, 0.0)
-        self.audience = nn.Parameter(torch.zeros(sizes.n_users, d))
-        self.bias = nn.Parameter(torch.zeros(sizes.n_movies))
-        self.feature_weights = nn.Parameter(torch.zeros(n_features, d + 1))
-        self.context_weights = nn.Linear(n_context, d + 1, bias=False)
-        nn.init.zeros_(self.context_weights.weight)
-        if config.units:
-            self.mlp = nn.Sequential(nn.Linear(2 * d + n_context, config.units), nn.ReLU(), nn.Linear(config.units, 1))
-            nn.init.zeros_(self.mlp[2].weight)
-        self.mean = nn.Parameter(torch.tensor(sizes.mean_rating))
-        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating, in squared stars
-        self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # the logarithms of c, c_2 and c_6, a_w and b_w
-        self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
-        self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
+    @staticmethod
+    def forward(ctx, vectors: Tensor, users: Tensor, start: Tensor, movies: Tensor, start_back: Tensor) -> Tensor:
+        """`users` of movie after movie, the first of each at `start`; `movies` of user after user likewise."""
+        ctx.save_for_backward(movies, start_back)
+        return F.embedding_bag(users, vectors, start, mode="sum")
 
-    def forward(self, batch: Batch) -> Output:
-        """Predicted stars and, in training, the loss for each rating.
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return F.embedding_bag(ctx.saved_tensors[0], gradient, ctx.saved_tensors[1], mode="sum"), *[None] * 4
 
-        In training, each rating is predicted from the user's others; otherwise from the training ratings.
-        """
-        if not self.training:
-            return Output(self.from_history(batch))
-        users, place = torch.unique(batch["user"], return_inverse=True)
-        column = running_count(place)
-        rows = padded(place, column, batch)
-        side = self.movie_side()
-        loss, left_out_error = self.evidence(side, rows, self.user_features[users])
-        loss = (loss + self.divergence() * len(place) / self.sizes.n_history) / len(place)
-        return Output(batch["rating"] - left_out_error[place, column], loss, len(place))
 
-    def from_history(self, batch: Batch) -> Tensor:
-        """Predicted stars of the rows, [B]; users with about as long a past are computed together."""
-        users, place = torch.unique(batch["user"], return_inverse=True)
-        length = self.count_of_user[users]
-        size = (length + torch.bincount(place)).tolist()
-        side, stars = self.movie_side(), torch.empty(len(place), device=place.device)
-        for group in consecutive(length.argsort().tolist(), size, ROWS_TOGETHER):
-            rows = torch.isin(place, torch.tensor(group, device=place.device)).nonzero().squeeze(1)
-            some, row = torch.unique(batch["user"][rows], return_inverse=True)
-            column = running_count(row)
-            asked = padded(row, column, {name: values[rows] for name, values in batch.items()})
-            found = self.predict(side, self.past(some), self.user_features[some], asked.movie, asked.time)
-            stars[rows] = found[row, column]
-        return stars
+class MarginalLikelihood(torch.autograd.Function):
+    """Negative log marginal likelihood of B Gaussian processes with covariance noise * K, and leave-one-out errors.
 
-    # --- movies ----------------------------------------------------------------------------------
+    -log N(e; 0, noise K) = (e · K^-1 e / noise + log |K| + n log noise) / 2, up to a constant, and its gradients, which
+    are cheaper so than by autograd: Rasmussen and Williams 2006, equations 5.8 and 5.9; leave-one-out errors: 5.12.
+    """
 
-    def movie_side(self) -> dict[str, Tensor]:
-        """Of every movie: z_i, its bias and its history vector, [n_movies, D], [n_movies] and [n_movies, D]."""
-        released = decades(self.year) * ("year" in self.config.context)
-        from_features = torch.cat([self.features, released], 1) @ self.feature_weights  # [M, D + 1]
-        factors = self.movies() + from_features[:, :-1] + self.audience_sum()
-        return {"factors": factors, "bias": self.bias + from_features[:, -1], "history": self.history()}
+    @staticmethod
+    def forward(ctx, kernel: Tensor, error: Tensor, log_noise: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """From [B, L, L] and [B, L], padded with rows of the identity and with zeros, to a scalar and [B, L]."""
+        factor, failed = torch.linalg.cholesky_ex(kernel)
+        factor[failed > 0] = torch.nan
+        inverse = torch.cholesky_inverse(factor)
+        weights = (inverse @ error[..., None]).squeeze(-1)
+        n, noise = length.sum(), log_noise.exp()
+        fit = (weights * error).sum() / noise
+        loss = 0.5 * (fit + n * log_noise) + factor.diagonal(dim1=1, dim2=2).log().sum()
+        ctx.save_for_backward(inverse, weights, noise, n - fit)
+        loo_error = weights / inverse.diagonal(dim1=1, dim2=2)
+        ctx.mark_non_differentiable(loo_error)
+        return loss, loo_error
 
-    def audience_sum(self) -> Tensor:
-        """n_i^-1/2 times the sum of the audience vectors of the users who rated i in training, [n_movies, D]."""
-        users, movies = self.count_of_user, self.count_of_movie
-        total = SumOfUsers.apply(self.audience, self.user[self.by_movie], starts(movies), self.movie, starts(users))
-        return total / movies.clamp(min=1).sqrt()[:, None]
-
-    def divergence(self) -> Tensor:
-        """What the loss adds once for all ratings: priors of what is learned."""
-        c = self.config
-        penalties = (
-            (c.audience_precision, self.audience),
-            (c.feature_precision, self.feature_weights),
-            (c.bias_precision, self.bias),
-        )
-        points = sum(0.5 * precision * part.square().sum() for precision, part in penalties)
-        return self.movies.divergence(None) + self.history.divergence(c.history_precision) + points
-
-    # --- the Gaussian process --------------------------------------------------------------------
-
-    def evidence(self, side: dict[str, Tensor], past: Past, user_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log evidence of the users' ratings, a scalar, and each rating's error when left out, [B, L]."""
-        scale = self.certainty(past)
-        mean = self.expected(side, past, user_features, past.movie, past.time, left_out=True)
-        kernel = self.kernel(
-            side["factors"][past.movie] * scale, past.time, side["factors"][past.movie] * scale, past.time
-        )
-        return Evidence.apply(
-            with_noise(kernel, past.real), (past.stars - mean) * past.real, self.log_noise, past.count()
-        )
-
-    def predict(
-        self, side: dict[str, Tensor], past: Past, user_features: Tensor, movie: Tensor, time: Tensor
-    ) -> Tensor:
-        """Predicted stars of movies at times, [B, T], by B users with these past ratings."""
-        scale = self.certainty(past)
-        z_past, z = side["factors"][past.movie] * scale, side["factors"][movie] * scale
-        mean_past = self.expected(side, past, user_features, past.movie, past.time, left_out=True)
-        factor = torch.linalg.cholesky(with_noise(self.kernel(z_past, past.time, z_past, past.time), past.real))
-        weights = torch.cholesky_solve(((past.stars - mean_past) * past.real)[..., None], factor)  # [B, L, 1]
-        shared = self.kernel(z, time, z_past, past.time) * past.real[:, None]
-        return self.expected(side, past, user_features, movie, time) + (shared @ weights).squeeze(-1)
-
-    def kernel(self, z: Tensor, time: Tensor, z_other: Tensor, time_other: Tensor) -> Tensor:
-        """K of each pair of ratings, [B, T, L], in units of the noise."""
-        product = z @ z_other.mT
-        length, length_other = ((part.square().sum(-1) + 1e-3).sqrt() for part in (z, z_other))
-        cosine = product / (length[:, :, None] * length_other[:, None])
-        c_2, c_6 = self.log_cosine.exp()
-        kernel = self.log_constant.exp() + product + c_2 * cosine.square() + c_6 * torch.exp(6 * cosine - 6)
-        if "time" not in self.config.context:
-            return kernel
-        apart = (time[:, :, None] - time_other[:, None]).abs().float()
-        near = torch.stack([torch.exp(apart / -scale) for scale in TIME_SCALES])  # [W, B, T, L]
-        alone, times = (self.log_time.exp() @ near.flatten(1)).view(2, *product.shape)
-        return kernel + alone + times * product
-
-    def certainty(self, past: Past) -> Tensor:
-        """How far uncertain movie vectors hold back the user's, [B, 1, D]: (1 + sum_j var q_j)^-1/2."""
-        uncertain = (self.movies.variance()[past.movie] * past.real[..., None]).sum(1, keepdim=True)
-        return (1 + uncertain).rsqrt()
-
-    def expected(
-        self,
-        side: dict[str, Tensor],
-        past: Past,
-        user_features: Tensor,
-        movie: Tensor,
-        time: Tensor,
-        left_out: bool = False,
-    ) -> Tensor:
-        """m(u, i, t) of movies at times, [B, T]; `left_out`: they are the past's own, each left out of its sum."""
-        vectors = side["history"][past.movie] * past.real[..., None]  # [B, L, D]
-        total, n = vectors.sum(1, keepdim=True), past.count()[:, None, None]
-        taste = (total - vectors) / (n - 1).clamp(min=1).sqrt() if left_out else total / n.clamp(min=1).sqrt()
-        if self.training and self.config.history_dropout:
-            taste = taste * (torch.rand(len(taste), 1, 1, device=taste.device) >= self.config.history_dropout)
-        context = self.context(past, user_features, movie, time)  # [B, T, C]
-        from_context = self.context_weights(context)
-        taste = taste + from_context[..., :-1]
-        z = side["factors"][movie]
-        stars = self.mean + side["bias"][movie] + from_context[..., -1] + (taste * z).sum(-1)
-        if self.config.units:
-            stars = stars + self.mlp(torch.cat([taste, z, context], -1)).squeeze(-1)
-        return stars
-
-    def context(self, past: Past, user_features: Tensor, movie: Tensor, time: Tensor) -> Tensor:
-        """x_uit, [B, T, n_user_features + N_CLOCK]; zeros for what is switched off."""
-        demographics = user_features[:, None].expand(-1, movie.shape[1], -1) * ("demographics" in self.config.context)
-        clock = clock_features(past, time, self.year[movie]) * ("time" in self.config.context)
-        return torch.cat([demographics, clock], -1)
-
-    def score(self, users: Tensor) -> Tensor:
-        """Predicted stars, not clipped, of every movie right after each user's last rating: [N, n_movies]."""
-        side = self.movie_side()
-        return torch.cat([self.at_the_end(side, self.past(user), self.user_features[user]) for user in users.split(1)])
-
-    def score_past(self, past: Past) -> Tensor:
-        """The same for new users with these ratings, of whom nothing else is known: [B, n_movies]."""
-        side, nothing = self.movie_side(), self.user_features.new_zeros(1, self.sizes.n_user_features)
-        return torch.cat([self.at_the_end(side, past.row(k), nothing) for k in range(len(past.movie))])
-
-    def movie_vectors(self) -> Tensor:
-        """z of every movie, [n_movies, D]."""
-        return self.movie_side()["factors"]
-
-    def at_the_end(self, side: dict[str, Tensor], past: Past, user_features: Tensor) -> Tensor:
-        """Predicted stars of every movie by one user, right after the past's last rating, [1, n_movies]."""
-        movies = torch.arange(self.sizes.n_movies, device=past.movie.device)[None]
-        now = torch.where(past.real, past.time, 0).max() if past.real.any() else self.time.max()
-        return self.predict(side, past, user_features, movies, now.expand_as(movies))
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        inverse, weights, noise, excess = ctx.saved_tensors
+        by_kernel = 0.5 * gradient * (inverse - weights[:, :, None] * weights[:, None] / noise)
+        return by_kernel, gradient * weights / noise, 0.5 * gradient * excess, None

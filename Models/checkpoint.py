@@ -1,4 +1,4 @@
-"""Checkpoints: all that scoring needs, as plain types and tensors, saved and rebuilt in one place."""
+"""Checkpoints: weights, ids, and the known ratings beside them, as plain types and tensors; saved and loaded here."""
 
 import pickle
 import zipfile
@@ -6,72 +6,105 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from Models.Autoencoder import Autoencoder, AutoencoderConfig
-from Models.Ensemble import Ensemble
-from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
-from Models.inputs import DataSizes, Known
-from Models.Recommender import ModelConfig, Recommender
-from Models.Sequential import Sequential, SequentialConfig
-from utils.files import UserError, write_aside
-
-# A model is a line here: its name, its class and the class of its configuration.
-ARCHITECTURES: dict[str, tuple[type[nn.Module], type]] = {
-    "HistoryRecommender": (HistoryRecommender, HistoryConfig),
-    "Recommender": (Recommender, ModelConfig),
-    "Sequential": (Sequential, SequentialConfig),
-    "Autoencoder": (Autoencoder, AutoencoderConfig),
-}
-
-
-def make_model(name: str, members: int, config: Any, sizes: DataSizes, known: Known | None = None) -> nn.Module:
-    """A new model of this name or, of several members, their ensemble; without `known`, for a state to be loaded."""
-    models = [ARCHITECTURES[name][0](config, sizes, known) for _ in range(members)]
-    return Ensemble(models) if members > 1 else models[0]
+from Models.configs import MODELS
+from Models.dataLoader import RatingsData
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, UnsuitableData
+from Models.sequences import History
+from utils.files import UserError, atomic_write
+from utils.splits import TRAIN, Split
 
 
 @dataclass(frozen=True)
-class Catalogue:
-    """The ids and titles behind a model's positions, and what each user has rated.
-
-    seen_movies holds the movie positions of all users behind each other, int32; user u's are those
-    from seen_start[u] to seen_start[u + 1].
-    """
+class IdMaps:
+    """The ids, titles and genres behind a model's indices."""
 
     dataset: str
     user_ids: list  # int or str, as in the user's files
     movie_ids: list
     titles: list[str]
     genres: list[str]  # "Action|Comedy"
-    seen_start: Tensor  # int64 [n_users + 1]
-    seen_movies: Tensor  # int32 [n_ratings]
-
-    def seen(self, user: int) -> Tensor:
-        """Positions of the movies that the user at this position has rated, int64."""
-        return self.seen_movies[self.seen_start[user] : self.seen_start[user + 1]].long()
 
 
-def save_checkpoint(path: Path, model: nn.Module, catalogue: Catalogue, **more: Any) -> None:
-    """Write a checkpoint aside and rename it; `more` (epoch, optimizer, ...) must be plain too.
+@dataclass(frozen=True)
+class KnownRatings:
+    """All ratings of the data set, whichever part they are in, by user and time.
+
+    part: of each rating: TRAIN, VAL or TEST, uint8 [n]
+    """
+
+    history: History
+    part: Tensor
+
+    def training(self) -> History:
+        """The training ratings alone."""
+        mask, h = self.part == TRAIN, self.history
+        columns = (column[mask] for column in (h.users(), h.movie, h.rating, h.time))
+        return History.of(*columns, len(h.offsets) - 1)
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a checkpoint holds for recommending, read once."""
+
+    model: nn.Module
+    ids: IdMaps
+    known: KnownRatings
+
+
+def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module:
+    """A new model with these settings.
+
+    Raises:
+        UserError: the data does not suit it.
+    """
+    try:
+        return MODELS[type(config)](config, stats, inputs)
+    except UnsuitableData as error:
+        raise UserError(str(error)) from error
+
+
+def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
+    """Ids, titles and all ratings of a data set, with the part of each."""
+    rows = data.by_user_and_time(np.arange(len(data.user)))
+    history = data.history(rows)
+    part = torch.from_numpy(split.parts(len(rows))[rows])
+    known = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: a checkpoint is mostly these
+    ids = IdMaps(
+        dataset=data.name,
+        user_ids=data.user_ids,
+        movie_ids=data.movies["movie"].tolist(),
+        titles=data.movies["title"].tolist(),
+        genres=data.movies["genres"].str.join("|").tolist(),
+    )
+    return {"ids": vars(ids), "known": known}
+
+
+def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
+    """What a model is built from, without the training ratings."""
+    return {
+        "model": type(model).__name__,
+        "config": asdict(model.config),
+        "stats": asdict(model.stats),
+        "features": {name: getattr(inputs, name) for name in ("features", "year", "user_features")},
+    }
+
+
+def save_checkpoint(path: Path, model: nn.Module, content: dict[str, Any]) -> None:
+    """Write the weights and `content`, which must be plain types and tensors, atomically.
+
+    For `load_model`, it holds what `describe_data` and `describe_model` give.
 
     Raises:
         OSError: the disk is full.
     """
-    members = model.members if isinstance(model, Ensemble) else [model]
-    content = {
-        "architecture": type(members[0]).__name__,
-        "members": len(members),
-        "config": asdict(model.config),
-        "sizes": asdict(model.sizes),
-        "state": model.state_dict(),
-        "catalogue": vars(catalogue),
-        **more,
-    }
-    with write_aside(path) as aside:
+    content = {"state": model.state_dict()} | content
+    with atomic_write(path) as temporary:
         try:
-            torch.save(content, aside)
+            torch.save(content, temporary)
         except RuntimeError as error:  # what PyTorch makes of a full disk
             raise OSError(None, "it could not be written whole", str(path)) from error
 
@@ -98,18 +131,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def rebuild(content: dict[str, Any], device: torch.device) -> tuple[nn.Module, Catalogue]:
-    """The model of a checkpoint, on `device` and ready to score, and its catalogue.
+def load_model(path: Path, device: torch.device) -> SavedModel:
+    """The model of a checkpoint, on `device` and ready to score, with its ids and the known ratings.
 
     Raises:
-        UserError: the checkpoint is of another version of this code.
+        UserError: as `read_checkpoint`, or the checkpoint is of another version of this code.
     """
+    content = read_checkpoint(path)
     try:
-        name = content["architecture"]
-        config = ARCHITECTURES[name][1](**content["config"])
-        model = make_model(name, content["members"], config, DataSizes(**content["sizes"]))
+        classes = {model.__name__: config for config, model in MODELS.items()}
+        stats = content["stats"] | {"blocks": tuple(FeatureBlock(**block) for block in content["stats"]["blocks"])}
+        columns = content["known"] | {"movie": content["known"]["movie"].long()}
+        known = KnownRatings(part=columns.pop("part"), history=History(**columns))
+        train = known.training()
+        columns = {"user": train.users(), "movie": train.movie, "rating": train.rating, "time": train.time}
+        inputs = ModelInputs(**content["features"], **columns)
+        model = build_model(classes[content["model"]](**content["config"]), DataStats(**stats), inputs)
         model.load_state_dict(content["state"])
-        catalogue = Catalogue(**content["catalogue"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"The checkpoint does not fit this code ({error}): train anew with python train.py.") from error
-    return model.to(device).eval(), catalogue
+        ids = IdMaps(**content["ids"])
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} does not fit this code ({reason}): train anew with python train.py.") from error
+    return SavedModel(model.to(device).eval(), ids, known)

@@ -1,4 +1,4 @@
-"""From files to batches: id maps, features in the map's order, splits and DataLoaders."""
+"""From files to batches: id maps, features in the map's order, splits, model inputs and DataLoaders."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,21 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from Models.Dataset import ROWS, Batching, MovieLensDataset
-from Models.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
+from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
+from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, prepare_features
+from Models.sequences import History, group_by_size
 from utils.features import Features, read_features
 from utils.files import UserError
 from utils.ratings import read_ratings
 from utils.readers import read_dataset
+from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 
 
 @dataclass(frozen=True)
 class RatingsData:
-    """A data set in positions: row k of the ratings is users[user[k]] giving movies[movie[k]] rating[k] stars.
+    """A data set with indices for ids: rating k is by user_ids[user[k]], of the movie in row movie[k] of `movies`.
 
     `movies` lists the whole catalogue, never-rated movies too; the features' rows are in its order.
     `n_given_train` is set where the user gave files: the rows before it are the training file's.
@@ -43,8 +46,20 @@ class RatingsData:
         return np.zeros_like(self.user) if self.time is None else self.time
 
     def ids(self, user: np.ndarray, movie: np.ndarray) -> dict[str, np.ndarray]:
-        """The user's own ids of these positions."""
+        """The user's own ids of these indices."""
         return {"userId": np.asarray(self.user_ids)[user], "movieId": self.movies["movie"].to_numpy()[movie]}
+
+    def select(self, rows: np.ndarray) -> "Interactions":
+        """These ratings as columns."""
+        genres = self.features.vectors[:, self.features.info.bert_dim :]
+        ratings = self.user[rows], self.movie[rows], self.rating[rows]
+        return Interactions(*ratings, len(self.user_ids), len(self.movies), genres)
+
+    def history(self, rows: np.ndarray) -> History:
+        """These ratings as the histories of all users."""
+        rows = self.by_user_and_time(rows)
+        columns = (torch.from_numpy(c[rows]) for c in (self.user, self.movie, self.rating, self.times()))
+        return History.of(*columns, len(self.user_ids))
 
     def fingerprint(self) -> str:
         """SHA-256 of all ratings and their users: equal ones train alike."""
@@ -58,20 +73,37 @@ class RatingsData:
         return rows[np.lexsort((self.times()[rows], self.user[rows]))]
 
 
+@dataclass(frozen=True)
+class Interactions:
+    """Ratings as columns, each [n], with the sizes of the data set and its movies' genres."""
+
+    user: np.ndarray
+    movie: np.ndarray
+    rating: np.ndarray
+    n_users: int
+    n_movies: int
+    genres: np.ndarray  # multi-hot [n_movies, n_genres]
+
+    def matrix(self, weight: np.ndarray | None = None) -> sp.csr_matrix:
+        """Users by movies, float32, holding `weight`, or 1 where there is a rating."""
+        weight = np.ones(len(self.user), np.float32) if weight is None else weight.astype(np.float32)
+        return sp.csr_matrix((weight, (self.user, self.movie)), (self.n_users, self.n_movies))
+
+
 def load_data(
     folder: Path, features: Path, train_file: Path | None = None, test_file: Path | None = None
 ) -> RatingsData:
-    """Read a data set, map its ids to positions and align the movie features.
+    """Read a data set, map its ids to indices and align the movie features.
 
     Raises:
-        UserError: a file is missing, damaged or does not fit the others; says which and what to do.
+        UserError: a file is missing, damaged or does not fit the others; names it and its remedy.
     """
     if (train_file is None) != (test_file is None):
         raise UserError("Only one of --train-file and --test-file is given: give both or neither.")
     data = read_dataset(folder)
     ratings, n_given_train = data.ratings, None
     if train_file and test_file:
-        train, test = read_ratings(beside(folder, train_file)), read_ratings(beside(folder, test_file))
+        train, test = read_ratings(train_file), read_ratings(test_file)
         ratings, n_given_train = pd.concat([train, test], ignore_index=True), len(train)
     movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
     if (movie < 0).any():
@@ -110,7 +142,7 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> np.ndarray:
 
 
 def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None:
-    """Refuse a repeated pair of user and movie, given as one number a row: it could be trained on and tested."""
+    """Refuse a repeated pair of user and movie, given as one number per row: it could be trained on and tested."""
     ordered = np.sort(pair)
     if (repeated := ordered[1:] == ordered[:-1]).any():
         twice = ordered[int(np.argmax(repeated))]
@@ -121,13 +153,36 @@ def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None
         )
 
 
-def beside(folder: Path, file: Path) -> Path:
-    """A file as named, or else of that name in the data set's folder."""
-    return file if file.is_file() else folder / file
+def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> tuple[DataStats, ModelInputs]:
+    """What a model is built from: features, and of the ratings these training rows alone."""
+    rows = data.by_user_and_time(rows)
+    rating, time, info = data.rating[rows], data.times()[rows], data.features.info
+    blocks = (FeatureBlock("title", info.bert_dim), FeatureBlock("genres", len(info.genres)))
+    stats = DataStats(
+        n_users=len(data.user_ids),
+        n_movies=len(data.movies),
+        blocks=blocks,
+        mean_rating=float(rating.mean(dtype=np.float64)),
+        min_rating=float(rating.min()),
+        max_rating=float(rating.max()),
+        newest=int(time.max()),
+        n_user_features=data.user_features.shape[1],
+        has_years=bool(data.movies["year"].notna().any()),
+    )
+    inputs = ModelInputs(
+        features=prepare_features(torch.from_numpy(data.features.vectors), blocks, config),
+        year=torch.from_numpy(data.movies["year"].to_numpy(np.float32, na_value=0)),
+        user_features=torch.from_numpy(data.user_features),
+        user=torch.from_numpy(data.user[rows]),
+        movie=torch.from_numpy(data.movie[rows]),
+        rating=torch.from_numpy(rating),
+        time=torch.from_numpy(time),
+    )
+    return stats, inputs
 
 
 def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
-    """Part the rows of a data set for training, validation and test; the user's own files, if given, override `name`.
+    """Split the rows of a data set for training, validation and test; the user's own files, if given, override `name`.
 
     Raises:
         UserError: the ratios are no ratios, the split needs times that the data lacks, or a part is empty.
@@ -144,7 +199,7 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
     for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
         if not len(rows) and not (part == "validation" and ratios[1] == 0):
             raise UserError(
-                f"The {part} part of {data.name} is empty: it is too small for these ratios, change --ratios."
+                f"The {part} rows of {data.name} are none: it is too small for these ratios, change --ratios."
             )
     return split
 
@@ -213,7 +268,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 class UserBatchSampler(BatchSampler):
     """Batches of whole users, each user's rows oldest first: at most `batch_size` rows or users, or one user."""
 
-    def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int, batching: Batching):
+    def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int, batching: UserBatches):
         rows = data.by_user_and_time(rows)
         super().__init__(rows, batch_size, seed)
         self.batching = batching
@@ -230,24 +285,11 @@ class UserBatchSampler(BatchSampler):
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         length = torch.tensor([len(rows) for rows in self.of_user])
         key = torch.rand(len(length), generator=random)
-        if self.batching.alike:
+        if self.batching.similar_length:
             key = length * (1 + 0.1 * key)  # other users meet in other epochs
-        size = length.tolist() if self.batching.counts == "ratings" else [1] * len(length)
-        groups = consecutive(key.argsort(stable=True).tolist(), size, self.batch_size)
+        size = length.tolist() if self.batching.size_in == "ratings" else [1] * len(length)
+        groups = group_by_size(key.argsort(stable=True).tolist(), size, self.batch_size)
         return [[self.of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
-
-
-def consecutive(order: list[int], size: list[int], limit: int) -> list[list[int]]:
-    """Cut `order` into groups whose sizes, size[k] of item k, add up to at most `limit`, or that have one item."""
-    groups: list[list[int]] = []
-    total = 0
-    for item in order:
-        if not groups or total + size[item] > limit:
-            groups.append([])
-            total = 0
-        groups[-1].append(item)
-        total += size[item]
-    return groups
 
 
 def make_loader(
@@ -255,15 +297,15 @@ def make_loader(
     rows: np.ndarray,
     batch_size: int,
     seed: int | None = None,
-    batching: Batching = ROWS,
+    batching: RowBatches | UserBatches | None = None,
     device: torch.device | str = "cpu",
 ) -> DataLoader:
-    """A DataLoader of batches over these rows, in their order or, with a seed, shuffled every epoch.
+    """A DataLoader of batches over these rows, in their order or, with a seed, shuffled in each epoch.
 
     Batches of whole users need a seed.
     """
     columns = (torch.from_numpy(column).to(device) for column in (data.user, data.movie, data.rating, data.times()))
-    if batching.whole_users:
+    if isinstance(batching, UserBatches):
         sampler = UserBatchSampler(data, rows, batch_size, seed, batching)
     else:
         sampler = BatchSampler(rows, batch_size, seed)

@@ -1,53 +1,71 @@
-"""What models are told of the data: sizes, and what the training part knows."""
+"""What every model is given: statistics of the data, movie and user features, training interactions."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-import numpy as np
 import torch
+from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from Models.dataLoader import RatingsData
-from utils.cli import flag
+# Types of a model's settings, with what they may be.
+PositiveInt = Annotated[int, Interval(ge=1, lt=2**31)]  # no larger than an index can be
+NonNegInt = Annotated[int, Interval(ge=0, lt=2**31)]
+NonNegFloat = Annotated[float, Interval(ge=0.0, lt=float("inf"))]
+Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
+
+
+class UnsuitableData(ValueError):
+    """The data does not suit a model; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """What every model is told: what to learn, and how to take the movies' features."""
+    """How the movies' features are given to a model."""
 
-    objective: Literal["rating", "ranking"] = flag("rating", "learn stars, or which movies a user chooses")
-    titles: Literal["own", "none", "shuffled"] = flag(
-        "own", "title vectors; shuffled: those of other movies, a control"
-    )
-    genres: bool = flag(True, "multi-hot genres")
-    unit_titles: bool = flag(True, "title vectors centred and scaled to unit length, not as the encoder gave them")
+    titles: Literal["own", "none", "shuffled"] = "own"
+    """title vectors; shuffled: those of other movies, a control"""
+    genres: bool = True
+    """multi-hot genres"""
+    unit_titles: bool = True
+    """title vectors centred and scaled to unit length, not as the encoder gave them"""
 
 
 @dataclass(frozen=True)
-class DataSizes:
-    """Sizes and rating scale of the data: none of them is written in the code."""
+class FeatureBlock:
+    """Columns of the movies' features that belong together."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True)
+class DataStats:
+    """Sizes and statistics of the data: none of them is written in the code."""
 
     n_users: int
     n_movies: int
-    n_title: int  # dimensions of a title vector
-    n_genres: int
-    mean_rating: float  # of the training rows, in stars
-    low: float  # rating scale in stars
-    high: float
+    blocks: tuple[FeatureBlock, ...]  # of the movies' features, in their order
+    mean_rating: float  # this and the following: of the training ratings
+    min_rating: float
+    max_rating: float
+    newest: int = 0  # seconds since 1970; 0 where the data has no times
     n_user_features: int = 0
-    n_history: int = 0  # training ratings
-    newest: int = 0  # when the newest of them was given, seconds since 1970
+    has_years: bool = False
+
+    @property
+    def n_features(self) -> int:
+        return sum(block.width for block in self.blocks)
 
 
 @dataclass(frozen=True)
-class Known:
-    """Tensors that a model may keep in its state; of the ratings, those of the training part alone.
+class ModelInputs:
+    """Tensors that a model is built from. Contains training interactions only.
 
-    features: title vectors and genres, float32 [n_movies, n_title + n_genres]
+    features: of the movies, float32 [n_movies, n_features]
     year: release years, float32 [n_movies], 0 where unknown
     user_features: demographics, float32 [n_users, n_user_features]
-    user, movie, stars, time: the training ratings by user, then time: int64, int64, float32, int64 [n_history]
+    user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]
     """
 
     features: Tensor
@@ -55,53 +73,8 @@ class Known:
     user_features: Tensor
     user: Tensor
     movie: Tensor
-    stars: Tensor
+    rating: Tensor
     time: Tensor
-
-    def to(self, device: torch.device) -> "Known":
-        return Known(**{name: value.to(device) for name, value in vars(self).items()})
-
-    @classmethod
-    def blank(cls, sizes: DataSizes) -> "Known":
-        """Zeros of the right shapes, for a saved state to be loaded into."""
-        whole = torch.zeros(3, sizes.n_history, dtype=torch.int64)
-        return cls(
-            features=torch.zeros(sizes.n_movies, sizes.n_title + sizes.n_genres),
-            year=torch.zeros(sizes.n_movies),
-            user_features=torch.zeros(sizes.n_users, sizes.n_user_features),
-            user=whole[0],
-            movie=whole[1],
-            stars=torch.zeros(sizes.n_history),
-            time=whole[2],
-        )
-
-
-def describe(data: RatingsData, rows: np.ndarray) -> tuple[DataSizes, Known]:
-    """Sizes, rating statistics and histories of these training rows alone."""
-    rows = data.by_user_and_time(rows)
-    rating = data.rating[rows]
-    sizes = DataSizes(
-        n_users=len(data.user_ids),
-        n_movies=len(data.movies),
-        n_title=data.features.info.bert_dim,
-        n_genres=len(data.features.info.genres),
-        mean_rating=float(rating.mean(dtype=np.float64)),
-        low=float(rating.min()),
-        high=float(rating.max()),
-        n_user_features=data.user_features.shape[1],
-        n_history=len(rows),
-        newest=int(data.times()[rows].max()),
-    )
-    known = Known(
-        features=torch.from_numpy(data.features.vectors),
-        year=torch.from_numpy(data.movies["year"].to_numpy(np.float32, na_value=0)),
-        user_features=torch.from_numpy(data.user_features),
-        user=torch.from_numpy(data.user[rows]),
-        movie=torch.from_numpy(data.movie[rows]),
-        stars=torch.from_numpy(rating),
-        time=torch.from_numpy(data.times()[rows]),
-    )
-    return sizes, known
 
 
 DECADES = range(1900, 2030, 10)
@@ -113,11 +86,15 @@ def decades(year: Tensor) -> Tensor:
     return F.one_hot(decade, len(DECADES)) * (year > 0)[:, None]
 
 
-def prepared(features: Tensor, config: FeatureConfig, sizes: DataSizes) -> Tensor:
-    """Features as the models take them: unwanted parts are zero, so that every size stays the same."""
-    titles, genres = features.tensor_split([sizes.n_title], dim=1)
+def prepare_features(features: Tensor, blocks: tuple[FeatureBlock, ...], config: FeatureConfig) -> Tensor:
+    """Features as models take them, [n_movies, n_features]; blocks that are off are zero, so that sizes stay."""
+    names = [block.name for block in blocks]
+    parts = dict(zip(names, features.split([block.width for block in blocks], dim=1), strict=True))
+    titles = parts["title"]
     if config.unit_titles:  # raw encoder vectors all look much alike
         titles = F.normalize(titles - titles.mean(0))
     if config.titles == "shuffled":
         titles = titles[torch.randperm(len(titles))]
-    return torch.cat([titles * (config.titles != "none"), genres * config.genres], 1)
+    parts["title"] = titles * (config.titles != "none")
+    parts["genres"] = parts["genres"] * config.genres
+    return torch.cat([parts[name] for name in names], 1)

@@ -1,64 +1,71 @@
 #!/usr/bin/env python3
-"""Did BERT help? Train the model with and without ids, titles and genres, and compare on warm and cold movies.
+"""Did BERT help? Train a model with and without ids, titles and genres, and compare on warm and cold movies.
 
     python resultAnalyze/ablation.py --data dataset/ml-1m --split cold-movies
     python resultAnalyze/ablation.py --preset transformer
 
-Six arms, each with every seed, by train.py with the preset's settings: ids; ids + genres; ids + titles; all; features
-only (no ids of movies); and the control that must not help, titles shuffled among the movies. Sequential models have a
-seventh, a share of the ids dropped in each step. Two baselines that use no deep learning stand beside them. Cold movies
-are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three parts:
+Six variants, each with every seed, with the preset's settings: ids; ids + genres; ids + titles; all; features only (no
+ids of movies); and the control that must not help, titles shuffled among the movies. Sequential models have a seventh,
+a share of the ids dropped in each step. Two baselines that use no deep learning stand beside them. Cold movies are
+tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three groups:
 
-    RMSE   of the test ratings, where the model predicts stars
-    AUC    how often, of two test movies of one user, the liked one is predicted above the other
-    NDCG   of ranking, for each user, the part's unseen movies
-    list share, list HR   of lists over the whole catalogue, where the model ranks: how much of them is the part's, and
-           for how many users with liked movies of the part one of these is in the list
+    RMSE   of the test ratings, where the model predicts ratings
+    AUC    how often, of two test movies of one user, the relevant one is predicted above the other
+    NDCG   of ranking, for each user, the group's unseen movies
+    top-N share, top-N HR   of recommendations from the whole catalogue, where the model ranks: how much of them is the
+           group's, and for how many users with relevant movies of the group one of these is recommended
 
-A difference between two arms has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie go
-right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds;
-an effect is only claimed where the interval excludes 0 and every seed agrees.
+A difference between two variants has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie
+go right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds;
+an effect is only claimed where the interval excludes 0 and every seed, three at least, agrees.
 
-Writes ablation.csv (a row an arm, seed and part), ablation.md and ablation.png into --output. Finished trainings are
-kept there, so an interrupted ablation goes on where it stopped. 18 trainings on MovieLens 1M take half an hour or more.
+Writes ablation.csv (one row per variant, seed and group), ablation.md and ablation.png into --output. Finished
+trainings are kept there, so an interrupted ablation goes on where it stopped.
 """
 
+import dataclasses
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
+import pandas as pd
+import tyro
+from annotated_types import Interval
 
-from Models.baselines import BASELINES, Fitted
-from Models.comparison import Task, keep_protocol, train_run
-from Models.dataLoader import load_data, split_rows
-from Models.evaluate import auc_by_user
-from Models.ranking import metrics_at
-from Models.splits import Ratios, SplitName
-from resultAnalyze.intervals import Measured, by_user, difference
+from Models.configs import PRESETS, DataConfig, RankingConfig, TrainConfig
+from Models.Dataset import FittedModel
+from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.inputs import FeatureConfig, NonNegInt, PositiveInt
+from resultAnalyze.baselines import BASELINES
+from resultAnalyze.bootstrap import UnitMetric, mean_over_seeds, mean_over_users, paired_bootstrap
+from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test_rows, trained
+from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
-from utils.cli import flag, positive, shown
-from utils.files import RUNS, UserError, write_aside
+from utils.cli import display_path
+from utils.config import OptionalFolder, parse
+from utils.files import RUNS, UserError, atomic_write
+from utils.metrics import auc_by_user, metrics_at
 from utils.runs import write_table
 
-# An arm is a line here: its name and what it asks of train.py.
-ARMS: dict[str, list[str]] = {
-    "ids": ["--titles", "none", "--no-genres"],
-    "ids + genres": ["--titles", "none"],
-    "ids + titles": ["--no-genres"],
-    "all": [],
-    "features only": ["--no-ids"],
-    "titles shuffled": ["--titles", "shuffled"],
+# A variant is one line here: its name, and the features and model settings that it changes.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ids": ({"titles": "none", "genres": False}, {}),
+    "ids + genres": ({"titles": "none"}, {}),
+    "ids + titles": ({"genres": False}, {}),
+    "all": ({}, {}),
+    "features only": ({}, {"ids": False}),
+    "titles shuffled": ({"titles": "shuffled"}, {}),
 }
 DROPPED = "all, ids dropped"
-OF_SEQUENTIAL = {DROPPED: ["--id-dropout", "0.3"]}
+SEQUENTIAL_VARIANTS = {DROPPED: ({}, {"id_dropout": 0.3})}
 REFERENCES = ("user + movie bias", "genre kNN")
-# What changes between two arms: its name, the arm with it and the arm without.
+# What changes between two variants: its name, the variant with it and the one without.
 CONTRASTS: list[tuple[str, str, str]] = [
     ("titles", "all", "ids + genres"),
     ("titles, no genres beside them", "ids + titles", "ids"),
@@ -69,23 +76,30 @@ CONTRASTS: list[tuple[str, str, str]] = [
     ("ids dropped in training", DROPPED, "all"),
     ("ids dropped, in place of genre kNN,", DROPPED, "genre kNN"),
 ]
-SHARE = "list share"
+SHARE = "top-N share"
+LEAST_SEEDS = 3  # of a claim
 RARE = 5  # training ratings up to which a movie is rare
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: Path = cli.data_flag()
-    features: Path = cli.features_flag()
-    preset: Literal["ncf", "transformer", "gru"] = flag("ncf", "the preset of train.py to take inputs from")
-    split: SplitName = flag("cold-movies", "how the ratings are parted")
-    ratios: Ratios = flag((0.75, 0.1, 0.15), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
-    seeds: list[int] = flag((0, 1, 2), "seeds of the trainings", metavar="N", nargs="+", type=int)
-    relevant: float = flag(4.0, "stars from which a test rating is liked")
-    k: int = flag(10, "places of a list that count", type=positive)
-    epochs: int | None = flag(None, "the most epochs of a training (default: the preset's)", type=positive)
-    chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
-    output: Path | None = flag(None, "folder (default: runs/ablation-<data>-<split>-<preset>)", metavar="DIR")
+    data: DataConfig = field(default_factory=lambda: DataConfig(split="cold-movies", ratios=(0.75, 0.1, 0.15)))
+    preset: Literal["ncf", "transformer", "gru"] = "ncf"
+    """the preset of train.py to take inputs from"""
+    seeds: tuple[NonNegInt, ...] = (0, 1, 2)
+    """seeds of the trainings"""
+    relevance_threshold: float = 4.0
+    """rating from which a test movie is relevant"""
+    k: PositiveInt = 10
+    """positions of a top-N that count"""
+    epochs: Annotated[
+        int | None, Interval(ge=1, lt=2**31), tyro.conf.arg(metavar="INT", help_behavior_hint="(optional)")
+    ] = None
+    """the most epochs of a training (default: the preset's)"""
+    chunk_users: PositiveInt = 256
+    """users scored together: bounds memory"""
+    output: OptionalFolder = None
+    """folder (default: runs/ablation-<data>-<split>-<preset>)"""
 
 
 @dataclass(frozen=True)
@@ -93,221 +107,237 @@ class Effect:
     """What an input changes, and the 95 % interval of that."""
 
     what: str
-    part: str
+    group: str
     metric: str
     change: float
     low: float
     high: float
-    agree: int  # seeds whose own difference has the sign of `change`
+    seeds_agreeing: int  # seeds whose own difference has the sign of `change`
     seeds: int
 
     def verdict(self) -> str:
-        """The outcome in words: an effect needs an interval without 0, and every seed on its side.
+        """The outcome in words: an effect needs an interval without 0, and three seeds or more, all on its side.
 
         The interval covers the choice of movies or users, not the chance in a training: that is what the seeds show.
         """
         better = (self.change < 0) == (self.metric == "rmse")
-        shown = (self.low > 0 or self.high < 0) and self.agree == self.seeds
+        shown = (self.low > 0 or self.high < 0) and self.seeds_agreeing == self.seeds
         words = ("better" if better else "worse") if shown else "no effect is shown"
-        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}], in {self.agree} of {self.seeds} seeds"
+        if self.seeds < LEAST_SEEDS:
+            words = f"fewer than {LEAST_SEEDS} seeds, no claim"
+        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
         what = self.what[0].upper() + self.what[1:]
-        return f"{what} change {self.part}-movie {self.metric.upper()} by {interval}: {words}."
+        seeds = f"in {self.seeds_agreeing} of {self.seeds} seeds"
+        return f"{what} change {self.group}-movie {self.metric.upper()} by {interval}, {seeds}: {words}."
 
 
-Results = dict[tuple[str, int, str], dict[str, Measured]]  # (arm, seed, part) -> metric -> what was measured
+Results = dict[tuple[str, int, str], dict[str, UnitMetric]]  # (variant, seed, group) -> metrics by name
 
 
 def main() -> None:
-    settings = cli.parse(Settings, __doc__, None)
-    data = load_data(settings.data, settings.features)
-    split = split_rows(data, settings.split, settings.ratios)
-    task = Task.of(data, split, split.train, settings.relevant, settings.k, settings.chunk_users)
-    output = settings.output or RUNS / f"ablation-{data.name}-{settings.split}-{settings.preset}"
+    settings = parse(Settings, __doc__)
+    if not settings.seeds:
+        raise UserError("--seeds: give at least one seed.")
+    data, split = settings.data.load()
+    evaluator = RankingEvaluator(data, split, settings.relevance_threshold, settings.k, settings.chunk_users)
+    output = settings.output or RUNS / f"ablation-{data.name}-{settings.data.split}-{settings.preset}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    protocol["features"] = data.features.info.features_sha256
-    kept = {name: getattr(settings, name) for name in ("relevant", "k", "preset", "epochs")}
-    keep_protocol(output, protocol | kept)
+    protocol["features_sha256"] = data.features.info.features_sha256
+    kept = {name: getattr(settings, name) for name in ("relevance_threshold", "k", "preset", "epochs")}
+    check_protocol(output, protocol | kept)
 
-    parts = movie_parts(task)
-    if not parts:
+    groups = movie_groups(evaluator)
+    if not groups:
         raise UserError(
-            "Fewer than two users have both liked and other test ratings to compare: change --split or --relevant."
+            "Fewer than two users have both relevant and other test ratings: change --split or --relevance-threshold."
         )
     results: Results = {}
-    arms = ARMS if settings.preset == "ncf" else ARMS | OF_SEQUENTIAL
-    trainings = [(arm, seed) for seed in settings.seeds for arm in arms]
-    for arm, seed in [(arm, settings.seeds[0]) for arm in REFERENCES] + trainings:
-        print(f"{arm}, seed {seed} ...", flush=True)
-        fitted = fit(task, settings, output, arm, seed)
-        for part, movies in parts.items():
-            results[arm, seed, part] = measure(task, fitted, movies)
+    trainings = [(name, seed) for seed in settings.seeds for name in variants_of(settings.preset)]
+    for name, seed in [(name, settings.seeds[0]) for name in REFERENCES] + trainings:
+        print(f"{name}, seed {seed} ...", flush=True)
+        fitted = fit(evaluator, settings, output, name, seed)
+        for group, movies in groups.items():
+            results[name, seed, group] = measure(evaluator, fitted, movies)
     effects = all_effects(results)
 
-    write_table(output / "ablation.csv", table_rows(results))
-    text = markdown(task, parts, results, effects)
-    with write_aside(output / "ablation.md") as aside:
-        aside.write_text(text, encoding="utf-8")
-    draw(effects, output / "ablation.png", f"{data.name}, {settings.split} split, {settings.preset}")
-    print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {shown(output)}.")
+    write_table(output / "ablation.csv", result_table(results))
+    text = markdown(evaluator, groups, results, effects)
+    with atomic_write(output / "ablation.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    draw(effects, output / "ablation.png", f"{data.name}, {settings.data.split} split, {settings.preset}")
+    print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {display_path(output)}.")
 
 
-def fit(task: Task, settings: Settings, output: Path, arm: str, seed: int) -> Fitted:
-    if arm in REFERENCES:
-        return BASELINES[arm][0](task.rows, seed)
-    flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
-    flags += [
-        "--ratios",
-        *settings.ratios,
-        "--relevant",
-        settings.relevant,
-        "--seed",
-        seed,
-        "--preset",
-        settings.preset,
-    ]
-    flags += ["--epochs", settings.epochs] if settings.epochs else []
-    return train_run(output / "runs" / f"{arm}-{seed}", [*flags, *(ARMS | OF_SEQUENTIAL)[arm]], task)
+def variants_of(preset: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    return VARIANTS if preset == "ncf" else VARIANTS | SEQUENTIAL_VARIANTS
+
+
+def fit(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> FittedModel:
+    if name in REFERENCES:
+        return BASELINES[name][0](evaluator.data.select(evaluator.split.train), seed)
+    return trained(output / "runs" / f"{name}-{seed}", config_of(settings, name, seed), evaluator)
+
+
+def config_of(settings: Settings, variant: str, seed: int) -> TrainConfig:
+    """The preset's configuration with what a variant changes."""
+    features, model = variants_of(settings.preset)[variant]
+    config = PRESETS[settings.preset]
+    return dataclasses.replace(
+        config,
+        data=settings.data.located(),
+        features=FeatureConfig(**features),
+        model=dataclasses.replace(config.model, **model),
+        optim=dataclasses.replace(config.optim, epochs=settings.epochs or config.optim.epochs),
+        ranking=config.ranking and RankingConfig(settings.relevance_threshold),
+        run=dataclasses.replace(config.run, seed=seed),
+    )
 
 
 # --- measuring -----------------------------------------------------------------------------------
 
 
-def movie_parts(task: Task) -> dict[str, np.ndarray]:
-    """Which movies are cold, rare and warm, bool [n_movies] each; a part where nothing can be measured falls away."""
-    count = np.bincount(task.rows.movie, minlength=task.rows.n_movies)
-    parts = {"cold": task.cold(), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
-    test = task.split.test
-    user, movie, liked = task.data.user[test], task.data.movie[test], task.data.rating[test] >= task.relevant
+def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
+    """Which movies are cold, rare and warm, bool [n_movies] each; a group where nothing can be measured is left out."""
+    data, test = evaluator.data, evaluator.split.test
+    count = evaluator.popularity(evaluator.split.train).numpy()
+    groups = {"cold": cold_movies(evaluator), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
+    user, movie, relevant = data.user[test], data.movie[test], data.rating[test] >= evaluator.relevance_threshold
 
     def has_pairs(movies: np.ndarray) -> bool:
         """Of two users at least, as an interval needs."""
         inside = movies[movie]
-        return len(auc_by_user(user[inside], np.zeros(inside.sum()), liked[inside])) > 1
+        return len(auc_by_user(user[inside], np.zeros(inside.sum()), relevant[inside])) > 1
 
-    return {name: movies for name, movies in parts.items() if has_pairs(movies)}
+    return {name: movies for name, movies in groups.items() if has_pairs(movies)}
 
 
-def measure(task: Task, fitted: Fitted, movies: np.ndarray) -> dict[str, Measured]:
-    """The metrics of this file's head over these movies, bool [n_movies], by movie or by user."""
-    test = task.split.test
-    inside = movies[task.data.movie[test]]
-    rows, scores = test[inside], task.scores(fitted)[inside]
-    user, movie, rating = task.data.user[rows], task.data.movie[rows], task.data.rating[rows]
+def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray) -> dict[str, UnitMetric]:
+    """The metrics of this file's docstring over these movies, bool [n_movies], by movie or by user."""
+    data, test, k = evaluator.data, evaluator.split.test, evaluator.k
+    predictions = RatingEvaluator(data, evaluator.split).predict(fitted, test) if fitted.predict else None
+    inside = movies[data.movie[test]]
+    rows, scores = test[inside], scores_of_test_rows(fitted, predictions, evaluator)[inside]
+    movie, rating = data.movie[rows], data.rating[rows]
     found = {}
-    if rating_model := fitted.stars is not None:
+    if predictions is not None:
         squared = np.bincount(movie, (scores - rating) ** 2, len(movies))[movies]
-        found["rmse"] = Measured(squared, np.bincount(movie, minlength=len(movies))[movies], root=True)
-    found["auc"] = by_user(auc_by_user(user, scores, rating >= task.relevant))
-    ranking = task.rank(fitted.score, movies, among=movies)
-    found[f"ndcg@{task.k}"] = by_user(metrics_at(ranking.ranks, ranking.n_relevant, task.k)[f"ndcg@{task.k}"])
-    if not rating_model:
-        whole = task.rank(fitted.score, movies)
-        listed = whole.lists.numpy()
-        found[SHARE] = by_user((movies[listed] & (listed >= 0)).mean(1))
-        found["list hr"] = by_user(metrics_at(whole.ranks, whole.n_relevant, task.k)[f"hr@{task.k}"])
+        found["rmse"] = UnitMetric(squared, np.bincount(movie, minlength=len(movies))[movies], root=True)
+    relevant = rating >= evaluator.relevance_threshold
+    found["auc"] = mean_over_users(auc_by_user(data.user[rows], scores, relevant))
+    ranking = evaluator.rank(fitted.score, evaluator.known(), rows, among=movies)
+    found[f"ndcg@{k}"] = mean_over_users(metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"])
+    if predictions is None:
+        whole = evaluator.rank(fitted.score, evaluator.known(), rows)
+        topn = whole.topn.numpy()
+        found[SHARE] = mean_over_users((movies[topn] & (topn >= 0)).mean(1))
+        found["top-N hr"] = mean_over_users(metrics_at(whole.ranks, whole.n_relevant, k)[f"hr@{k}"])
     return found
 
 
-def over_seeds(results: Results, arm: str, part: str, metric: str) -> Measured:
-    """The mean over an arm's seeds, unit by unit: all seeds are measured on the same units."""
-    found = [one[metric] for (name, _, where), one in results.items() if (name, where) == (arm, part)]
-    return Measured(np.mean([one.total for one in found], axis=0), found[0].weight, found[0].root)
+def over_seeds(results: Results, variant: str, group: str, metric: str) -> UnitMetric:
+    """The mean over a variant's seeds."""
+    found = [one[metric] for (name, _, where), one in results.items() if (name, where) == (variant, group)]
+    return mean_over_seeds(found)
 
 
 def all_effects(results: Results) -> list[Effect]:
-    """Every contrast of trained arms, on every part by every metric that both have and that can be good or bad."""
+    """Every contrast of trained variants, by every metric that both have and that can be good or bad."""
     return [
-        effect(results, what, arms, part, metric)
-        for what, *arms in CONTRASTS
-        for part, metric in shared_places(results, arms)
+        effect(results, what, pair, group, metric)
+        for what, *pair in CONTRASTS
+        for group, metric in shared_metrics(results, pair)
         if metric != SHARE
     ]
 
 
-def shared_places(results: Results, arms: Iterable[str]) -> list[tuple[str, str]]:
-    """The parts and metrics by which all these arms were measured."""
-    of_arm = [dict.fromkeys((p, m) for (a, _, p), found in results.items() if a == arm for m in found) for arm in arms]
-    return [place for place in of_arm[0] if all(place in places for places in of_arm)]
+def shared_metrics(results: Results, variants: Iterable[str]) -> list[tuple[str, str]]:
+    """The groups and metrics by which all these variants were measured."""
+    measured = [
+        dict.fromkeys((group, metric) for (name, _, group), found in results.items() if name == v for metric in found)
+        for v in variants
+    ]
+    return [pair for pair in measured[0] if all(pair in others for others in measured)]
 
 
-def effect(results: Results, what: str, arms: list[str], part: str, metric: str) -> Effect:
-    change, low, high = difference(*(over_seeds(results, arm, part, metric) for arm in arms))
-    by_arm = [{seed: r[metric].value() for (a, seed, p), r in results.items() if (a, p) == (arm, part)} for arm in arms]
-    last = list(by_arm[1].values())[-1]  # baselines have one seed
-    agree = sum((value - by_arm[1].get(seed, last)) * change > 0 for seed, value in by_arm[0].items())
-    return Effect(what, part, metric, change, low, high, agree, len(by_arm[0]))
+def effect(results: Results, what: str, pair: list[str], group: str, metric: str) -> Effect:
+    change, low, high = paired_bootstrap(*(over_seeds(results, variant, group, metric) for variant in pair))
+    one, other = (
+        {seed: found[metric].value() for (name, seed, g), found in results.items() if (name, g) == (variant, group)}
+        for variant in pair
+    )
+    last = list(other.values())[-1]  # baselines have one seed
+    agreeing = sum((value - other.get(seed, last)) * change > 0 for seed, value in one.items())
+    return Effect(what, group, metric, change, low, high, agreeing, len(one))
 
 
 # --- what is shown -------------------------------------------------------------------------------
 
 
-def table_rows(results: Results) -> list[dict[str, Any]]:
-    """A row an arm, seed and part; empty where that arm has no such metric."""
-    metrics = dict.fromkeys((name for found in results.values() for name in found), "")
-    return [
-        {"arm": arm, "seed": seed, "part": part, **metrics, **{name: round(m.value(), 5) for name, m in found.items()}}
-        for (arm, seed, part), found in results.items()
-    ]
+def result_table(results: Results) -> pd.DataFrame:
+    """One row per variant, seed and group; empty where that variant has no such metric."""
+    return pd.DataFrame(
+        {"variant": variant, "seed": seed, "group": group} | {name: round(m.value(), 5) for name, m in found.items()}
+        for (variant, seed, group), found in results.items()
+    )
 
 
-def markdown(task: Task, parts: dict[str, np.ndarray], results: Results, effects: list[Effect]) -> str:
-    """A table of the arms, means over the seeds and after +- half the range between them, and the verdicts."""
-    places = list(dict.fromkeys((part, metric) for (_, _, part), found in results.items() for metric in found))
-    tested = task.data.movie[task.split.test]
-    sizes = ", ".join(f"{movies[tested].sum():,} of {part} movies" for part, movies in parts.items())
-    lines = [
-        f"{task.data.name}: {task.split.protocol}; liked: {task.relevant:g} stars or more; cold: tested movies without "
-        f"a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the part's unseen movies, ties against the "
-        f"model; +-: half the range between seeds. Test ratings: {sizes}.",
-        "",
-        "| arm | seeds | " + " | ".join(f"{part} {metric}" for part, metric in places) + " |",
-        "| --- " * (2 + len(places)) + "|",
-    ]
-    for arm in dict.fromkeys(name for name, _, _ in results):
-        seeds = sorted({seed for name, seed, _ in results if name == arm})
-        found = [[results[arm, seed, part].get(metric) for seed in seeds] for part, metric in places]
-        cells = [cell([one.value() for one in ones]) if None not in ones else "" for ones in found]
-        lines.append(f"| {arm} | {len(seeds)} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"{len(effects)} differences with 95 % intervals; by chance alone, one in twenty would miss its truth:",
-        "",
-    ]
-    return "\n".join([*lines, *(f"- {effect.verdict()}" for effect in effects)]) + "\n"
-
-
-def cell(values: list[float]) -> str:
-    spread = f" +- {(max(values) - min(values)) / 2:.4f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.4f}{spread}"
+def markdown(
+    evaluator: RankingEvaluator, groups: dict[str, np.ndarray], results: Results, effects: list[Effect]
+) -> str:
+    """A table of the variants, means over the seeds and after +- half the range between them, and the verdicts."""
+    data, tested = evaluator.data, evaluator.data.movie[evaluator.split.test]
+    sizes = ", ".join(f"{movies[tested].sum():,} of {group} movies" for group, movies in groups.items())
+    table = result_table(results)
+    metrics = [name for name in table if name not in ("variant", "seed", "group")]
+    rows = []
+    for variant, mine in table.groupby("variant", sort=False):
+        row = {"variant": variant, "seeds": mine["seed"].nunique()}
+        for group, of_group in mine.groupby("group", sort=False):
+            row |= {f"{group} {metric}": mean_and_range(of_group[metric]) for metric in metrics}
+        rows.append(row)
+    columns = ["variant", "seeds", *(f"{group} {metric}" for group in groups for metric in metrics)]
+    shown = pd.DataFrame(rows)[columns].replace("", np.nan).dropna(axis=1, how="all")
+    text = (
+        f"{data.name}: {evaluator.split.protocol}; relevant: {evaluator.relevance_threshold:g} or higher; cold: tested "
+        f"movies without a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the group's unseen movies, "
+        f"ties against the model; +-: half the range between seeds. Test ratings: {sizes}.\n\n"
+        f"{markdown_table(shown)}\n"
+        f"{len(effects)} differences with 95 % intervals; by chance alone, one in twenty would miss its truth:\n\n"
+    )
+    return text + "".join(f"- {effect.verdict()}\n" for effect in effects)
 
 
 def draw(effects: list[Effect], target: Path, title: str) -> None:
-    """Differences with their intervals, a panel a metric, a colour a part."""
+    """Differences with their intervals, one panel per metric, one colour per group."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    names, parts, metrics = (
-        list(dict.fromkeys(getattr(effect, field) for effect in effects)) for field in ("what", "part", "metric")
+    names, groups, metrics = (
+        list(dict.fromkeys(getattr(effect, field) for effect in effects)) for field in ("what", "group", "metric")
     )
-    figure, axes = plt.subplots(1, len(metrics), figsize=(14, 5), sharey=True, layout="constrained")
+    height = 0.55 * len(names) + 2
+    figure, axes = plt.subplots(
+        1, len(metrics), figsize=(3.6 * len(metrics) + 2.5, height), sharey=True, layout="constrained", squeeze=False
+    )
     for effect in effects:
-        axis, part = axes[metrics.index(effect.metric)], parts.index(effect.part)
-        y = names.index(effect.what) + 0.2 * part
+        axis, group = axes[0, metrics.index(effect.metric)], groups.index(effect.group)
+        y = names.index(effect.what) + 0.22 * group
         error = [[effect.change - effect.low], [effect.high - effect.change]]
-        label = effect.part if effect.what == names[0] else None
-        axis.errorbar(effect.change, y, xerr=error, fmt="o", capsize=3, color=f"C{part}", label=label)
-    for axis, metric in zip(axes, metrics, strict=True):
+        axis.errorbar(effect.change, y, xerr=error, fmt="o", markersize=4, capsize=3, color=f"C{group}")
+    for axis, metric in zip(axes[0], metrics, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(f"{metric.upper()}, {'left' if metric == 'rmse' else 'right'} is better")
+        axis.set_title(f"{metric.upper()}\n({'left' if metric == 'rmse' else 'right'} is better)")
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(np.arange(len(names)) + 0.2, names)
-    axes[0].invert_yaxis()
-    axes[0].legend(title="movies")
+        axis.locator_params(axis="x", nbins=5)
+    axes[0, 0].set_yticks(np.arange(len(names)) + 0.22, [name.strip(",") for name in names])
+    axes[0, 0].invert_yaxis()
+    handles = [plt.Line2D([], [], color=f"C{k}", marker="o", label=group) for k, group in enumerate(groups)]
+    figure.legend(handles=handles, title="movies", loc="outside right upper")
     figure.suptitle(f"What each input changes: {title}, 95 % intervals")
-    with write_aside(target) as aside:
-        figure.savefig(aside, format="png", dpi=120)
+    with atomic_write(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time this repo against the plain way of doing the same work, both in one run, and print the ratios.
+"""Time this repo against a reference implementation of the same work, both in one run, and print the ratios.
 
     python resultAnalyze/benchmark.py
     python resultAnalyze/benchmark.py --data dataset/ml-100k --only training
 
-| row | plain way |
+| row | reference |
 | --- | --- |
 | reading | pandas' python engine on the ratings file |
 | features | the same encoder, one title after the other |
@@ -24,7 +24,8 @@ that with the default encoder they are as wide as the original's. Writes resultA
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,87 +38,93 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from Models.checkpoint import read_checkpoint, rebuild
+from Models.checkpoint import SavedModel, load_model
 from Models.dataLoader import RatingsData, load_data
-from Models.recommend import recommend
-from resultAnalyze.plain import (
-    LARGE_BATCH,
-    NEGATIVES,
-    RANKING_SIZES,
-    encode_plainly,
-    list_plainly,
-    speed,
-    train_neumf,
-    train_plainly,
-)
+from Models.inputs import PositiveInt
+from Models.recommend import TopNRecommender
+from Models.Recommender import NCFConfig
 from utils import cli
-from utils.cli import flag, positive
+from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, FeaturesFile, FileName, parse
 from utils.encoder import DEFAULT_ENCODER, Encoder, find_encoder
 from utils.features import read_features, write_features
 from utils.files import ROOT, UserError, read_json, write_json
 from utils.ratings import read_ratings
 from utils.readers import read_dataset
-from utils.runs import TEST_METRICS, read_table
+from utils.runs import TEST_METRICS
 
-PLAIN_TITLES = 300  # the plain sides do a part of the work, enough to know their speed
-PLAIN_USERS = 200
+REFERENCE_TITLES = 300  # the references do a part of the work, enough to know their speed
+REFERENCE_USERS = 200
+REFERENCE_RATINGS = 50_000
 GOAL = 0.9165  # validation RMSE on MovieLens 1M: the original's own figure
-ORIGINAL = (32, 128, 64)  # numbers in an embedding, units of the layers
+ORIGINAL = (32, 128, 64)  # embedding size, units of the layers
 QUICK = (16, 32, 16)  # the same of an NCF that is soon good enough
+RANKING_SIZES = (32, 64, 32)
+NEGATIVES = 4
+LARGE_BATCH = 8192
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: Path = cli.data_flag()
-    features: Path = cli.features_flag()
-    only: Literal["all", "reading", "features", "library", "training", "accuracy", "ranking", "lists", "start"] = flag(
-        "all", "which row to measure"
-    )
-    repeats: int = flag(5, "how often each side runs", type=positive)
-    output: Path = flag(ROOT / "resultAnalyze" / "benchmark.json", "where the figures go", metavar="FILE")
+    data: DataFolder = DEFAULT_DATA
+    features: FeaturesFile = DEFAULT_FEATURES
+    only: Literal["all", "reading", "features", "library", "training", "accuracy", "ranking", "lists", "start"] = "all"
+    """which row to measure"""
+    repeats: PositiveInt = 5
+    """how often each side runs"""
+    output: FileName = ROOT / "resultAnalyze" / "benchmark.json"
+    """where the figures go"""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A finished comparison; speeds in `unit` a second, the medians of all repeats."""
+    """A finished comparison; speeds in `unit` per second, the medians of all repeats."""
 
     work: str
     unit: str
     ours: float
-    plain: float
+    reference: float
     limit: float
     target: float
 
     @property
     def ratio(self) -> float:
-        return self.ours / self.plain
+        return self.ours / self.reference
 
 
 def main() -> None:
-    settings = cli.parse(Settings, __doc__, None)
+    settings = parse(Settings, __doc__)
     rows = []
     for name, measure in ROWS.items():
         if settings.only in ("all", name):
             print(f"Measuring {name} ...", flush=True)
             rows.append(measure(settings))
     rows = [row for row in rows if row]
-    print(f"\n| work | ours | plain | ratio | target | limit | ours, of it |\n{'| --- ' * 7}|")
+    print(f"\n| work | ours | reference | ratio | target | limit | ours, of it |\n{'| --- ' * 7}|")
     for row in rows:
-        speeds = [f"{v:,.{0 if v >= 10 else 3}f} {row.unit}/s" for v in (row.ours, row.plain, row.limit)]
+        speeds = [f"{v:,.{0 if v >= 10 else 3}f} {row.unit}/s" for v in (row.ours, row.reference, row.limit)]
         verdict = f"{row.target:g}x" + ", below" * (row.ratio < row.target)
         print(
             f"| {row.work} | {speeds[0]} | {speeds[1]} | {row.ratio:.1f}x | {verdict} | {speeds[2]} | "
             f"{row.ours / row.limit:.0%} |"
         )
     machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "repeats": settings.repeats}
-    machine |= {"flop_a_second": flop_rate()}
+    machine |= {"flop_per_second": flop_rate()}
     write_json(settings.output, machine | {"rows": [asdict(row) | {"ratio": row.ratio} for row in rows]})
 
 
-def in_turn(repeats: int, ours: Callable[[], float], plain: Callable[[], float]) -> tuple[float, float]:
+def speed(amount: int, work: Callable[[], object]) -> float:
+    """How much of `amount` is done per second."""
+    started = time.perf_counter()
+    work()
+    return amount / (time.perf_counter() - started)
+
+
+def in_turn(repeats: int, ours: Callable[[], float], reference: Callable[[], float]) -> tuple[float, float]:
     """Run two measurements in turn; their median speeds."""
-    speeds = [(ours(), plain()) for _ in range(repeats)]
+    speeds = [(ours(), reference()) for _ in range(repeats)]
     return median(a for a, _ in speeds), median(b for _, b in speeds)
 
 
@@ -152,13 +159,13 @@ def measure_reading(settings: Settings) -> Row:
         raise UserError(f"{settings.data} has none of {', '.join(separators)}: name another folder with --data.")
     separator = separators[path.name]
     n = len(read_ratings(path))
-    ours, plain = in_turn(
+    ours, reference = in_turn(
         settings.repeats,
         lambda: speed(n, lambda: read_ratings(path)),
         lambda: speed(n, lambda: pd.read_csv(path, sep=separator, engine="python", header=None)),
     )
     limit = median(speed(n, path.read_bytes) for _ in range(5))
-    return Row(f"reading {path.name}", "ratings", ours, plain, limit, target=15)
+    return Row(f"reading {path.name}", "ratings", ours, reference, limit, target=15)
 
 
 # --- features ------------------------------------------------------------------------------------
@@ -166,15 +173,15 @@ def measure_reading(settings: Settings) -> Row:
 
 def measure_features(settings: Settings) -> Row:
     titles, encoder = titles_and_encoder(settings)
-    some = np.random.default_rng(0).choice(titles, min(PLAIN_TITLES, len(titles)), replace=False).tolist()
-    difference = np.abs(encoder.encode(some) - encode_plainly(encoder, some)).max()  # warms up both sides, too
+    some = np.random.default_rng(0).choice(titles, min(REFERENCE_TITLES, len(titles)), replace=False).tolist()
+    difference = np.abs(encoder.encode(some) - reference_encode(encoder, some)).max()  # warms up both sides as well
     print(f"largest difference between the two sides: {difference:.1e}")
-    ours, plain = in_turn(
+    ours, reference = in_turn(
         settings.repeats,
         lambda: speed(len(titles), lambda: encoder.encode(titles)),
-        lambda: speed(len(some), lambda: encode_plainly(encoder, some)),
+        lambda: speed(len(some), lambda: reference_encode(encoder, some)),
     )
-    return Row("title vectors", "titles", ours, plain, encoding_limit(titles, encoder), target=20)
+    return Row("title vectors", "titles", ours, reference, encoding_limit(titles, encoder), target=20)
 
 
 def measure_library(settings: Settings) -> Row | None:
@@ -186,13 +193,15 @@ def measure_library(settings: Settings) -> Row | None:
         return None
     titles, encoder = titles_and_encoder(settings)
     library = SentenceTransformer(str(find_encoder(DEFAULT_ENCODER)[0]), device="cpu")
-    encoder.encode(titles[:PLAIN_TITLES]), library.encode(titles[:PLAIN_TITLES])
-    ours, plain = in_turn(
+    encoder.encode(titles[:REFERENCE_TITLES]), library.encode(titles[:REFERENCE_TITLES])
+    ours, reference = in_turn(
         settings.repeats,
         lambda: speed(len(titles), lambda: encoder.encode(titles)),
         lambda: speed(len(titles), lambda: library.encode(titles, show_progress_bar=False)),
     )
-    return Row("title vectors, sentence_transformers", "titles", ours, plain, encoding_limit(titles, encoder), target=1)
+    return Row(
+        "title vectors, sentence_transformers", "titles", ours, reference, encoding_limit(titles, encoder), target=1
+    )
 
 
 def titles_and_encoder(settings: Settings) -> tuple[list[str], Encoder]:
@@ -214,8 +223,8 @@ def measure_training(settings: Settings) -> Row:
     with wide_features(settings) as wide:
         data = load_data(settings.data, wide.features)
         flags = "--preset", "original", "--batch-size", LARGE_BATCH
-        ours, plain = in_turn(settings.repeats, lambda: second_epoch(wide, *flags), lambda: train_plainly(data))
-    return Row("training, original model", "ratings", ours, plain, training_limit(data, ORIGINAL), target=10)
+        ours, reference = in_turn(settings.repeats, lambda: second_epoch(wide, *flags), lambda: reference_train(data))
+    return Row("training, original model", "ratings", ours, reference, training_limit(data, ORIGINAL), target=10)
 
 
 @contextmanager
@@ -234,7 +243,7 @@ def wide_features(settings: Settings) -> Iterator[Settings]:
 def second_epoch(settings: Settings, *flags: object) -> float:
     """Training ratings a second in the second epoch of train.py with these flags, with no validation in it."""
     with trained(settings, *flags, "--ratios", 0.8, 0, 0.2, "--epochs", 2) as run:
-        return read_json(run / TEST_METRICS)["train_rows"] / float(read_table(run / "metrics.csv")[1]["seconds"])
+        return read_json(run / TEST_METRICS)["train_rows"] / pd.read_csv(run / "metrics.csv")["seconds"][1]
 
 
 @contextmanager
@@ -244,7 +253,9 @@ def trained(settings: Settings, *flags: object) -> Iterator[Path]:
         run = Path(scratch) / "run"
         places = ["--data", settings.data, "--features", settings.features, "--run", run, "--device", "cpu"]
         command = [sys.executable, ROOT / "train.py", *places, *flags]
-        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has explained its fault
         yield run
 
 
@@ -252,37 +263,37 @@ def trained(settings: Settings, *flags: object) -> Iterator[Path]:
 
 
 def measure_accuracy(settings: Settings) -> Row:
-    """Both start from random weights; the plain side's epochs are counted, and its speed measured on a part of one."""
+    """Both start from random weights; the reference's epochs are counted, and its speed measured on a part of one."""
     with wide_features(settings) as wide:
         data = load_data(settings.data, wide.features)
         with trained(wide, "--preset", "original", "--epochs", 8) as run:
             n_ratings, epochs = read_json(run / TEST_METRICS)["train_rows"], len(until_goal(run))
         print(f"the original's configuration needs {epochs} epochs")
-        ours, plain = in_turn(settings.repeats, lambda: reach_goal(wide), lambda: train_plainly(data))
+        ours, reference = in_turn(settings.repeats, lambda: reach_goal(wide), lambda: reference_train(data))
     limit = training_limit(data, QUICK) / n_ratings
-    return Row(f"training to RMSE {GOAL}", "trainings", ours, plain / (epochs * n_ratings), limit, target=50)
+    return Row(f"training to RMSE {GOAL}", "trainings", ours, reference / (epochs * n_ratings), limit, target=50)
 
 
 def reach_goal(settings: Settings) -> float:
     """How often in a second a small NCF would reach the goal, its validation included."""
     embedding, *hidden = QUICK
-    flags = ("--preset", "ncf", "--embedding", embedding, "--hidden", *hidden, "--dropout", 0)
+    flags = ("--preset", "ncf", "--embedding-dim", embedding, "--hidden-dims", *hidden, "--dropout", 0)
     flags += ("--batch-size", LARGE_BATCH, "--lr", 0.02, "--epochs", 2)
     with trained(settings, *flags) as run:
-        return 1 / sum(float(row["seconds"]) for row in until_goal(run))
+        return 1 / until_goal(run)["seconds"].sum()
 
 
-def until_goal(run: Path) -> list[dict[str, str]]:
+def until_goal(run: Path) -> pd.DataFrame:
     """The epochs of a run up to the first that reaches the goal.
 
     Raises:
         UserError: none does.
     """
-    epochs = read_table(run / "metrics.csv")
-    for k, row in enumerate(epochs, start=1):
-        if float(row["val_rmse"]) <= GOAL:
-            return epochs[:k]
-    raise UserError(f"No epoch reached a validation RMSE of {GOAL}: that goal is MovieLens 1M's.")
+    epochs = pd.read_csv(run / "metrics.csv")
+    reached = epochs["val_rmse"] <= GOAL
+    if not reached.any():
+        raise UserError(f"No epoch reached a validation RMSE of {GOAL}: that goal is MovieLens 1M's.")
+    return epochs[: int(reached.argmax()) + 1]
 
 
 # --- ranking -------------------------------------------------------------------------------------
@@ -291,17 +302,17 @@ def until_goal(run: Path) -> list[dict[str, str]]:
 def measure_ranking(settings: Settings) -> Row:
     data = load_data(settings.data, settings.features)
     embedding, first, second = RANKING_SIZES
-    ours, plain = in_turn(
+    ours, reference = in_turn(
         settings.repeats,
         lambda: second_epoch(
             settings,
-            *("--objective", "ranking", "--relevant", 0, "--embedding", embedding, "--hidden", first, second),
-            *("--negatives", NEGATIVES, "--batch-size", LARGE_BATCH),
+            *("--preset", "ncf-ranking", "--relevance-threshold", 0, "--embedding-dim", embedding),
+            *("--hidden-dims", first, second, "--num-negatives", NEGATIVES, "--batch-size", LARGE_BATCH),
         ),
-        lambda: train_neumf(data),
+        lambda: reference_neumf(data),
     )
     limit = training_limit(data, RANKING_SIZES, pairs=1 + NEGATIVES)
-    return Row("training to rank", "ratings", ours, plain, limit, target=3)
+    return Row("training to rank", "ratings", ours, reference, limit, target=3)
 
 
 # --- lists ---------------------------------------------------------------------------------------
@@ -309,20 +320,21 @@ def measure_ranking(settings: Settings) -> Row:
 
 def measure_lists(settings: Settings) -> Row:
     with trained(settings, "--preset", "ncf", "--epochs", 1) as run:
-        model, catalogue = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
-    everyone = range(len(catalogue.user_ids))
-    some = everyone[:PLAIN_USERS]
-    by_us, by_loop = recommend(model, catalogue, some, 10), list_plainly(model, catalogue, some)
-    differ = sum([m.id for m in a.movies] != [m.id for m in b] for a, b in zip(by_us, by_loop, strict=True))
+        saved = load_model(run / "best.pt", torch.device("cpu"))
+    recommender, known = TopNRecommender(saved.model, saved.ids), saved.known.history
+    everyone = range(len(saved.ids.user_ids))
+    some = everyone[:REFERENCE_USERS]
+    pairs = zip(recommender.for_users(some, known, known), reference_list(saved, some), strict=True)
+    differ = sum([movie.id for movie in one.movies] != other for one, other in pairs)
     print(f"lists that differ between the two sides: {differ} of {len(some)}")
-    ours, plain = in_turn(
+    ours, reference = in_turn(
         settings.repeats,
-        lambda: speed(len(everyone), lambda: list(recommend(model, catalogue, everyone, 10))),
-        lambda: speed(len(some), lambda: list_plainly(model, catalogue, some)),
+        lambda: speed(len(everyone), lambda: list(recommender.for_users(everyone, known, known))),
+        lambda: speed(len(some), lambda: reference_list(saved, some)),
     )
-    first, second = model.config.hidden
-    limit = flop_rate() / (2 * len(catalogue.movie_ids) * (first * second + second))
-    return Row("ten movies for every user", "users", ours, plain, limit, target=5)
+    first, second = saved.model.config.hidden_dims
+    limit = flop_rate() / (2 * len(saved.ids.movie_ids) * (first * second + second))
+    return Row("ten movies for every user", "users", ours, reference, limit, target=5)
 
 
 # --- start ---------------------------------------------------------------------------------------
@@ -332,12 +344,110 @@ def measure_start(settings: Settings) -> Row:
     """The target is half of the speed: at most twice the time."""
     with trained(settings, "--preset", "ncf", "--epochs", 1) as run:
         script = [sys.executable, ROOT / "generate_recommendation.py", "--run", run]
-        ours, plain = in_turn(
+        ours, reference = in_turn(
             settings.repeats,
             lambda: speed(1, lambda: subprocess.run(script, check=True, capture_output=True)),
             lambda: speed(1, lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)),
         )
-    return Row("one list, start to end", "runs", ours, plain, plain, target=0.5)
+    return Row("one list, start to end", "runs", ours, reference, reference, target=0.5)
+
+
+# --- the reference sides: the same work as tutorials and other libraries do it ---------------------
+
+
+@torch.inference_mode()
+def reference_encode(encoder: Encoder, titles: list[str]) -> np.ndarray:
+    """Mean pooling of one title after the other: float32 [n_titles, hidden size]."""
+    vectors = []
+    for title in titles:
+        states = encoder.model(**encoder.tokenizer(title, return_tensors="pt")).last_hidden_state  # [1, T, H]
+        vectors.append(states.mean(1)[0].numpy())
+    return np.stack(vectors)
+
+
+class ReferenceDataset(Dataset):
+    """One sample at a time, as tutorials do it."""
+
+    def __init__(self, data: RatingsData, rows: np.ndarray):
+        self.data, self.rows = data, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        row = self.rows[i]
+        user, movie = self.data.user[row], self.data.movie[row]
+        features = torch.tensor(self.data.features.vectors[movie])
+        return torch.tensor(user), torch.tensor(movie), features, torch.tensor(self.data.rating[row] / 5)
+
+
+class ReferenceNCF(nn.Module):
+    """The original's model as tutorials write it: everything concatenated for each rating."""
+
+    def __init__(self, config: NCFConfig, n_users: int, n_movies: int, n_features: int):
+        super().__init__()
+        self.user = nn.Embedding(n_users, config.embedding_dim)
+        self.movie = nn.Embedding(n_movies, config.embedding_dim)
+        first, second = config.hidden_dims
+        self.mlp = nn.Sequential(
+            *(nn.Linear(2 * config.embedding_dim + n_features, first), nn.ReLU(), nn.Dropout(config.dropout)),
+            *(nn.Linear(first, second), nn.ReLU(), nn.Linear(second, 1), nn.Sigmoid()),
+        )
+
+    def forward(self, user: Tensor, movie: Tensor, features: Tensor) -> Tensor:
+        return self.mlp(torch.cat([self.user(user), self.movie(movie), features], 1)).squeeze(1)
+
+
+def reference_train(data: RatingsData) -> float:
+    """Ratings per second of a loop over single samples."""
+    config = NCFConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
+    model = ReferenceNCF(config, len(data.user_ids), len(data.movies), data.features.vectors.shape[1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    rows = np.random.default_rng(0).permutation(len(data.rating))[:REFERENCE_RATINGS]
+    loader = DataLoader(ReferenceDataset(data, rows), batch_size=256, shuffle=True)
+
+    def work() -> None:
+        for user, movie, features, rating in loader:
+            loss = nn.functional.mse_loss(model(user, movie, features), rating)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return speed(len(rows), work)
+
+
+def reference_neumf(data: RatingsData) -> float:
+    """Positive ratings per second of one epoch of Cornac's NeuMF."""
+    from cornac.data import Dataset as CornacDataset
+    from cornac.models import NeuMF
+
+    embedding, first, second = RANKING_SIZES
+    rows = np.random.default_rng(0).permutation(len(data.rating))[:REFERENCE_RATINGS]
+    columns = (data.user[rows].tolist(), data.movie[rows].tolist(), data.rating[rows].tolist())
+    ratings = CornacDataset.build(list(zip(*columns, strict=True)))
+    model = NeuMF(
+        num_factors=embedding,
+        layers=(2 * embedding, first, second),
+        num_neg=NEGATIVES,
+        batch_size=LARGE_BATCH,
+        num_epochs=1,
+        backend="pytorch",
+        verbose=False,
+    )
+    return speed(len(rows), lambda: model.fit(ratings))
+
+
+@torch.inference_mode()
+def reference_list(saved: SavedModel, users: Sequence[int]) -> list[list]:
+    """The ids of the same ten movies, user by user, each with the whole catalogue as one batch."""
+    lists, model, history = [], saved.model, saved.known.history
+    for user in users:
+        movies = torch.arange(len(saved.ids.movie_ids))
+        prediction = model.predict({"user": torch.full_like(movies, user), "movie": movies})
+        prediction[history.movie[history.offsets[user] : history.offsets[user + 1]]] = -torch.inf
+        best = prediction.sort(descending=True, stable=True).indices[:10]
+        lists.append([saved.ids.movie_ids[i] for i in best.tolist()])
+    return lists
 
 
 ROWS = {

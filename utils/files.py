@@ -1,5 +1,6 @@
 """Files: the repo's folders, errors for the user, atomic writing, hashes and pickles that are only data."""
 
+import errno
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = ROOT / "dataset"
 RUNS = ROOT / "runs"
+MAX_UNPACKED = 4 << 30  # bytes of a data set or encoder; the largest, ml-25m, has 1.1 GiB
 
 
 class UserError(Exception):
@@ -26,27 +29,32 @@ class UserError(Exception):
 
 
 @contextmanager
-def write_aside(target: Path) -> Iterator[Path]:
+def atomic_write(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`, renamed to it only if the block ends well.
 
     A crash or `kill -9` at any moment leaves the old file or the new one, never a part of it. A device or pipe, such as
     /dev/stdout, is written to itself: a rename would put a file in its place.
     """
-    if target.exists() and not (target.is_file() or target.is_dir()):
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():
         yield target
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    os.close(handle)
-    aside = Path(name)
     try:
-        yield aside
-        aside.chmod(0o666 & ~_umask())
-        with aside.open("rb") as written:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from error  # the user knows this name
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        with temporary.open("r+b") as written:  # Windows flushes only what is open for writing
             os.fsync(written.fileno())
-        aside.replace(target)
+        temporary.replace(target)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -56,8 +64,8 @@ def _umask() -> int:
 
 
 def write_json(target: Path, value: Any) -> None:
-    with write_aside(target) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with atomic_write(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -68,16 +76,37 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def unpack_aside(target: Path) -> Iterator[Path]:
+def atomic_dir(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target`, renamed to it only if the block ends well."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    aside.chmod(0o777 & ~_umask())
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary.chmod(0o777 & ~_umask())
     try:
-        yield aside
-        aside.rename(target)
+        yield temporary
+        temporary.rename(target)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unpack_zip(archive: Path, folder: str, target: Path) -> None:
+    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive.
+
+    A symbolic link in it becomes a small file, and no file gets larger than the archive's directory says.
+    """
+    with zipfile.ZipFile(archive) as zipped, atomic_dir(target) as temporary:
+        prefix = folder + "/"
+        members = [entry for entry in zipped.infolist() if entry.filename.startswith(prefix) and not entry.is_dir()]
+        if not members:
+            raise UserError(f"{archive} holds no folder {folder}: delete it and download it again.")
+        if sum(entry.file_size for entry in members) > MAX_UNPACKED:
+            raise UserError(f"{archive} would unpack to more than {MAX_UNPACKED >> 30} GiB: don't use it.")
+        for entry in members:
+            path = (temporary / entry.filename[len(prefix) :]).resolve()
+            if not path.is_relative_to(temporary.resolve()):
+                raise UserError(f"{archive} names a file outside its folder ({entry.filename}): don't use it.")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(entry) as source, path.open("wb") as file:
+                shutil.copyfileobj(source, file)
 
 
 def sha256(path: Path) -> str:
@@ -104,8 +133,8 @@ def text_hash(*lines: str) -> str:
 
 
 def write_pickle(target: Path, value: Any) -> None:
-    with write_aside(target) as aside:
-        aside.write_bytes(pickle.dumps(value, protocol=4))
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(pickle.dumps(value, protocol=4))
 
 
 class _NumberType:

@@ -1,4 +1,4 @@
-"""Ratings files of every format, read fast and with faults named by line."""
+"""Ratings files of every format, read fast and with faults named by line; text files of separated fields."""
 
 import csv
 import warnings
@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from utils.files import UserError
-from utils.textfiles import first_line, header_names, lines, refuse_nul_bytes
 
 # Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
 RATING_COLUMNS = {
@@ -26,7 +25,7 @@ LATEST = 2.0**53  # seconds; beyond it, a float is no exact whole number
 
 
 def read_ratings(path: Path) -> pd.DataFrame:
-    """Read one ratings file; its format is recognised from its first line, so that `u1.base` works too.
+    """Read one ratings file; its format is recognised from its first line, so that `u1.base` works as well.
 
     Returns a table with the columns user, movie, rating and, where the file has it, time.
 
@@ -54,7 +53,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     else:
         raise UserError(
             f"{path}, line 1: {first[:80]!r} starts no known format of ratings: use user::movie::rating::time, "
-            "a header userId,movieId,rating,timestamp, a RecBole header or columns parted by tabs."
+            "a header userId,movieId,rating,timestamp, a RecBole header or columns separated by tabs."
         )
     return _checked(path, _parse(path, layout, names), starts_at=1 if layout["header"] is None else 2)
 
@@ -103,16 +102,81 @@ def _checked(path: Path, table: pd.DataFrame, starts_at: int) -> pd.DataFrame:
     """Refuse missing and negative values, and make times whole numbers."""
     if table.empty:
         raise UserError(f"{path} holds no ratings: give a file with at least one.")
-    stars = table["rating"].to_numpy()
-    wrong = ~np.isfinite(stars) | (stars < 0) | table.isna().any(axis=1).to_numpy()
+    rating = table["rating"].to_numpy()
+    wrong = ~np.isfinite(rating) | (rating < 0) | table.isna().any(axis=1).to_numpy()
     if "time" in table:
         wrong |= ~(table["time"].abs() < LATEST).to_numpy()
     if wrong.any():
         row = int(np.argmax(wrong))
         line = "\t".join(str(value) for value in table.iloc[row])
         raise _bad_line(path, row + starts_at, line)
-    if not stars.max() > 0:
+    if not rating.max() > 0:
         raise UserError(f"{path}: no rating is above 0: say how much each movie was liked.")
     if "time" in table:
         table["time"] = table["time"].astype(np.int64)
     return table
+
+
+# --- text files ----------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8 or, where it is not that, in latin-1, as ML-100K and ML-1M are."""
+    data = path.read_bytes()
+    refuse_nul_bytes(path, data)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def refuse_nul_bytes(path: Path, content: bytes) -> None:
+    """NUL bytes are holes that a power cut leaves in a file, or another encoding; parsers read values beside them."""
+    if b"\0" in content:
+        number = content[: content.index(b"\0")].count(b"\n") + 1
+        raise UserError(
+            f"{path}, line {number}: there are NUL bytes, as a cut write or UTF-16 leaves them: get the file anew, "
+            "or save it as UTF-8."
+        )
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file; unlike str.splitlines, control characters inside a title do not end a line."""
+    found = read_text(path).replace("\r\n", "\n").split("\n")
+    return found[:-1] if found[-1] == "" else found
+
+
+def first_line(path: Path) -> str:
+    """The line that tells a file's format.
+
+    Raises:
+        UserError: the file is missing or empty.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: check the path.")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline().strip("\r\n")
+    if not first.strip():
+        raise UserError(f"{path} is empty or starts with an empty line: a ratings file has a rating in each line.")
+    return first
+
+
+def header_names(path: Path, header: str, separator: str, columns: dict[str, str]) -> list[str]:
+    """The columns of a header (`userId` or `item_id:token`) under our names; unknown ones keep their own.
+
+    Raises:
+        UserError: a column is missing that such a file needs.
+    """
+    written = [column.split(":")[0].strip('" ') for column in header.split(separator)]
+    names = [columns.get(column.lower(), column) for column in written]
+    needed = [name for name in ("user", "movie", "rating", "title") if name in columns.values()]
+    if missing := [name for name in needed if name not in names]:
+        raise UserError(f"{path}, line 1: the header {header[:80]!r} has no column for {', '.join(missing)}: add it.")
+    refuse_repeated(path, names)
+    return names
+
+
+def refuse_repeated(path: Path, names: list[str]) -> None:
+    """Which of two columns of the same meaning should count can't be known."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} has two columns for {repeated[0][:80]!r}: keep one.")

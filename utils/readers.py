@@ -3,7 +3,7 @@
 | files in the folder | format |
 | --- | --- |
 | u.data, u.item, u.user | MovieLens 100K |
-| ratings.dat, movies.dat, users.dat | MovieLens 1M and 10M, fields parted by `::` |
+| ratings.dat, movies.dat, users.dat | MovieLens 1M and 10M, fields separated by `::` |
 | ratings.csv, movies.csv | MovieLens 20M, 25M, 32M, latest |
 | *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
 """
@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 
 from utils.files import UserError
-from utils.ratings import read_ratings
-from utils.textfiles import first_line, header_names, lines, read_text, refuse_repeated
+from utils.ratings import first_line, header_names, lines, read_ratings, read_text, refuse_repeated
 
 YEAR_AT_END = r"\((\d{4})\)\s*$"
 NO_GENRE = ("(no genres listed)", "unknown", "")
@@ -194,7 +193,7 @@ def _movies_atomic(path: Path) -> pd.DataFrame:
 
 
 def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -> pd.DataFrame:
-    """RecBole parts a title from its year; together again they read as MovieLens writes them."""
+    """RecBole separates a title from its year; joined again, they read as MovieLens writes them."""
     has_genres = "genres" in table
     table["genres"] = table["genres"].str.split(genre_separator, regex=False) if has_genres else [[]] * len(table)
     if "year" in table:

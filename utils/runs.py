@@ -1,20 +1,22 @@
-"""Run folders: one a training, finished once its test metrics are written."""
+"""Run folders: one per training, finished once its test metrics or, of a final training, final.json are written."""
 
-import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from utils.files import RUNS, UserError, write_aside
+from utils.files import RUNS, UserError, atomic_write
 
-TEST_METRICS = "test_metrics.json"  # written last: its presence says that the run is finished
+# Written last: the presence of one of them says that the run is finished.
+TEST_METRICS = "test_metrics.json"
+FINAL = "final.json"  # of a training on all ratings, which has no test
 
 
-def new_run(folder: Path | None) -> Path:
-    """Make the folder of a new run: the one named, or one in runs/ called after the time.
+def create_run(folder: Path | None) -> Path:
+    """Create the folder of a new run: the one named, or one in runs/ called after the time.
 
     Raises:
         UserError: the named folder is already there.
@@ -27,8 +29,9 @@ def new_run(folder: Path | None) -> Path:
     return folder
 
 
-def locked(folder: Path) -> FileLock:
-    """A lock on the run folder until `unlock`, or until this process ends in whatever way.
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Keep other trainings out of the run folder; the lock ends with this process, in whatever way it ends.
 
     Raises:
         UserError: another training holds it.
@@ -38,49 +41,44 @@ def locked(folder: Path) -> FileLock:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UserError(f"Another training is writing into {folder}: wait for it, or stop it first.") from error
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
+        (folder / ".lock").unlink(missing_ok=True)
 
 
-def unlock(lock: FileLock) -> None:
-    """Give the lock back, and leave no file of it."""
-    lock.release()
-    Path(lock.lock_file).unlink(missing_ok=True)
+def is_finished(folder: Path) -> bool:
+    return (folder / TEST_METRICS).is_file() or (folder / FINAL).is_file()
 
 
-def finished_run(folder: Path | None) -> Path:
+def finished_run(folder: Path | None, tested: bool = False) -> Path:
     """The named run, or the newest one in runs/.
+
+    Args:
+        tested: only a run with a test will do, not one that was trained on all ratings
 
     Raises:
         UserError: there is no such run, or it is not finished.
     """
-    if folder is not None:
-        if not (Path(folder) / TEST_METRICS).is_file():
-            raise UserError(f"{folder} holds no finished run: train one with python train.py --run {folder}.")
-        return Path(folder)
-    if not (runs := finished_runs()):
-        raise UserError("There is no finished run in runs/: train one with python train.py.")
-    return runs[-1]
+    if folder is None:
+        if not (runs := finished_runs(tested)):
+            raise UserError("There is no finished run in runs/: train one with python train.py.")
+        return runs[-1]
+    if tested and (Path(folder) / FINAL).is_file():
+        raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")
+    if not is_finished(Path(folder)):
+        raise UserError(f"{folder} holds no finished run: train one with python train.py --run {folder}.")
+    return Path(folder)
 
 
-def finished_runs() -> list[Path]:
+def finished_runs(tested: bool = False) -> list[Path]:
     """Finished runs in runs/, oldest first."""
-    return [path.parent for path in sorted(RUNS.glob(f"*/{TEST_METRICS}"), key=lambda path: path.stat().st_mtime)]
+    marks = [*RUNS.glob(f"*/{TEST_METRICS}"), *([] if tested else RUNS.glob(f"*/{FINAL}"))]
+    return [mark.parent for mark in sorted(marks, key=lambda mark: mark.stat().st_mtime)]
 
 
-def write_table(path: Path, rows: list[dict]) -> None:
-    """Write rows with equal keys as CSV, aside and renamed."""
-    with write_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-
-
-def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Write equally long columns as CSV, aside and renamed; of millions of rows, too."""
-    with write_aside(path) as aside:
-        pd.DataFrame(columns).to_csv(aside, index=False, lineterminator="\n")
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically; missing values are empty."""
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")

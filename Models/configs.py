@@ -1,0 +1,252 @@
+"""The models and the presets of train.py: a preset is one complete configuration of a training."""
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+from torch import nn
+
+from Models.Autoencoder import Autoencoder, AutoencoderConfig
+from Models.dataLoader import RatingsData, load_data, split_rows
+from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
+from Models.inputs import FeatureConfig, NonNegFloat, NonNegInt, PositiveInt
+from Models.Recommender import NCFConfig, Recommender
+from Models.Sequential import Sequential, SequentialConfig
+from utils import runs
+from utils.config import (
+    DEFAULT_DATA,
+    DEFAULT_FEATURES,
+    DataFolder,
+    Device,
+    FeaturesFile,
+    OptionalFileName,
+    OptionalFolder,
+    from_json,
+    parse,
+    to_json,
+)
+from utils.files import UserError, read_json
+from utils.splits import Ratios, Split, SplitName
+
+# A model is one line here, and one preset at least below: the class of its settings and its own class.
+MODELS: dict[type, type[nn.Module]] = {
+    NCFConfig: Recommender,
+    HistoryConfig: HistoryRecommender,
+    SequentialConfig: Sequential,
+    AutoencoderConfig: Autoencoder,
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which ratings train, validate and test."""
+
+    folder: DataFolder = DEFAULT_DATA
+    features: FeaturesFile = DEFAULT_FEATURES
+    split: SplitName = "random"
+    """how to split the ratings"""
+    ratios: Annotated[Ratios, tyro.conf.arg(metavar="TRAIN VAL TEST")] = (0.5, 0.3, 0.2)
+    """share of each part; VAL may be 0: then the number of epochs is fixed"""
+    train_file: OptionalFileName = None
+    """own training ratings, with --test-file, instead of --split"""
+    test_file: OptionalFileName = None
+    """own test ratings, with --train-file"""
+
+    def load(self) -> tuple[RatingsData, Split]:
+        """The data set with its movies' features, and which of its rows train, validate and test."""
+        paths = self.located()
+        data = load_data(paths.folder, paths.features, paths.train_file, paths.test_file)
+        return data, split_rows(data, self.split, self.ratios)
+
+    def located(self) -> "DataConfig":
+        """The same with absolute paths; own files are looked for in the data set's folder as well."""
+        paths = {name: getattr(self, name) for name in ("train_file", "test_file") if getattr(self, name)}
+        found = {name: path if path.is_file() else self.folder / path for name, path in paths.items()}
+        found |= {"folder": self.folder, "features": self.features}
+        return dataclasses.replace(self, **{name: path.absolute() for name, path in found.items()})
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """What a ranking is trained and measured for."""
+
+    relevance_threshold: float = 4.0
+    """rating from which a movie is relevant: one that should be recommended"""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Optimisation by AdamW."""
+
+    epochs: PositiveInt
+    """the most epochs to train"""
+    batch_size: PositiveInt
+    """ratings per step; users, for the sequential models and the autoencoder"""
+    lr: NonNegFloat
+    """learning rate"""
+    weight_decay: NonNegFloat
+    """decoupled weight decay of the linear layers"""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """learning rate over the epochs; cosine: up, then to 0"""
+    patience: NonNegInt = 0
+    """stop after so many epochs without a better validation; 0: never"""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where and how a training runs."""
+
+    run: OptionalFolder = None
+    """folder for this training (default: a new one in runs/)"""
+    resume: OptionalFolder = None
+    """go on with the stopped training in this folder, with its configuration"""
+    final: OptionalFolder = None
+    """train the configuration of this finished run on all ratings, for recommending"""
+    seed: NonNegInt = 0
+    """seed of the model; which rows are tested does not depend on it"""
+    device: Device = "auto"
+    tensorboard: bool = False
+    """also write TensorBoard logs into the run folder"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that a training depends on. `ranking` is None where ratings are predicted."""
+
+    preset: Annotated[str, tyro.conf.arg(metavar="NAME")]
+    """a named configuration; flags beside it win"""
+    model: Union[tuple(MODELS)]  # noqa: UP007  the settings of any model
+    optim: OptimConfig
+    ranking: RankingConfig | None = None
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if (self.model.task == "ranking") != (self.ranking is not None):
+            task = "ranking" if self.ranking else "rating prediction"
+            raise ValueError(f"--num-negatives does not fit the preset {self.preset}, which is for {task}.")
+
+    def training(self) -> dict[str, Any]:
+        """All that decides what is trained, as plain values: not where, nor on which device."""
+        run = dataclasses.replace(self.run, run=None, resume=None, device="auto", tensorboard=False)
+        return to_json(dataclasses.replace(self, data=self.data.located(), run=run))
+
+    def changes(self) -> dict[str, Any]:
+        """The settings of model, features and optimisation that are not the preset's, by their flags' names."""
+        preset, found = PRESETS[self.preset], {}
+        for part in ("model", "features", "optim"):
+            mine, theirs = to_json(getattr(self, part)), to_json(getattr(preset, part))
+            found |= {name: value for name, value in mine.items() if value != theirs[name]}
+        return found
+
+
+SEQUENTIAL_OPTIM = OptimConfig(epochs=24, batch_size=32, lr=2e-3, weight_decay=0.0)
+PRESETS: dict[str, TrainConfig] = {
+    config.preset: config
+    for config in (
+        TrainConfig(
+            preset="ncf",
+            model=NCFConfig(),
+            optim=OptimConfig(epochs=100, batch_size=4096, lr=3e-3, weight_decay=10.0, schedule="constant", patience=5),
+        ),
+        TrainConfig(
+            preset="original",
+            model=NCFConfig(embedding_dim=32, dropout=0.2, biases=False, gmf=False, sigmoid=True, l2=0.0, l2_bias=0.0),
+            optim=OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant"),
+            features=FeatureConfig(unit_titles=False),
+        ),
+        TrainConfig(
+            preset="history",
+            model=HistoryConfig(),
+            optim=OptimConfig(epochs=8, batch_size=8192, lr=0.01, weight_decay=1.0),
+        ),
+        TrainConfig(
+            preset="ncf-ranking",
+            model=NCFConfig(l2=1e-3, l2_bias=0.0, num_negatives=32),
+            optim=OptimConfig(epochs=10, batch_size=4096, lr=3e-3, weight_decay=1.0),
+            ranking=RankingConfig(),
+        ),
+        TrainConfig(
+            preset="autoencoder",
+            model=AutoencoderConfig(),
+            optim=OptimConfig(epochs=36, batch_size=256, lr=1e-3, weight_decay=0.02),
+            ranking=RankingConfig(),
+        ),
+        TrainConfig(
+            preset="transformer",
+            model=SequentialConfig(architecture="transformer"),
+            optim=SEQUENTIAL_OPTIM,
+            ranking=RankingConfig(),
+        ),
+        TrainConfig(
+            preset="gru",
+            model=SequentialConfig(architecture="gru"),
+            optim=SEQUENTIAL_OPTIM,
+            ranking=RankingConfig(),
+        ),
+    )
+}
+DEFAULT_PRESET = "ncf"
+
+
+def parse_training(description: str, argv: Sequence[str] | None = None) -> TrainConfig:
+    """The configuration of a command line: that of its preset, and the flags beside it.
+
+    Raises:
+        UserError: the folder of --resume or --final does not fit, or other flags stand beside these two.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    preset = PRESETS[_named_preset(argv)]
+    listed = f"Presets: {', '.join(PRESETS)}; each has flags of its own, which --preset NAME --help shows."
+    config = parse(TrainConfig, f"{description}\n{listed}", argv, default=preset)
+    source = config.run.resume or config.run.final
+    if source is None:
+        return config
+    allowed = {"--resume"} if config.run.resume else {"--final", "--run", "--device", "--tensorboard"}
+    if others := {word.split("=")[0] for word in argv if word.startswith("--")} - allowed:
+        raise UserError(f"{source} has its own configuration: leave {', '.join(sorted(others))} out.")
+    saved = saved_config(source)
+    if config.run.resume:
+        if runs.is_finished(source):
+            raise UserError(f"{source} is finished: there is nothing to resume.")
+        return dataclasses.replace(saved, run=dataclasses.replace(saved.run, resume=source))
+    run = dataclasses.replace(config.run, final=source.absolute(), seed=saved.run.seed)
+    return dataclasses.replace(saved, run=run)
+
+
+def _named_preset(argv: Sequence[str]) -> str:
+    """The preset that a command line names; wrong names end the script with exit code 2."""
+    name = DEFAULT_PRESET
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        if word == "--preset":
+            name = following
+        elif word.startswith("--preset="):
+            name = word.removeprefix("--preset=")
+    if name not in PRESETS:
+        print(f"error: There is no preset {name!r}: choose from {', '.join(PRESETS)}.", file=sys.stderr)
+        sys.exit(2)
+    return name
+
+
+def saved_config(folder: Path) -> TrainConfig:
+    """The configuration in a run folder's config.json.
+
+    Raises:
+        UserError: there is none, or it is of another version of this code.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"{folder} holds no training: start one with python train.py --run {folder}.")
+    try:
+        values = read_json(path)["config"]
+        return from_json(PRESETS[values["preset"]], values)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} is damaged or of another version of this code: train anew with python train.py."
+        ) from error

@@ -1,0 +1,313 @@
+"""Evaluation: training rows, validation and test metrics, for rating prediction and for ranking.
+
+The one evaluator of trainings, comparisons and ablations: full catalogue, seen movies out, ties against the model.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from Models.dataLoader import RatingsData, make_loader
+from Models.Dataset import FittedModel, ScoreFn
+from utils import distributed
+from utils.files import UserError
+from utils.metrics import (
+    INFINITY,
+    Ranking,
+    beyond_accuracy,
+    mae,
+    mean_metrics,
+    metrics_at,
+    ranks_of,
+    rating_metrics,
+    rmse,
+    top_n,
+)
+from utils.splits import Split
+
+EVAL_BATCH = 65_536
+K = 10  # positions of a top-N that count
+SAMPLED = 99  # negatives of the sampled protocol
+
+
+def as_fitted(model: nn.Module, data: RatingsData, known: np.ndarray) -> FittedModel:
+    """A model of this repo as evaluation sees it; the ratings in the rows `known` are the users' histories."""
+    device = next(model.parameters()).device
+    history = data.history(known).to(device)
+    model.eval()
+
+    def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
+        batch = {"user": user, "movie": movie, "time": time}
+        with torch.inference_mode():
+            columns = {name: torch.from_numpy(column).to(device) for name, column in batch.items()}
+            return model.predict(columns, history).cpu().numpy()
+
+    def score(users: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model.score(history.pad(users.to(device)))
+
+    return FittedModel(predict if model.config.task == "rating" else None, score)
+
+
+@dataclass(frozen=True)
+class RatingEvaluator:
+    """Rating prediction: every validation and test rating is predicted; RMSE chooses the epoch.
+
+    Users' histories are their training ratings, in the test as well.
+    """
+
+    data: RatingsData
+    split: Split
+    monitor: ClassVar = "val_rmse"
+    mode: ClassVar = "min"
+    test_file: ClassVar = "test_predictions.csv"
+    protocol: ClassVar = {"predictions": "clipped to the rating scale", "history": "training ratings"}
+
+    def training_rows(self, whole_users: bool) -> np.ndarray:
+        return self.split.train
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
+
+    def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Metrics of the test rows, and each row's prediction in the data's own ids."""
+        rows = self.data.by_user_and_time(self.split.test)
+        prediction = self.predict(as_fitted(model, self.data, self.split.train), rows)
+        columns = self.data.ids(self.data.user[rows], self.data.movie[rows])
+        columns |= {"rating": self.data.rating[rows], "prediction": prediction}
+        return self.metrics(prediction, rows) | {"parts": self.by_part(prediction, rows)}, pd.DataFrame(columns)
+
+    @staticmethod
+    def summary(metrics: dict[str, Any]) -> str:
+        return f"RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}"
+
+    def predict(self, fitted: FittedModel, rows: np.ndarray) -> np.ndarray:
+        """Predicted ratings of these rows, clipped to the scale of the training ratings, [n].
+
+        They are predicted by user, so that each history is read once; the ranks share them.
+        """
+        order = np.lexsort((self.data.times()[rows], self.data.user[rows]))
+        mine = rows[order][distributed.shard(len(rows))]
+        loader = make_loader(self.data, mine, EVAL_BATCH)
+        batches = ({name: column.numpy() for name, column in batch.items()} for batch in loader)
+        found = [fitted.predict(batch["user"], batch["movie"], batch["time"]) for batch in batches]
+        prediction = np.empty(len(rows), np.float32)
+        prediction[order] = np.concatenate([part for parts in distributed.all_gather(found) for part in parts])
+        known = self.data.rating[self.split.train]
+        return prediction.clip(known.min(), known.max())
+
+    def metrics(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+        return rating_metrics(prediction, self.data.rating[rows], float(self.data.rating[self.split.train].max()))
+
+    def by_part(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, float]]:
+        """Metrics of rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training ratings.
+
+        Returns:
+            rows, rmse and mae of each part that has rows; a row of a new movie and a new user is in both
+        """
+        new_movie = ~np.isin(self.data.movie[rows], self.data.movie[self.split.train])
+        new_user = ~np.isin(self.data.user[rows], self.data.user[self.split.train])
+        found = {}
+        for name, part in {"warm": ~(new_movie | new_user), "new_movie": new_movie, "new_user": new_user}.items():
+            if part.any():
+                both = prediction[part], self.data.rating[rows][part]
+                found[name] = {"rows": int(part.sum()), "rmse": rmse(*both), "mae": mae(*both)}
+        return found
+
+
+@dataclass(frozen=True)
+class RankingEvaluator:
+    """Ranking: all movies that a user has not rated yet are ranked; NDCG of the relevant ones chooses the epoch.
+
+    In the test, users' histories are their training and validation ratings, which are no candidates.
+
+    relevance_threshold: rating from which a movie is one that should be recommended
+    k: positions of a top-N that count
+    chunk_users: users scored together; memory grows with this number times the movies, not with all users
+    """
+
+    data: RatingsData
+    split: Split
+    relevance_threshold: float
+    k: int = K
+    chunk_users: int = 256
+    mode: ClassVar = "max"
+    test_file: ClassVar = "test_topn.csv"
+
+    def __post_init__(self):
+        """Raises UserError where a part has ratings but no relevant one."""
+        for name, rows in (("training", self.split.train), ("validation", self.split.val), ("test", self.split.test)):
+            if len(rows) and not len(self.relevant(rows)):
+                raise UserError(
+                    f"No {name} rating is {self.relevance_threshold:g} or higher: lower --relevance-threshold."
+                )
+
+    @property
+    def monitor(self) -> str:
+        return f"val_ndcg@{self.k}"
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "relevance_threshold": self.relevance_threshold,
+            "candidates": f"the catalogue of {len(self.data.movies):,} movies without those known of the user",
+            "ties": "against the model",
+            "history": "training and validation ratings",
+        }
+
+    def training_rows(self, whole_users: bool) -> np.ndarray:
+        """All training rows where whole users are the input; otherwise the relevant ones."""
+        return self.split.train if whole_users else self.relevant(self.split.train)
+
+    def relevant(self, rows: np.ndarray) -> np.ndarray:
+        return rows[self.data.rating[rows] >= self.relevance_threshold]
+
+    def known(self) -> np.ndarray:
+        """The rows that are known when the test begins."""
+        return np.concatenate([self.split.train, self.split.val])
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        train = self.split.train
+        metrics = mean_metrics(self.rank(as_fitted(model, self.data, train).score, train, self.split.val), self.k)
+        return {name: metrics[name] for name in (f"hr@{self.k}", f"ndcg@{self.k}")}
+
+    def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
+        """Metrics of the top-N beside those of the most popular movies, and the top-N in the data's own ids."""
+        score = as_fitted(model, self.data, self.known()).score
+        ranking = self.rank(score, self.known(), self.split.test)
+        metrics: dict[str, Any] = mean_metrics(ranking, self.k)
+        metrics |= beyond_accuracy(ranking.topn, self.popularity(self.known()), len(self.data.user_ids))
+        metrics["users"] = len(ranking.users)
+        popular = self.rank(self.most_popular(), self.known(), self.split.test)
+        metrics["most_popular"] = mean_metrics(popular, self.k)
+        if sampled := self.among_sampled(score, ranking):
+            metrics[f"among_{SAMPLED}_sampled"] = sampled
+        return metrics, self.table(ranking)
+
+    def summary(self, metrics: dict[str, Any]) -> str:
+        popular, (hr, ndcg) = metrics["most_popular"], (f"hr@{self.k}", f"ndcg@{self.k}")
+        words = f"HR@{self.k} {metrics[hr]:.4f}, NDCG@{self.k} {metrics[ndcg]:.4f}"
+        return f"{words} (most popular: {popular[hr]:.4f}, {popular[ndcg]:.4f})"
+
+    def popularity(self, rows: np.ndarray) -> Tensor:
+        """Number of ratings of each movie, [n_movies]."""
+        return torch.from_numpy(np.bincount(self.data.movie[rows], minlength=len(self.data.movies)))
+
+    def most_popular(self) -> ScoreFn:
+        counts = self.popularity(self.known())
+        return lambda users: counts.expand(len(users), -1)
+
+    def rank(self, score: ScoreFn, seen: np.ndarray, rows: np.ndarray, among: np.ndarray | None = None) -> Ranking:
+        """Rank the relevant ones of `rows` among all movies that the user has not rated in the rows `seen`.
+
+        among: the movies that are ranked, bool [n_movies]; all without it
+        """
+        if among is not None:
+            of_all, allowed = score, torch.from_numpy(among)
+            score = lambda users: of_all(users).double().cpu().masked_fill(~allowed, -INFINITY)  # noqa: E731
+        relevant = self.data.select(self.relevant(rows)).matrix()
+        return rank_all(score, self.data.select(seen).matrix(), relevant, self.k, self.chunk_users)
+
+    def among_sampled(self, score: ScoreFn, ranking: Ranking) -> dict[str, float]:
+        """Metrics of each user's one relevant movie among sampled others, as in the NCF papers; {} for other splits."""
+        seen = self.data.select(self.known()).matrix()
+        unseen = len(self.data.movies) - int(seen.getnnz(1).max())
+        if int(ranking.n_relevant.max()) > 1 or unseen <= SAMPLED:
+            return {}
+        relevant = self.data.select(self.relevant(self.split.test)).matrix()
+        ranks = rank_sampled(score, seen, relevant, seed=0, n_negatives=SAMPLED, chunk_users=self.chunk_users)
+        by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), self.k)
+        return {name: float(values.mean()) for name, values in by_user.items()}
+
+    def table(self, ranking: Ranking) -> pd.DataFrame:
+        """The top-N in the data's own ids, best first."""
+        row, position = (ranking.topn >= 0).nonzero(as_tuple=True)
+        ids = self.data.ids(ranking.users[row].numpy(), ranking.topn[row, position].numpy())
+        columns = {"userId": ids["userId"], "rank": (position + 1).numpy(), "movieId": ids["movieId"]}
+        return pd.DataFrame(columns | {"score": ranking.scores[row, position].numpy()})
+
+
+Evaluator = RatingEvaluator | RankingEvaluator
+
+
+def best_epoch(epochs: list[dict[str, Any]], evaluator: Evaluator) -> int:
+    """The epoch that validation prefers, the first of equals; the last epoch where nothing validates."""
+    if evaluator.monitor not in epochs[0]:
+        return epochs[-1]["epoch"]
+    better = min if evaluator.mode == "min" else max
+    return better(epochs, key=lambda row: row[evaluator.monitor])["epoch"]
+
+
+@torch.inference_mode()
+def rank_all(
+    score: ScoreFn, seen: sp.csr_matrix, relevant: sp.csr_matrix, n: int = K, chunk_users: int = 256
+) -> Ranking:
+    """Rank the whole catalogue for each user who has relevant movies; the ranks of `distributed` share the users.
+
+    Args:
+        score: the model
+        seen: users by movies, non-zero for movies that are not to be recommended
+        relevant: users by movies, non-zero for movies that should stand high
+        n: length of the top-N that is kept
+    """
+    counts = torch.from_numpy(relevant.getnnz(1)).long()
+    width = int(counts.max())
+    ranks, topn, best = [], [], []
+    mine = distributed.shard(len(counts))
+    for first in range(mine.start, mine.stop, chunk_users):
+        last = min(first + chunk_users, mine.stop)
+        scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
+        scores[seen[first:last].nonzero()] = -INFINITY
+        rows, movies = (torch.from_numpy(part).long() for part in relevant[first:last].nonzero())
+        found = torch.full((last - first, width), -INFINITY, dtype=torch.float64)
+        column = torch.arange(len(rows)) - torch.from_numpy(relevant.indptr[first:last] - relevant.indptr[first])[rows]
+        found[rows, column] = scores[rows, movies]
+        ranks.append(ranks_of(found, scores))
+        for kept, part in zip((topn, best), top_n(scores, n), strict=True):
+            kept.append(part)
+    mine = tuple(torch.cat(part) for part in (ranks, topn, best))
+    ranks, topn, best = (torch.cat(part) for part in zip(*distributed.all_gather(mine), strict=True))
+    has = counts > 0
+    return Ranking(has.nonzero().squeeze(1), ranks[has], counts[has], topn[has], best[has])
+
+
+@torch.inference_mode()
+def rank_sampled(
+    score: ScoreFn,
+    seen: sp.csr_matrix,
+    relevant: sp.csr_matrix,
+    seed: int,
+    n_negatives: int = SAMPLED,
+    chunk_users: int = 256,
+) -> Tensor:
+    """Rank of each user's one relevant movie among sampled unseen others, the NCF papers' protocol: float64 [U, 1].
+
+    Negatives are drawn for each user without repetition from the movies neither seen nor relevant. Figures under this
+    protocol are far higher than over the full catalogue, and can order models otherwise: name it beside them.
+
+    Raises:
+        ValueError: a user has several relevant movies, or too few others are left to sample from.
+    """
+    if int(relevant.getnnz(1).max()) > 1:
+        raise ValueError("sampled negatives are for one relevant movie per user: use a leave-one-out split")
+    random = torch.Generator().manual_seed(seed)
+    ranks = []
+    for first in range(0, relevant.shape[0], chunk_users):
+        last = min(first + chunk_users, relevant.shape[0])
+        scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
+        rows, movies = (torch.from_numpy(part).long() for part in relevant[first:last].nonzero())
+        draw = torch.rand(scores.shape, generator=random)
+        draw[seen[first:last].nonzero()] = -1
+        draw[rows, movies] = -1
+        drawn = draw[rows].topk(n_negatives, dim=1)
+        if len(rows) and float(drawn.values.min()) < 0:
+            raise ValueError(f"fewer than {n_negatives} unseen movies are left for some user")
+        others = scores[rows].gather(1, drawn.indices)
+        own = scores[rows, movies].unsqueeze(1)
+        ranks.append(((others >= own).sum(1, keepdim=True) + 1).double().masked_fill(own == -INFINITY, INFINITY))
+    return torch.cat(ranks)

@@ -1,0 +1,136 @@
+"""Users' histories: ratings by user and time, padded to tensors."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from Models.Dataset import Batch
+
+NEW_USER = -1
+
+
+@dataclass(frozen=True)
+class PaddedHistory:
+    """Ratings of B users, oldest first, padded to the longest.
+
+    user: indices, int64 [B]; NEW_USER for a user who is not in the data
+    movie, rating, time: int64, float32 and int64 (seconds since 1970), [B, L]
+    mask: bool [B, L]; False is padding, which stands at the end
+    """
+
+    user: Tensor
+    movie: Tensor
+    rating: Tensor
+    time: Tensor
+    mask: Tensor
+
+    def lengths(self) -> Tensor:
+        return self.mask.sum(1)
+
+    def take(self, index: Tensor, mask: Tensor, row: slice | Tensor = slice(None)) -> "PaddedHistory":
+        """The ratings at `index`, int64 [B, T], of the users at `row`; valid where `mask`, [B, T], is True."""
+        columns = (column[row].gather(1, index) for column in (self.movie, self.rating, self.time))
+        return PaddedHistory(self.user[row], *columns, mask)
+
+    def row(self, k: int) -> "PaddedHistory":
+        """The history of user k alone, without padding, [1, L]."""
+        n = max(1, int(self.mask[k].sum()))
+        columns = (column[k : k + 1, :n] for column in (self.movie, self.rating, self.time, self.mask))
+        return PaddedHistory(self.user[k : k + 1], *columns)
+
+    def window(self, first: Tensor, length: int) -> "PaddedHistory":
+        """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
+        length = min(length, self.movie.shape[1])
+        index = first[:, None] + torch.arange(length, device=first.device)
+        return self.take(index.clamp(max=self.movie.shape[1] - 1), index < self.lengths()[:, None])
+
+    def latest(self, length: int) -> "PaddedHistory":
+        """The latest `length` ratings of each user."""
+        return self.window((self.lengths() - length).clamp(min=0), length)
+
+    def without_each(self) -> "PaddedHistory":
+        """Of one user with n ratings, n histories: row k is the history without rating k, [n, max(n - 1, 1)]."""
+        n = int(self.mask.sum())
+        number = torch.arange(n, device=self.mask.device)[:, None]
+        others = torch.arange(max(n - 1, 1), device=self.mask.device).expand(n, -1)
+        mask = others < n - 1
+        return self.take(others + (others >= number) * mask, mask, row=torch.zeros_like(number).squeeze(1))
+
+
+@dataclass(frozen=True)
+class History:
+    """The known ratings of all users: those of user u, oldest first, are offsets[u] to before offsets[u + 1]."""
+
+    offsets: Tensor  # int64 [n_users + 1]
+    movie: Tensor  # int64 [n]
+    rating: Tensor  # float32 [n]
+    time: Tensor  # int64 [n]
+
+    @classmethod
+    def of(cls, user: Tensor, movie: Tensor, rating: Tensor, time: Tensor, n_users: int) -> "History":
+        """From columns that are sorted by user, then time."""
+        return cls(offsets(torch.bincount(user, minlength=n_users), closed=True), movie, rating, time)
+
+    def to(self, device: torch.device) -> "History":
+        return History(*(column.to(device) for column in vars(self).values()))
+
+    def users(self) -> Tensor:
+        """The user of each rating, [n]."""
+        return torch.repeat_interleave(self.offsets.diff())
+
+    def lengths(self, users: Tensor) -> Tensor:
+        return self.offsets[users + 1] - self.offsets[users]
+
+    def pad(self, users: Tensor) -> PaddedHistory:
+        """The histories of these users, [B]."""
+        length = self.lengths(users)[:, None]
+        step = torch.arange(int(length.max().clamp(min=1)), device=users.device)
+        mask = step < length
+        row = torch.where(mask, self.offsets[users][:, None] + step, 0)
+        if not len(self.movie):  # nobody has rated anything
+            empty = torch.zeros_like(row)
+            return PaddedHistory(users, empty, empty.float(), empty, mask)
+        return PaddedHistory(users, self.movie[row], self.rating[row], self.time[row], mask)
+
+
+def offsets(sizes: Tensor, closed: bool = False) -> Tensor:
+    """Where each group begins, of groups of these sizes one after the other; `closed`: and where the last one ends."""
+    ends = sizes.cumsum(0)
+    return torch.cat([ends.new_zeros(1), ends]) if closed else ends - sizes
+
+
+def cumcount(group: Tensor) -> Tensor:
+    """How many equal values stand before each, [n]."""
+    order = torch.argsort(group, stable=True)
+    size = torch.bincount(group)
+    count = torch.empty_like(group)
+    count[order] = torch.arange(len(group), device=group.device) - torch.repeat_interleave(offsets(size), size)
+    return count
+
+
+def pad_batch(batch: Batch) -> tuple[PaddedHistory, tuple[Tensor, Tensor]]:
+    """A batch's rows as histories, one per user, in the rows' order; and each row's position in them, [B] and [B]."""
+    users, row = torch.unique(batch["user"], return_inverse=True)
+    column = cumcount(row)
+    shape = len(users), int(column.max()) + 1
+
+    def spread(values: Tensor) -> Tensor:
+        return values.new_zeros(shape).index_put((row, column), values)
+
+    rating = batch["rating"] if "rating" in batch else torch.zeros_like(row, dtype=torch.float32)
+    mask = spread(torch.ones_like(row).bool())
+    return PaddedHistory(users, spread(batch["movie"]), spread(rating), spread(batch["time"]), mask), (row, column)
+
+
+def group_by_size(order: list[int], size: list[int], limit: int) -> list[list[int]]:
+    """Cut `order` into groups whose sizes, size[k] of item k, add up to at most `limit`, or that have one item."""
+    groups: list[list[int]] = []
+    total = 0
+    for item in order:
+        if not groups or total + size[item] > limit:
+            groups.append([])
+            total = 0
+        groups[-1].append(item)
+        total += size[item]
+    return groups

@@ -1,0 +1,191 @@
+"""The models to beat: each is a function from training ratings to predicted ratings, scores for ranking, or both.
+
+Closed forms of a few lines are ours; all else is a library's (requirements-baselines.txt), imported when asked for.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from Models.dataLoader import Interactions
+from Models.Dataset import FittedModel, ScoreFn
+from Models.EASE import PENALTY, item_weights, rating_weights
+
+
+def most_popular(ratings: Interactions, seed: int) -> FittedModel:
+    """Everyone gets the movies with the most ratings."""
+    counts = torch.from_numpy(np.bincount(ratings.movie, minlength=ratings.n_movies))
+    return FittedModel(score=lambda users: counts.expand(len(users), -1))
+
+
+def biases(ratings: Interactions, seed: int) -> FittedModel:
+    """mean + b_u + b_i; for a movie without ratings this is the user's mean, damped."""
+    mean, b_user, b_movie = fit_biases(ratings)
+    by_movie = torch.from_numpy(b_movie)
+    return FittedModel(
+        predict=lambda user, movie, time: mean + b_user[user] + b_movie[movie],
+        score=lambda users: by_movie.expand(len(users), -1),
+    )
+
+
+def fit_biases(
+    ratings: Interactions, damping_movie: float = 10, damping_user: float = 15, sweeps: int = 10
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """mean, b_u [n_users], b_i [n_movies] by damped least squares in turn (Koren 2010, "Factor in the Neighbors")."""
+    user, movie, rating, n_users, n_movies = (
+        ratings.user,
+        ratings.movie,
+        ratings.rating,
+        ratings.n_users,
+        ratings.n_movies,
+    )
+    mean = rating.mean(dtype=np.float64)
+    n_of_user, n_of_movie = np.bincount(user, minlength=n_users), np.bincount(movie, minlength=n_movies)
+    b_user, b_movie = np.zeros(n_users), np.zeros(n_movies)
+    for _ in range(sweeps):
+        b_movie = np.bincount(movie, rating - mean - b_user[user], n_movies) / (damping_movie + n_of_movie)
+        b_user = np.bincount(user, rating - mean - b_movie[movie], n_users) / (damping_user + n_of_user)
+    return mean, b_user, b_movie
+
+
+def genre_knn(ratings: Interactions, seed: int, damping: float = 10) -> FittedModel:
+    """mean + b_u + b_i + the residuals of the user's other ratings, weighted by the cosine of their genres.
+
+    Needs no rating of the movie itself: the usual content baseline for cold movies.
+    """
+    mean, b_user, b_movie = fit_biases(ratings)
+    residual = ratings.rating - mean - b_user[ratings.user] - b_movie[ratings.movie]
+    unit = ratings.genres / np.maximum(np.linalg.norm(ratings.genres, axis=1, keepdims=True), 1e-9)
+    residuals, counts = ratings.matrix(residual) @ unit, ratings.matrix() @ unit  # sums of cosines by user and genre
+
+    def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
+        near, weight = (residuals[user] * unit[movie]).sum(-1), (counts[user] * unit[movie]).sum(-1)
+        return mean + b_user[user] + b_movie[movie] + near / (weight + damping)
+
+    def score(users: Tensor) -> Tensor:
+        user = users.numpy()
+        return torch.from_numpy(b_movie + residuals[user] @ unit.T / (counts[user] @ unit.T + damping))
+
+    return FittedModel(predict, score)
+
+
+def ease(ratings: Interactions, seed: int, weights: np.ndarray | None = None, penalty: float = PENALTY) -> FittedModel:
+    """Item-item weights in closed form (Models/EASE.py); X holds 1 or `weights` where there is a rating."""
+    x = ratings.matrix(weights)
+    return FittedModel(score=linear_score(x, item_weights(x, penalty)))
+
+
+def linear_score(x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
+    """Scores X B of the users asked for."""
+    return lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights
+
+
+def ease_weighted(ratings: Interactions, seed: int) -> FittedModel:
+    """EASE where a rating counts by its height: low ones hardly say that the user would like a movie."""
+    share = torch.from_numpy(ratings.rating / ratings.rating.max())
+    return ease(ratings, seed, rating_weights(share).numpy())
+
+
+def item_knn(ratings: Interactions, seed: int) -> FittedModel:
+    """Movies like those the user rated, by cosine of who rated them; the 100 nearest of each."""
+    from implicit.nearest_neighbours import CosineRecommender
+
+    x = ratings.matrix()
+    model = CosineRecommender(K=100)
+    model.fit(x, show_progress=False)
+    return FittedModel(score=linear_score(x, torch.from_numpy(model.similarity.toarray()).float()))
+
+
+def als(ratings: Interactions, seed: int) -> FittedModel:
+    """Weighted matrix factorisation of who rated what (Hu et al. 2008), 64 factors."""
+    from implicit.als import AlternatingLeastSquares
+
+    model = AlternatingLeastSquares(factors=64, random_state=seed)
+    model.fit(ratings.matrix(), show_progress=False)
+    return factor_score(model)
+
+
+def bpr(ratings: Interactions, seed: int) -> FittedModel:
+    """Matrix factorisation trained on pairs (Rendle et al. 2009), 64 factors."""
+    from implicit.bpr import BayesianPersonalizedRanking
+
+    model = BayesianPersonalizedRanking(factors=64, random_state=seed)
+    model.fit(ratings.matrix(), show_progress=False)
+    return factor_score(model)
+
+
+def factor_score(model) -> FittedModel:
+    users, movies = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
+    return FittedModel(score=lambda asked: users[asked] @ movies.T)
+
+
+def matrix_factorisation(ratings: Interactions, seed: int) -> FittedModel:
+    """Biased matrix factorisation of the ratings by gradient descent; sizes by the number of ratings."""
+    from cornac.data import Dataset
+    from cornac.models import MF
+
+    factors, epochs, penalty = (50, 40, 0.05) if len(ratings.rating) > LARGE else (10, 25, 0.02)
+    triples = zip(ratings.user.tolist(), ratings.movie.tolist(), ratings.rating.tolist(), strict=True)
+    data = Dataset.build(list(triples), seed=seed)
+    model = MF(k=factors, max_iter=epochs, learning_rate=0.01, lambda_reg=penalty, use_bias=True, seed=seed)
+    model.fit(data)
+    p, b_user = (reindexed(part, data.uid_map, ratings.n_users) for part in (model.u_factors, model.u_biases))
+    q, b_movie = (reindexed(part, data.iid_map, ratings.n_movies) for part in (model.i_factors, model.i_biases))
+    mean = model.global_mean
+    of_all = torch.from_numpy(mean + b_movie).float()
+    return FittedModel(
+        predict=lambda user, movie, time: mean + b_user[user] + b_movie[movie] + (p[user] * q[movie]).sum(1),
+        score=lambda users: of_all + torch.from_numpy(p[users.numpy()] @ q.T).float(),
+    )
+
+
+def reindexed(values: np.ndarray, index: dict[int, int], n: int) -> np.ndarray:
+    """A library's rows, kept in its own order, at our indices; zeros for those that it has not seen."""
+    found = np.zeros((n, *values.shape[1:]))
+    found[list(index)] = values[list(index.values())]
+    return found
+
+
+def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
+    """Factorisation machine on user, movie and the user's other movies, by Gibbs sampling (package myfm)."""
+    from myfm import MyFMRegressor, RelationBlock
+
+    def blocks(user: np.ndarray, movie: np.ndarray) -> list[RelationBlock]:
+        return [RelationBlock(user, user_block), RelationBlock(movie, sp.eye(ratings.n_movies, format="csr"))]
+
+    x = ratings.matrix()
+    implicit = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))) @ x  # as in SVD++: n_u^-1/2 for each movie
+    user_block = sp.hstack([sp.eye(ratings.n_users), implicit], format="csr")
+    rank, samples = (32, 200) if len(ratings.rating) > LARGE else (8, 200)
+    model = MyFMRegressor(rank=rank, random_seed=seed)
+    model.fit(
+        sp.csr_matrix((len(ratings.user), 0)),
+        ratings.rating,
+        X_rel=blocks(ratings.user, ratings.movie),
+        n_iter=samples,
+        n_kept_samples=samples - 20,
+        group_shapes=[ratings.n_users, ratings.n_movies, ratings.n_movies],
+    )
+    return FittedModel(
+        predict=lambda user, movie, time: model.predict(sp.csr_matrix((len(user), 0)), blocks(user, movie))
+    )
+
+
+LARGE = 500_000  # ratings; below it the factor models are small ones
+Fit = Callable[[Interactions, int], FittedModel]
+# A baseline is one line here: its name, its function, and whether its seed changes anything.
+BASELINES: dict[str, tuple[Fit, bool]] = {
+    "most popular": (most_popular, False),
+    "user + movie bias": (biases, False),
+    "genre kNN": (genre_knn, False),
+    "item kNN (implicit)": (item_knn, False),
+    "MF (cornac)": (matrix_factorisation, True),
+    "Bayesian FM (myfm)": (bayesian_fm, True),
+    "ALS (implicit)": (als, True),
+    "BPR (implicit)": (bpr, True),
+    "EASE": (ease, False),
+    "EASE, weighted by rating": (ease_weighted, False),
+}

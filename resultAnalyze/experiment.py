@@ -1,0 +1,87 @@
+"""Trainings of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed."""
+
+import dataclasses
+import os
+import shutil
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import train
+from Models.checkpoint import load_model
+from Models.configs import TrainConfig, saved_config
+from Models.dataLoader import RatingsData
+from Models.Dataset import FittedModel
+from Models.evaluation import RankingEvaluator, as_fitted
+from utils import runs
+from utils.files import UserError, read_json, write_json
+
+
+def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
+    """Whether a run folder holds a training with exactly this configuration, on these ratings and features."""
+    try:
+        saved, record = saved_config(run), read_json(run / "config.json")
+    except UserError:  # damaged, or of another version of this code
+        return False
+    made_from = record["ratings_sha256"], record["features"]["features_sha256"]
+    same_data = made_from == (data.fingerprint(), data.features.info.features_sha256)
+    return same_data and saved.training() == config.training()
+
+
+def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> FittedModel:
+    """The model of a run folder, trained now unless it is there already; an interrupted training goes on.
+
+    In the test, a model that predicts ratings knows the training rows, one that ranks the validation rows as well.
+
+    Raises:
+        UserError: the folder holds another training.
+    """
+    if run.is_dir() and not runs.is_finished(run) and not (run / "last.pt").is_file():
+        shutil.rmtree(run)  # stopped before its first epoch was done: nothing to go on from
+    if run.is_dir() and not is_run_of(run, config, evaluator.data):
+        raise UserError(
+            f"{run} was trained on other ratings or with other settings: name another folder with --output."
+        )
+    if not runs.is_finished(run):
+        place = {"resume": run} if run.is_dir() else {"run": run}
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, **place))
+        with Path(os.devnull).open("w") as silence, redirect_stdout(silence):
+            train.train(config, torch.device("cpu"))
+    model = load_model(run / "best.pt", torch.device("cpu")).model
+    known = evaluator.known() if model.config.task == "ranking" else evaluator.split.train
+    return as_fitted(model, evaluator.data, known)
+
+
+def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, evaluator: RankingEvaluator) -> np.ndarray:
+    """What the test rows are ordered by, [n_test]: predictions or, of models without, the ranking's scores."""
+    if predictions is not None:
+        return predictions
+    test, data = evaluator.split.test, evaluator.data
+    user, movie = (torch.from_numpy(column[test]) for column in (data.user, data.movie))
+    scores = torch.empty(len(user), dtype=torch.float64)
+    for users in torch.unique(user).split(evaluator.chunk_users):
+        rows = torch.isin(user, users).nonzero().squeeze(1)
+        scores[rows] = fitted.score(users)[torch.searchsorted(users, user[rows]), movie[rows]].double()
+    return scores.numpy()
+
+
+def cold_movies(evaluator: RankingEvaluator) -> np.ndarray:
+    """Movies that are tested and of which no model knows a rating, bool [n_movies]."""
+    data, n = evaluator.data, len(evaluator.data.movies)
+    count, tested = (np.bincount(movies, minlength=n) for movies in (data.movie, data.movie[evaluator.split.test]))
+    return (tested > 0) & (tested == count)
+
+
+def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:
+    """Record the protocol of this folder; refuse to mix results of different protocols.
+
+    Raises:
+        UserError: the folder has another's.
+    """
+    path = folder / "protocol.json"
+    if path.is_file() and read_json(path) != protocol:
+        raise UserError(f"{folder} holds results under another protocol: name another folder with --output.")
+    write_json(path, protocol)

@@ -1,0 +1,141 @@
+#!/usr/bin/env python3
+"""Put the results under resultAnalyze/results/ into docs/results.md, each section between its two marks.
+
+    python resultAnalyze/tables.py
+
+So no figure of these sections is typed by hand; a test fails where the document and the result files disagree.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+
+import pandas as pd
+
+from utils import cli
+from utils.cli import display_path
+from utils.config import FileName, parse
+from utils.files import ROOT, UserError, atomic_write, read_json
+
+RESULTS = ROOT / "resultAnalyze" / "results"
+
+
+@dataclass(frozen=True)
+class Settings:
+    document: FileName = ROOT / "docs" / "results.md"
+    """the file to rewrite"""
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    text = settings.document.read_text(encoding="utf-8")
+    with atomic_write(settings.document) as temporary:
+        temporary.write_text(with_results(text), encoding="utf-8")
+    print(f"{display_path(settings.document)} shows the results of {display_path(RESULTS)}.")
+
+
+def with_results(document: str) -> str:
+    """The document's text with its sections made anew from the result files.
+
+    Raises:
+        UserError: a section's marks are missing.
+    """
+    for name, make in SECTIONS.items():
+        begin, end = f"<!-- {name}: made by resultAnalyze/tables.py -->", f"<!-- end of {name} -->"
+        if begin not in document or end not in document:
+            raise UserError(f"The document lacks the lines {begin} and {end}: put them where that section belongs.")
+        before, after = document.split(begin)[0], document.split(end)[1]
+        document = f"{before}{begin}\n\n{make()}\n{end}{after}"
+    return document
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table of texts and numbers in markdown; missing values are empty."""
+    lines = [table.columns.tolist(), ["---"] * table.shape[1], *table.fillna("").to_numpy().tolist()]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def mean_and_range(values: pd.Series) -> str:
+    """The mean and, of different values, half their range; nothing where any is missing."""
+    if values.isna().any():
+        return ""
+    spread = (values.max() - values.min()) / 2
+    return f"{values.mean():.4f}" + (f" +- {spread:.4f}" if spread else "")
+
+
+def trainings() -> pd.DataFrame:
+    """The test_metrics.json files kept as results/trainings/*.json, one row per run."""
+    found = pd.DataFrame([read_json(path) for path in sorted((RESULTS / "trainings").glob("*.json"))])
+    sampled = found["among_99_sampled"].map(lambda metrics: metrics if isinstance(metrics, dict) else {})
+    for name in ("hr@10", "ndcg@10"):
+        found[f"sampled {name}"] = sampled.map(lambda metrics, name=name: metrics.get(name))
+    return found
+
+
+def trainings_table(columns: dict[str, str]) -> str:
+    """One row per configuration and protocol: means over seeds.
+
+    columns: heads of the table's columns and the metrics in them; runs without the second metric are left out
+    """
+    runs = trainings().dropna(subset=list(columns.values())[1])
+    rows = []
+    keys = [runs[name].map(str) for name in ("dataset", "split", "ratios", "preset", "changes")]
+    for _, group in runs.groupby(keys, sort=True):
+        first = group.iloc[0]
+        flags = " ".join(f"`{as_flag(name, value)}`" for name, value in first["changes"].items())
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": f"{first['preset']} {flags}".strip()}
+        row |= {"seeds": len(group)} | {head: mean_and_range(group[metric]) for head, metric in columns.items()}
+        rows.append(row | {"training": f"{group['epochs'].mean():.0f} epochs, {group['wall_seconds'].mean():.0f} s"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def rows_in_words(run: pd.Series) -> str:
+    """The split and its ratios, of those that have some."""
+    if run["split"] in ("given files", "leave-one-out"):
+        return run["split"]
+    return f"{run['split']} {'/'.join(f'{100 * ratio:g}' for ratio in run['ratios'])}"
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    words = value if isinstance(value, list) else [value]
+    return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
+
+
+def result_tables(kind: str) -> str:
+    """Every results/*/<kind>.md with the picture beside it; of an ablation's differences those on cold movies."""
+    blocks = []
+    for table in sorted(RESULTS.glob(f"*/{kind}.md")):
+        text = table.read_text(encoding="utf-8")
+        path = Path(os.path.relpath(table, ROOT / "docs")).as_posix()
+        if kind == "ablation":
+            lines = [line for line in text.splitlines() if not line.startswith("- ") or "cold-movie" in line]
+            text = "\n".join([*lines, f"- On the other movies: [{table.parent.name}/ablation.md]({path}).\n"])
+        blocks.append(f"{text}\n![{table.parent.name}]({path.removesuffix('.md')}.png)\n")
+    return "\n".join(blocks)
+
+
+# A section of the document is one line here: its name in the marks, and what makes its text.
+RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
+RANKING = {
+    **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
+    **{"NDCG@10 among 99": "sampled ndcg@10", "HR@10 among 99": "sampled hr@10"},
+}
+SECTIONS = {
+    "ratings": lambda: trainings_table(RATING),
+    "rankings": lambda: trainings_table(RANKING),
+    "comparisons": lambda: result_tables("comparison"),
+    "ablations": lambda: result_tables("ablation"),
+}
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,52 @@
+"""Every script as a command: help with the default of each flag, and exit code 2 for wrong usage."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, main_here
+
+SCRIPTS = [
+    *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
+    *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
+    *("resultAnalyze/ablation.py", "resultAnalyze/tables.py", "resultAnalyze/calibration.py"),
+    "resultAnalyze/synthetic.py",
+]
+
+
+def test_every_script_is_listed_here():
+    folders = (ROOT, ROOT / "Models", ROOT / "utils", ROOT / "resultAnalyze")
+    files = [path for folder in folders for path in folder.glob("*.py")]
+    found = {str(path.relative_to(ROOT)) for path in files if "__main__" in path.read_text(encoding="utf-8")}
+    assert found == set(SCRIPTS)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_help(run_script, script):
+    done = run_script(script, "--help")
+    assert "(default:" in done.stdout and f"python {script}" in done.stdout
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_knows_wrong_usage(script, capsys):
+    module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
+    with pytest.raises(SystemExit) as exit_of_script:
+        main_here(module, "--no-such-flag")
+    assert exit_of_script.value.code == 2
+    screen = capsys.readouterr()
+    assert "Unrecognized options: --no-such-flag" in screen.err and screen.out == ""
+
+
+def test_wrong_usage_is_exit_code_2(run_script):
+    assert "Unrecognized options: --no-such-flag" in run_script("train.py", "--no-such-flag", code=2).stderr
+
+
+def test_scripts_in_folders_can_be_started_themselves(tmp_path):
+    """As in a shell in which the virtual environment is active."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    words, environment = [ROOT / "utils/download.py", "--help"], os.environ | {"PATH": path}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "--name" in done.stdout, done.stderr

@@ -1,0 +1,141 @@
+"""Trainings to rank: top-N lists from which the figures can be had, and what the commands say of such runs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    RATIOS,
+    SMALL,
+    rows_of,
+    states_are_equal,
+    test_metrics,
+    tiny_ratings,
+    train_here,
+    write_dat,
+)
+
+from Models.checkpoint import load_model
+from Models.dataLoader import split_rows
+from Models.evaluation import RankingEvaluator, as_fitted
+from utils.files import UserError
+
+PRESETS = ("ncf-ranking", "transformer", "gru", "autoencoder")
+
+
+def training(preset: str, data: Path, features: Path, run: Path) -> tuple:
+    flags = ("--data", data, "--features", features, "--run", run, "--preset", preset, "--epochs", 3, *SMALL[preset])
+    return (*flags, "--split", "leave-one-out", "--relevance-threshold", 0)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def ranked(request, tiny, tiny_features, tmp_path_factory) -> tuple[str, Path]:
+    """A preset and a run of it."""
+    run = tmp_path_factory.mktemp("ranked") / "run"
+    return request.param, train_here(*training(request.param, tiny, tiny_features, run))
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    return split_rows(data, "leave-one-out", RATIOS)
+
+
+def test_the_figures_can_be_had_from_the_lists(ranked, data, split):
+    _, run = ranked
+    test = test_metrics(run)
+    target = {str(data.user_ids[data.user[row]]): str(data.movies["movie"].iloc[data.movie[row]]) for row in split.test}
+    ranks = {
+        row["userId"]: int(row["rank"])
+        for row in rows_of(run / "test_topn.csv")
+        if target[row["userId"]] == row["movieId"]
+    }
+    assert test["hr@10"] == pytest.approx(len(ranks) / len(target))
+    assert test["ndcg@10"] == pytest.approx(sum(1 / np.log2(1 + rank) for rank in ranks.values()) / len(target))
+    assert test["most_popular"]["hr@10"] > 0 and test["users"] == 30
+    assert "leave-one-out" in test["protocol"] and "catalogue of 27 movies" in test["protocol"]
+    assert (test["task"], test["relevance_threshold"]) == ("ranking", 0)
+    epochs = rows_of(run / "metrics.csv")
+    assert list(epochs[0]) == ["epoch", "train_loss", "val_hr@10", "val_ndcg@10", "seconds"]
+    assert test["best_epoch"] == int(max(epochs, key=lambda row: float(row["val_ndcg@10"]))["epoch"])
+
+
+def test_lists_hold_nothing_that_the_user_knew(ranked, data, split):
+    _, run = ranked
+    known = {
+        (data.user_ids[data.user[row]], data.movies["movie"].iloc[data.movie[row]])
+        for row in (*split.train, *split.val)
+    }
+    listed = {(int(row["userId"]), int(row["movieId"])) for row in rows_of(run / "test_topn.csv")}
+    assert len(listed) == 30 * 10 and not listed & known
+
+
+def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data, split):
+    _, run = ranked
+    evaluator = RankingEvaluator(data, split, relevance_threshold=0)
+    model = load_model(run / "best.pt", torch.device("cpu")).model
+    score = as_fitted(model, data, evaluator.known()).score
+    ranking = evaluator.rank(score, evaluator.known(), split.test)
+    listed = [
+        [int(row["movieId"]) for row in rows_of(run / "test_topn.csv") if row["userId"] == str(u)] for u in (1, 4)
+    ]
+    assert data.movies["movie"].to_numpy()[ranking.topn[:2]].tolist() == listed
+
+
+def test_test_ratings_affect_neither_training_nor_lists(ranked, split, tiny_features, tmp_path):
+    """With another last movie of every user, weights and lists are the same."""
+    preset, run = ranked
+    rows = tiny_ratings()
+    for row in split.test:
+        user = rows[row][0]
+        mine = {movie for u, movie, *_ in rows if u == user}
+        other = next(movie for movie in range(2, 170, 7) if movie not in mine)
+        rows[row] = (user, other, *rows[row][2:])
+    folder = write_dat(tmp_path / "tiny", rows)
+    train_here(*training(preset, folder, tiny_features, tmp_path / "run"))
+    assert states_are_equal(tmp_path / "run/best.pt", run / "best.pt")
+    assert rows_of(tmp_path / "run/test_topn.csv") == rows_of(run / "test_topn.csv")
+
+
+def test_a_ranking_run_is_shown_and_says_what_it_learned(run_script, places, tmp_path):
+    flags = ("--preset", "transformer", "--epochs", 2, *SMALL["transformer"])
+    run = train_here(*places, "--run", tmp_path / "run", *flags)
+    done = run_script("generate_recommendation.py", "--run", run)
+    assert done.stdout.splitlines()[0].split() == ["rank", "id", "title", "score", "genres"]
+    assert "learned to rank" in done.stderr
+    run_script("resultAnalyze/loss_ananlyze.py", "--run", run, "--output", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    done = run_script("resultAnalyze/calibration.py", "--run", run, "--output", tmp_path / "calibration.png", code=1)
+    assert "was trained to rank and predicts no ratings" in done.stderr
+    assert not list(tmp_path.glob("calibration.*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("ncf-ranking", "--num-negatives", 500), "unrated movies: lower --num-negatives"),
+        (("autoencoder", "--relevance-threshold", 6), "No training rating is 6 or higher: lower --relevance-threshold"),
+    ],
+    ids=["negatives", "threshold"],
+)
+def test_what_the_ratings_cannot_give_is_refused(places, tmp_path, flags, words):
+    with pytest.raises(UserError, match=words):
+        train_here(*places, "--run", tmp_path / "run", "--preset", *flags)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("ncf", "--num-negatives", 5), "--num-negatives does not fit the preset ncf, which is for rating"),
+        (("ncf-ranking", "--num-negatives", 0), "--num-negatives does not fit the preset ncf-ranking, which is for"),
+        (("ncf", "--relevance-threshold", 3), "Unrecognized options: --relevance-threshold"),
+    ],
+    ids=["negatives", "no negatives", "threshold"],
+)
+def test_flags_of_the_other_task_are_wrong_usage(places, tmp_path, capsys, flags, words):
+    with pytest.raises(SystemExit) as exit_of_script:
+        train_here(*places, "--run", tmp_path / "run", "--preset", *flags)
+    assert exit_of_script.value.code == 2
+    assert words in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()

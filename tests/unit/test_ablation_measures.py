@@ -1,0 +1,164 @@
+"""Did BERT help: groups of movies by plain counts, metrics of rankings by plain loops, verdicts and contrasts."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from Models.configs import PRESETS
+from Models.dataLoader import split_rows
+from Models.Dataset import FittedModel
+from Models.evaluation import RankingEvaluator
+from resultAnalyze.ablation import (
+    CONTRASTS,
+    REFERENCES,
+    VARIANTS,
+    Effect,
+    Settings,
+    all_effects,
+    config_of,
+    measure,
+    movie_groups,
+    result_table,
+    variants_of,
+)
+from resultAnalyze.bootstrap import mean_over_users
+
+
+def evaluator_of(data, split: str, ratios: tuple[float, float, float]) -> RankingEvaluator:
+    return RankingEvaluator(data, split_rows(data, split, ratios), relevance_threshold=4, k=10, chunk_users=8)
+
+
+@pytest.fixture(scope="module")
+def cold(data) -> RankingEvaluator:
+    return evaluator_of(data, "cold-movies", (0.5, 0.2, 0.3))
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("metric", "interval", "seeds", "verdict"),
+    [
+        ("rmse", (-0.03, -0.01), (3, 3), "better"),
+        ("ndcg@10", (-0.03, -0.01), (3, 3), "worse"),
+        ("rmse", (-0.05, 0.01), (3, 3), "no effect is shown"),
+        ("rmse", (-0.03, -0.01), (2, 3), "no effect is shown"),  # one training went the other way
+        ("rmse", (-0.03, -0.01), (2, 2), "fewer than 3 seeds, no claim"),
+    ],
+)
+def test_verdicts_follow_from_interval_and_seeds(metric, interval, seeds, verdict):
+    words = Effect("titles", "cold", metric, -0.02, *interval, *seeds).verdict()
+    assert words.startswith(f"Titles change cold-movie {metric.upper()} by -0.0200 [{interval[0]:+.4f}, ")
+    assert words.endswith(f", in {seeds[0]} of {seeds[1]} seeds: {verdict}.")
+
+
+# --- groups --------------------------------------------------------------------------------------
+
+
+def test_groups_by_plain_counts(data, cold):
+    groups, split = movie_groups(cold), cold.split
+    in_training = {movie: (data.movie[split.train] == movie).sum() for movie in range(27)}
+    tested = set(data.movie[split.test].tolist())
+    known = set(data.movie[np.concatenate([split.train, split.val])].tolist())
+    assert set(np.flatnonzero(groups["cold"])) == tested - known and groups["cold"].any()
+    assert set(np.flatnonzero(groups["warm"])) == {movie for movie, n in in_training.items() if n > 5}
+    assert not any(movies[[25, 26]].any() for movies in groups.values())  # nobody rated these two
+
+
+def test_a_group_of_fewer_than_two_users_is_left_out(data):
+    evaluator = evaluator_of(data, "cold-users", (0.75, 0.1, 0.15))
+    split = evaluator.split
+    count = np.bincount(data.movie[split.train], minlength=27)
+    users = {}
+    for group, movies in {"rare": (count > 0) & (count < 6), "warm": count > 5}.items():
+        rows = split.test[movies[data.movie[split.test]]]
+        verdicts = [set((data.rating[rows[data.user[rows] == user]] >= 4).tolist()) for user in range(30)]
+        users[group] = verdicts.count({True, False})
+    assert users["rare"] == 1 and users["warm"] > 1  # one user gives no interval
+    assert list(movie_groups(evaluator)) == ["warm"]
+
+
+# --- measuring -----------------------------------------------------------------------------------
+
+
+def test_rankings_are_measured_without_predictions(data, cold):
+    """Of the top-N from the whole catalogue: the share of cold movies, and whose holds a relevant one."""
+    split, movies = cold.split, movie_groups(cold)["cold"]
+    scores = torch.from_numpy(np.random.default_rng(3).normal(size=(30, 27)))
+    found = measure(cold, FittedModel(score=lambda users: scores[users]), movies)
+    known, shares, hits = np.concatenate([split.train, split.val]), [], []
+    for user in range(30):
+        seen = set(data.movie[known][data.user[known] == user].tolist())
+        recommended = [m for m in scores[user].argsort(descending=True).tolist() if m not in seen][:10]
+        own = split.test[data.user[split.test] == user]
+        relevant = {m for m in data.movie[own][data.rating[own] >= 4].tolist() if movies[m]}
+        if relevant:
+            shares.append(np.mean([movies[m] for m in recommended]))
+            hits.append(bool(relevant & set(recommended)))
+    assert found["top-N share"].value() == pytest.approx(np.mean(shares))
+    assert found["top-N hr"].value() == pytest.approx(np.mean(hits)) and "rmse" not in found
+
+
+def test_predictions_are_measured_by_movie(data, cold):
+    """RMSE from plain sums; AUC as of a ranking by the same numbers, which lie on the scale."""
+    movies, test = movie_groups(cold)["warm"], cold.split.test
+    table = np.random.default_rng(3).uniform(1, 5, size=(30, 27)).astype(np.float32)
+    scores = torch.from_numpy(table)
+    fitted = FittedModel(lambda user, movie, time: table[user, movie], lambda users: scores[users])
+    found = measure(cold, fitted, movies)
+    error = (table[data.user[test], data.movie[test]] - data.rating[test])[movies[data.movie[test]]]
+    assert found["rmse"].value() == pytest.approx((error**2).mean() ** 0.5, rel=1e-5)
+    assert len(found["rmse"].total) == movies.sum()
+    ranked = measure(cold, dataclasses.replace(fitted, predict=None), movies)
+    assert found["auc"].value() == ranked["auc"].value() and "top-N hr" not in found
+    table = result_table({("predicts", 0, "warm"): found, ("ranks", 0, "warm"): ranked})
+    assert table["top-N hr"].isna().tolist() == [True, False] and table["rmse"].isna().tolist() == [False, True]
+
+
+# --- variants and contrasts ----------------------------------------------------------------------
+
+
+def test_variants_change_what_they_say_and_nothing_else():
+    settings = Settings(preset="gru")
+    whole = config_of(settings, "all", 5)
+    assert whole.model == PRESETS["gru"].model and whole.optim == PRESETS["gru"].optim and whole.run.seed == 5
+    for name, (features, model) in variants_of("gru").items():
+        config = config_of(settings, name, 5)
+        assert config == dataclasses.replace(
+            whole,
+            features=dataclasses.replace(whole.features, **features),
+            model=dataclasses.replace(whole.model, **model),
+        )
+        assert (config == whole) == (name == "all")
+    assert set(variants_of("ncf")) == set(VARIANTS) < set(variants_of("gru"))
+    assert config_of(dataclasses.replace(settings, epochs=3, relevance_threshold=2.0), "all", 0).optim.epochs == 3
+
+
+def test_every_contrast_is_of_variants_that_there_are():
+    known = {*variants_of("gru"), *REFERENCES}
+    assert all({with_it, without} <= known for _, with_it, without in CONTRASTS)
+
+
+def test_effects_are_differences_with_the_seeds_that_agree():
+    """Titles help in two of three seeds, each user alike."""
+    values = {"all": (0.5, 0.6, 0.2), "ids + genres": (0.4, 0.5, 0.3)}
+    results = {
+        (variant, seed, "cold"): {"auc": mean_over_users(np.full(9, value))}
+        for variant, by_seed in values.items()
+        for seed, value in enumerate(by_seed)
+    }
+    (effect,) = all_effects(results)
+    assert (effect.what, effect.group, effect.metric) == ("titles", "cold", "auc")
+    assert (effect.change, effect.low, effect.high) == pytest.approx([0.1 / 3] * 3)
+    assert (effect.seeds_agreeing, effect.seeds) == (2, 3)
+
+
+def test_every_pair_of_measured_variants_has_its_contrast():
+    names = [*variants_of("gru"), *REFERENCES]
+    metric = {"auc": mean_over_users(np.arange(9) / 9)}
+    effects = all_effects({(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))})
+    assert [effect.what for effect in effects] == [what for what, *_ in CONTRASTS]
+    assert all((effect.change, effect.seeds_agreeing) == (0, 0) for effect in effects)

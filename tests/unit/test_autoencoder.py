@@ -1,0 +1,77 @@
+"""The autoencoder and EASE: one is the other at weight 0, features count as users, and what is shown is no target."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from helpers import RATIOS, batch_of, one_history, random_model
+
+from Models.Autoencoder import Autoencoder, AutoencoderConfig
+from Models.dataLoader import split_rows
+from Models.EASE import item_weights, rating_weights
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, UnsuitableData
+from resultAnalyze.baselines import ease_weighted
+
+
+def test_with_weight_0_the_autoencoder_ranks_as_ease(data):
+    rows = split_rows(data, "random", RATIOS).train
+    model = random_model(data, rows, AutoencoderConfig(embedding_dim=4, network_weight=0.0, feature_weight=0.0))
+    users = torch.arange(30)
+    ease = ease_weighted(data.select(rows), 0).score(users)
+    scores = model.score(data.history(rows).pad(users))
+    torch.testing.assert_close(scores, (ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_adds_its_weighted_log_softmax(data):
+    rows = np.arange(len(data.user))
+    plain, both = (random_model(data, rows, AutoencoderConfig(embedding_dim=4, network_weight=w)) for w in (0.0, 0.7))
+    history = data.history(rows).pad(torch.arange(30))
+    added = both.score(history) - plain.score(history)
+    torch.testing.assert_close(added, 0.7 * both.logits(history).log_softmax(1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_feature_counts_as_a_user(data):
+    ratings = data.select(np.arange(len(data.user)))
+    features = torch.from_numpy(ratings.genres)
+    with_users = sp.vstack([ratings.matrix(), sp.csr_matrix(ratings.genres.T)])
+    torch.testing.assert_close(item_weights(ratings.matrix(), 3, features), item_weights(with_users, 3))
+
+
+def test_rating_weights_have_straight_lines_between_their_steps():
+    """On scales of 5 and of 10 steps; below the lowest step, as at it."""
+    steps = (0.0, 0.1, 0.3, 0.6, 1.0)
+    by_fifths = rating_weights(torch.arange(1, 6) / 5, steps)
+    torch.testing.assert_close(by_fifths, torch.tensor(steps))
+    by_tenths = rating_weights(torch.arange(1, 11) / 10, steps)
+    torch.testing.assert_close(by_tenths, torch.tensor([0.0, 0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]))
+
+
+def test_a_catalogue_too_large_for_ease_is_refused():
+    blocks = (FeatureBlock("title", 1), FeatureBlock("genres", 1))
+    stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, min_rating=1.0, max_rating=5.0)
+    with pytest.raises(UnsuitableData, match="50,000 movies, too many"):
+        Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 7))
+
+
+def test_what_is_shown_is_no_target(data, monkeypatch):
+    """With every rating shown nothing is left to find, and with none, all that the user rated highly."""
+    rows = data.by_user_and_time(np.flatnonzero(data.user == 3))
+    config = AutoencoderConfig(embedding_dim=4, dropout=0)
+    model = random_model(data, np.arange(len(data.user)), config, std=0.1).train()
+    batch = batch_of(data, rows)
+    monkeypatch.setattr("Models.Autoencoder.KEPT", (1.1, 1.1))
+    assert model(batch).loss == 0
+    monkeypatch.setattr("Models.Autoencoder.KEPT", (0.0, 0.0))
+    logits = model.logits(data.history(rows[:0]).pad(torch.tensor([3])))[0].log_softmax(0)
+    weight = torch.tensor([{1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}[int(rating)] for rating in data.rating[rows]])
+    expected = -(weight * logits[torch.from_numpy(data.movie[rows])]).sum() / weight.sum().sqrt()
+    output = model(batch)
+    torch.testing.assert_close(output.loss, expected)
+    assert output.n_samples == 1 and expected > 0
+
+
+def test_the_order_and_the_times_of_ratings_do_not_matter(data):
+    model = random_model(data, np.arange(len(data.user)), AutoencoderConfig(embedding_dim=4))
+    one = one_history(3, 5, 7, rating=[1.0, 3.0, 5.0])
+    other = one_history(7, 3, 5, rating=[5.0, 1.0, 3.0], time=[5, 6, 7])
+    torch.testing.assert_close(model.score(one), model.score(other))

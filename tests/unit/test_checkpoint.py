@@ -1,0 +1,144 @@
+"""Checkpoints: plain data, models that score by themselves, and refusal of what is no checkpoint of ours."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers import RATIOS, SMALL, Evil, batch_of, random_model, rows_of, tiny_ratings, train_here
+
+from Models.Autoencoder import AutoencoderConfig
+from Models.checkpoint import (
+    build_model,
+    describe_data,
+    describe_model,
+    load_model,
+    read_checkpoint,
+    save_checkpoint,
+)
+from Models.dataLoader import model_inputs, split_rows
+from Models.HistoryRecommender import HistoryConfig
+from Models.inputs import FeatureConfig
+from Models.Recommender import NCFConfig
+from Models.Sequential import SequentialConfig
+from utils.files import UserError
+
+CPU = torch.device("cpu")
+CONFIGS = {
+    "ncf": NCFConfig(embedding_dim=4, hidden_dims=(8, 4, 3)),
+    "ncf-ranking": NCFConfig(embedding_dim=4, hidden_dims=(8,), num_negatives=5),
+    "history": HistoryConfig(embedding_dim=4, hidden_dim=5, context=("time",)),
+    "transformer": SequentialConfig(embedding_dim=4, max_length=6),
+    "gru": SequentialConfig(architecture="gru", embedding_dim=4, max_length=6),
+    "autoencoder": AutoencoderConfig(embedding_dim=4),
+}
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    return split_rows(data, "random", RATIOS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_gives_back_the_model_the_ids_and_the_known_ratings(data, split, tmp_path, name):
+    model = random_model(data, split.train, CONFIGS[name], titles="shuffled")
+    _, inputs = model_inputs(data, split.train, FeatureConfig())
+    inputs = dataclasses.replace(inputs, features=model.features[:, :12])  # as the model was given them
+    save_checkpoint(tmp_path / "best.pt", model, describe_data(data, split) | describe_model(model, inputs))
+    saved = load_model(tmp_path / "best.pt", CPU)
+    assert saved.model.config == model.config and saved.model.stats == model.stats and not saved.model.training
+    history = data.history(split.train)
+    with torch.inference_mode():
+        users = torch.arange(30)
+        assert torch.equal(saved.model.score(history.pad(users)), model.score(history.pad(users)))
+        if model.config.task == "rating":
+            batch = batch_of(data, split.test)
+            assert torch.equal(saved.model.predict(batch, history), model.predict(batch, history))
+    for found, rows in ((saved.known.history, np.arange(len(data.user))), (saved.known.training(), split.train)):
+        assert all(torch.equal(column, vars(data.history(rows))[part]) for part, column in vars(found).items())
+
+
+def test_a_checkpoint_of_a_training_is_complete(tiny_run):
+    saved = load_model(tiny_run / "best.pt", CPU)
+    rated = {u: {row[1] for row in tiny_ratings() if row[0] == u} for u in (1, 4)}
+    assert saved.ids.user_ids[:2] == [1, 4] and saved.ids.dataset == "tiny"
+    padded = saved.known.history.pad(torch.tensor([0, 1]))
+    for index, user in enumerate(rated):
+        assert {saved.ids.movie_ids[i] for i in padded.row(index).movie[0].tolist()} == rated[user]
+    assert "Misérables, Les (1995)" in saved.ids.titles and saved.ids.genres[-1] == ""
+    assert saved.model.score(padded.row(0)).shape == (1, 27)
+
+
+@pytest.mark.parametrize("preset", ["ncf", "history"])
+def test_a_checkpoint_predicts_by_itself_as_it_was_tested(places, tmp_path, data, split, preset):
+    run = train_here(*places, "--run", tmp_path / "run", "--preset", preset, "--epochs", 2, *SMALL[preset])
+    saved = load_model(run / "best.pt", CPU)
+    rows = data.by_user_and_time(split.test)
+    with torch.inference_mode():
+        prediction = saved.model.predict(batch_of(data, rows), saved.known.training()).clamp(1, 5)
+    stored = [float(row["prediction"]) for row in rows_of(run / "test_predictions.csv")]
+    np.testing.assert_allclose(prediction, stored, atol=1e-4)
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    torch.save({"state": Evil(tmp_path / "made")}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match="can be read safely"):
+        read_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "made").exists()
+    torch.load(tmp_path / "evil.pt", weights_only=False)
+    assert (tmp_path / "made").exists()
+
+
+def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
+    (tmp_path / "half.pt").write_bytes(b"PK\x03\x04")
+    weights = read_checkpoint(tiny_run / "best.pt")["state"]["user.weight"].numpy().tobytes()
+    content = bytearray((tiny_run / "best.pt").read_bytes())
+    content[content.index(weights)] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(content)
+    for name in ("half.pt", "flipped.pt"):
+        with pytest.raises(UserError, match="can be read safely"):
+            read_checkpoint(tmp_path / name)
+    with pytest.raises(UserError, match="There is no checkpoint"):
+        read_checkpoint(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("part", ["stats", "config", "ids", "state", "known", "model"])
+def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
+    """With a part missing, a field too many, or other sizes than the weights have."""
+    content = read_checkpoint(tiny_run / "best.pt")
+    others = [{name: value for name, value in content.items() if name != part}]
+    if part == "model":
+        others.append(content | {"model": "Ensemble"})
+    elif part == "stats":
+        others.append(content | {"stats": content["stats"] | {"n_users": content["stats"]["n_users"] + 1}})
+    else:
+        others.append(content | {part: content[part] | {"of_another_version": 1}})
+    for other in others:
+        torch.save(other, tmp_path / "other.pt")
+        with pytest.raises(UserError, match="does not fit this code"):
+            load_model(tmp_path / "other.pt", CPU)
+
+
+def test_data_that_does_not_suit_a_model_is_explained(data, split):
+    config = NCFConfig(num_negatives=500)
+    with pytest.raises(UserError, match="unrated movies: lower --num-negatives"):
+        build_model(config, *model_inputs(data, split.train, FeatureConfig()))
+
+
+def test_saving_keeps_the_old_file_until_the_new_one_is_whole(tiny_run, tmp_path, monkeypatch):
+    path = tmp_path / "best.pt"
+    shutil.copy(tiny_run / "best.pt", path)
+    before = path.read_bytes()
+
+    def full_disk(content, target):
+        target.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="could not be written whole"):
+        save_checkpoint(path, load_model(path, CPU).model, {})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

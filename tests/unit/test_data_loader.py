@@ -1,0 +1,192 @@
+"""From files to batches: ids and their indices, fingerprints, the note on order, model inputs and loaders."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import RATIOS, shuffle_ratings, test_metrics, tiny_ratings, write_dat
+
+from Models.Autoencoder import Autoencoder
+from Models.dataLoader import (
+    BatchSampler,
+    UserBatchSampler,
+    load_data,
+    make_loader,
+    model_inputs,
+    note_on_order,
+    split_fingerprint,
+    split_rows,
+)
+from Models.HistoryRecommender import HistoryRecommender
+from Models.inputs import FeatureConfig
+from Models.Sequential import Sequential
+from utils.files import UserError
+from utils.splits import Split
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def test_indices_lead_back_to_the_ids_of_the_files(data):
+    ids = data.ids(data.user, data.movie)
+    rows = zip(ids["userId"].tolist(), ids["movieId"].tolist(), data.rating.astype(int).tolist(), strict=True)
+    assert list(rows) == [row[:3] for row in tiny_ratings()]
+    assert data.user_ids == sorted({row[0] for row in tiny_ratings()})
+    assert len(data.movies) == 27  # never-rated movies are part of the catalogue
+
+
+def test_a_repeated_pair_is_refused(tmp_path, tiny_features):
+    user, movie, _, _ = tiny_ratings()[5]
+    folder = write_dat(tmp_path / "tiny", [*tiny_ratings(), (user, movie, 1, 9)])
+    with pytest.raises(UserError, match=f"user {user} rates movie {movie} more than once"):
+        load_data(folder, tiny_features)
+
+
+def test_a_pair_in_both_given_files_is_refused(tmp_path, tiny_features):
+    folder = write_dat(tmp_path / "tiny", tiny_ratings())
+    lines = (folder / "ratings.dat").read_text().splitlines()
+    (folder / "a.train").write_text("\n".join(lines[:200]) + "\n")
+    (folder / "a.test").write_text("\n".join(lines[199:]) + "\n")
+    with pytest.raises(UserError, match="both trained on and tested"):
+        load_data(folder, tiny_features, folder / "a.train", folder / "a.test")
+    with pytest.raises(UserError, match="give both"):
+        load_data(folder, tiny_features, folder / "a.train")
+
+
+def test_demographics_are_one_hot_and_zero_where_unknown(tmp_path, tiny_features):
+    folder = write_dat(tmp_path / "tiny", tiny_ratings())
+    users = ["1::F::25::4::55117", "4::M::56::7::02460", "7::F::::4::1"]  # the others are not listed
+    (folder / "users.dat").write_text("\n".join(users) + "\n", encoding="latin-1")
+    found = load_data(folder, tiny_features).user_features
+    n_ages = 7
+    assert found.shape == (30, 2 + n_ages + 2) and found.dtype == np.float32
+    gender, age, occupation = found[:, :2], found[:, 2 : 2 + n_ages], found[:, 2 + n_ages :]
+    assert gender[:3].tolist() == [[1, 0], [0, 1], [1, 0]] and occupation[:3].tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert age[:3].argmax(1).tolist() == [2, 6, 0] and age[:3].sum(1).tolist() == [1, 1, 0]
+    assert not found[3:].any()
+
+
+# --- what models are given -----------------------------------------------------------------------
+
+
+def test_model_inputs_hold_the_training_rows_alone(data):
+    """By user, then time; statistics and columns do not change with the ratings of the other rows."""
+    split = split_rows(data, "random", RATIOS)
+    changed = dataclasses.replace(data, rating=data.rating.copy())
+    others = np.concatenate([split.val, split.test])
+    changed.rating[others] = 9
+    stats, inputs = model_inputs(data, split.train, FeatureConfig())
+    other_stats, other_inputs = model_inputs(changed, split.train, FeatureConfig())
+    assert stats == other_stats
+    assert all(torch.equal(column, vars(other_inputs)[name]) for name, column in vars(inputs).items())
+    rows = data.by_user_and_time(split.train)
+    for name in ("user", "movie", "rating", "time"):
+        assert torch.equal(getattr(inputs, name), torch.from_numpy(getattr(data, name)[rows]))
+    known = data.rating[split.train]
+    assert stats.mean_rating == pytest.approx(known.mean())
+    assert (stats.min_rating, stats.max_rating, stats.newest) == (1, 5, data.time[split.train].max())
+    assert (stats.n_users, stats.n_movies, stats.n_features, stats.n_user_features) == (30, 27, 12, 1 + 7 + 1)
+    assert [(block.name, block.width) for block in stats.blocks] == [("title", 8), ("genres", 4)] and stats.has_years
+
+
+def test_a_history_holds_the_given_rows_by_time(data):
+    rows = np.random.default_rng(0).permutation(len(data.user))[:200]
+    history = data.history(rows)
+    for user in range(30):
+        mine = rows[data.user[rows] == user]
+        mine = mine[np.argsort(data.time[mine], kind="stable")]
+        own = slice(int(history.offsets[user]), int(history.offsets[user + 1]))
+        assert history.movie[own].tolist() == data.movie[mine].tolist()
+        assert history.rating[own].tolist() == data.rating[mine].tolist()
+        assert history.time[own].tolist() == data.time[mine].tolist()
+
+
+def test_interactions_are_a_matrix_of_users_and_movies(data):
+    rows = np.arange(50)
+    chosen = data.select(rows)
+    dense = np.zeros((30, 27))
+    dense[data.user[rows], data.movie[rows]] = 1
+    assert (chosen.matrix().toarray() == dense).all()
+    dense[data.user[rows], data.movie[rows]] = data.rating[rows]
+    assert (chosen.matrix(chosen.rating).toarray() == dense).all()
+    assert (chosen.genres == data.features.vectors[:, 8:]).all()
+
+
+# --- fingerprints and notes ----------------------------------------------------------------------
+
+
+def test_the_fingerprint_of_the_ratings_changes_with_any_of_them(data):
+    same = dataclasses.replace(data, name="another name", rating=data.rating.copy())
+    assert same.fingerprint() == data.fingerprint()
+    for name in ("user", "movie", "rating", "time"):
+        column = getattr(data, name).copy()
+        column[17] += 1
+        assert dataclasses.replace(data, **{name: column}).fingerprint() != data.fingerprint()
+    assert dataclasses.replace(data, user_ids=data.user_ids[::-1]).fingerprint() != data.fingerprint()
+
+
+def test_the_fingerprint_of_a_split_is_that_of_its_rows(tiny_run, data, tiny_features, tmp_path):
+    """Equal where the same ratings are tested, whatever the order of the file."""
+    split = split_rows(data, "random", RATIOS)
+    stored = test_metrics(tiny_run)["split_sha256"]
+    assert split_fingerprint(data, split) == stored
+    folder = write_dat(tmp_path / "tiny", tiny_ratings())
+    shuffle_ratings(folder)
+    other = load_data(folder, tiny_features)
+    assert split_fingerprint(other, split_rows(other, "random", RATIOS)) != stored
+    by_time, other_by_time = (split_rows(one, "user-time", RATIOS) for one in (data, other))
+    assert split_fingerprint(other, other_by_time) == split_fingerprint(data, by_time)
+    reversed_rows = Split(split.train[::-1], split.val[::-1], split.test[::-1], split.protocol)
+    assert split_fingerprint(data, reversed_rows) == stored
+    assert split_fingerprint(data, Split(split.train, split.test, split.val, split.protocol)) != stored
+
+
+def test_an_order_of_the_file_that_stands_in_for_times_is_noted(tiny_features, tmp_path):
+    rows = [(user, movie, rating, time // 1000) for user, movie, rating, time in tiny_ratings()]
+    by_id = load_data(write_dat(tmp_path / "sorted", sorted(rows)), tiny_features)
+    assert "in 100% of these" in note_on_order(by_id)
+    assert note_on_order(load_data(write_dat(tmp_path / "drawn", rows), tiny_features)) is None
+    assert note_on_order(load_data(write_dat(tmp_path / "timed", tiny_ratings()), tiny_features)) is None
+    assert note_on_order(dataclasses.replace(by_id, time=None)) is None
+
+
+# --- loaders -------------------------------------------------------------------------------------
+
+
+def test_a_loader_gives_whole_batches(data):
+    batches = list(make_loader(data, np.arange(100), 32))
+    assert [len(batch["user"]) for batch in batches] == [32, 32, 32, 4]
+    assert torch.cat([batch["rating"] for batch in batches]).tolist() == data.rating[:100].tolist()
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = BatchSampler(np.arange(50), 16, seed)
+        sampler.set_epoch(epoch)
+        torch.rand(3)  # what else drew random numbers does not matter
+        return torch.cat(list(sampler)).tolist()
+
+    assert order(0, 1) == order(0, 1) != order(0, 2)
+    assert order(0, 1) != order(1, 1)
+    assert sorted(order(0, 1)) == list(range(50))
+
+
+@pytest.mark.parametrize("model", [HistoryRecommender, Sequential, Autoencoder])
+def test_training_batches_hold_whole_users(data, model):
+    """At most 20 ratings or users."""
+    train = split_rows(data, "random", RATIOS).train
+    sampler = UserBatchSampler(data, train, 20, seed=0, batching=model.batching)
+    orders = []
+    for epoch in (1, 2):
+        sampler.set_epoch(epoch)
+        batches = [rows.numpy() for rows in sampler]
+        assert len(batches) == len(sampler)
+        orders.append(np.concatenate(batches))
+        assert sorted(orders[-1]) == sorted(train)
+        users = [set(data.user[rows]) for rows in batches]
+        assert sum(map(len, users)) == len(set().union(*users))
+        for rows, some in zip(batches, users, strict=True):
+            assert (len(rows) if model is HistoryRecommender else len(some)) <= 20 or len(some) == 1
+            for user in some:
+                assert (np.diff(data.time[rows][data.user[rows] == user]) >= 0).all()
+    assert orders[0].tolist() != orders[1].tolist()

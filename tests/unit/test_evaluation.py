@@ -1,0 +1,293 @@
+"""Evaluation: full-catalogue ranking by its plain definition, sampled ranking, and what the evaluators measure."""
+
+import math
+
+import numpy as np
+import pytest
+import ranx
+import scipy.sparse as sp
+import torch
+from helpers import RATIOS, batch_of, random_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
+
+from Models.dataLoader import split_rows
+from Models.Dataset import FittedModel
+from Models.evaluation import RankingEvaluator, RatingEvaluator, as_fitted, best_epoch, rank_all, rank_sampled
+from Models.HistoryRecommender import HistoryConfig
+from Models.Recommender import NCFConfig
+from utils.files import UserError
+from utils.metrics import mean_metrics, metrics_at
+from utils.splits import Split
+
+
+def matrix(movies: list[list[int]], n_movies: int) -> sp.csr_matrix:
+    """Users by movies, 1 at the movies of each user."""
+    dense = np.zeros((len(movies), n_movies), np.float32)
+    for user, own in enumerate(movies):
+        dense[user, own] = 1
+    return sp.csr_matrix(dense)
+
+
+def rank(scores, seen: list[list[int]], relevant: list[list[int]], n: int = 10, chunk_users: int = 256):
+    """`rank_all` of a table of scores, users by movies."""
+    table = torch.from_numpy(np.array(scores, np.float32))
+    n_movies = table.shape[1]
+    return rank_all(
+        lambda users: table[users], matrix(seen, n_movies), matrix(relevant, n_movies), n, chunk_users=chunk_users
+    )
+
+
+# --- the full catalogue --------------------------------------------------------------------------
+
+
+def test_a_ranking_by_hand():
+    scores = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 3, 4, 5]]
+    ranking = rank(scores, [[0], [], [0]], [[3, 1], [], [1]], n=2)
+    assert ranking.users.tolist() == [0, 2]  # user 1 has nothing to find
+    assert ranking.ranks.tolist() == [[1, 3], [4, math.inf]]  # movie 0 is seen and no candidate
+    assert ranking.n_relevant.tolist() == [2, 1]
+    assert ranking.topn.tolist() == [[1, 2], [4, 3]]
+    assert ranking.scores.tolist() == [pytest.approx([0.8, 0.7]), [5, 4]]
+
+
+def test_ties_never_help():
+    assert rank([[1] * 5], [[]], [[0, 4]]).ranks.tolist() == [[4, 5]]
+    assert rank([[2, 1, 1, 1, 0]], [[]], [[0, 1]]).ranks.tolist() == [[1, 4]]
+    assert mean_metrics(rank([[0] * 50], [[]], [[3, 9]]), 10)["hr@10"] == 0
+
+
+def test_a_user_without_scores_counts_as_zero():
+    ranking = rank([[math.nan] * 4, [1, 2, 3, 4]], [[], []], [[1], [3]])
+    assert ranking.ranks.tolist() == [[math.inf], [1]]
+    assert ranking.topn[0].tolist() == [-1] * 4
+    assert mean_metrics(ranking, 4)["hr@4"] == 0.5
+
+
+def test_a_movie_scored_minus_infinity_has_no_rank_and_is_not_recommended():
+    ranking = rank([[-math.inf, 1, 2]], [[]], [[0]])
+    assert ranking.ranks.tolist() == [[math.inf]] and ranking.topn.tolist() == [[2, 1, -1]]
+
+
+def test_fewer_movies_than_n_may_be_left():
+    ranking = rank([[5, 4, 3]], [[0, 1]], [[2]])
+    assert ranking.ranks.tolist() == [[1]] and ranking.topn.tolist() == [[2, -1, -1]]
+
+
+@st.composite
+def problems(draw):
+    """Scores with ties, and for each user some seen and some other relevant movies."""
+    n_users, n_movies = draw(st.integers(1, 6)), draw(st.integers(6, 14))
+    random = np.random.default_rng(draw(st.integers(0, 10**6)))
+    scores = random.integers(0, draw(st.sampled_from([2, 5, 10**6])), (n_users, n_movies)).astype(float)
+    orders = [random.permutation(n_movies) for _ in range(n_users)]
+    seen = [order[: random.integers(0, 3)].tolist() for order in orders]
+    relevant = [order[3 : 3 + random.integers(1, 4)].tolist() for order in orders]
+    return scores, seen, relevant
+
+
+def worst_order(scores, seen, relevant) -> list[int]:
+    """The plain definition: best scores first, of equal ones the irrelevant first."""
+    movies = [movie for movie in range(len(scores)) if movie not in seen]
+    return sorted(movies, key=lambda movie: (-scores[movie], movie in relevant))
+
+
+def plain_metrics(hits: list[bool], n_relevant: int, k: int) -> dict[str, float]:
+    """The definitions, from whether each of the first k movies is relevant."""
+    gains = [hit / math.log2(2 + position) for position, hit in enumerate(hits)]
+    ideal = sum(1 / math.log2(2 + position) for position in range(min(k, n_relevant)))
+    return {
+        "hr": float(any(hits)),
+        "precision": sum(hits) / k,
+        "recall": sum(hits) / n_relevant,
+        "mrr": 1 / (1 + hits.index(True)) if any(hits) else 0,
+        "map": sum(sum(hits[: i + 1]) / (i + 1) for i in range(len(hits)) if hits[i]) / min(k, n_relevant),
+        "ndcg": sum(gains) / ideal,
+    }
+
+
+@settings(max_examples=80, deadline=None)
+@given(problem=problems(), k=st.integers(1, 12), chunk=st.integers(1, 7))
+def test_metrics_are_those_of_the_plain_definition(problem, k, chunk):
+    scores, seen, relevant = problem
+    ranking = rank(scores, seen, relevant, chunk_users=chunk)
+    found = metrics_at(ranking.ranks, ranking.n_relevant, k)
+    for user, (own, known) in enumerate(zip(relevant, seen, strict=True)):
+        hits = [movie in own for movie in worst_order(scores[user], known, own)][:k]
+        for name, value in plain_metrics(hits, len(own), k).items():
+            assert found[f"{name}@{k}"][user].item() == pytest.approx(value), name
+            assert 0 <= found[f"{name}@{k}"][user].item() <= 1 + 1e-12
+
+
+@settings(max_examples=30, deadline=None)
+@given(problem=problems(), chunk=st.integers(1, 7))
+def test_chunks_do_not_change_a_ranking(problem, chunk):
+    whole, in_chunks = rank(*problem), rank(*problem, chunk_users=chunk)
+    assert all(torch.equal(part, vars(in_chunks)[name]) for name, part in vars(whole).items())
+
+
+@settings(max_examples=30, deadline=None)
+@given(problem=problems(), seed=st.integers(0, 1000))
+def test_ranks_do_not_depend_on_the_order_of_the_movies(problem, seed):
+    scores, seen, relevant = problem
+    order = np.random.default_rng(seed).permutation(scores.shape[1])
+    index = np.argsort(order)
+    moved = [[[index[movie] for movie in own] for own in lists] for lists in (seen, relevant)]
+    assert torch.equal(rank(scores, seen, relevant).ranks, rank(scores[:, order], *moved).ranks)
+
+
+def test_metrics_equal_those_of_scikit_learn_and_ranx():
+    random = np.random.default_rng(1)
+    scores = random.permutation(40 * 30).reshape(40, 30).astype(float)  # no ties, which the libraries break otherwise
+    relevant = [random.permutation(30)[: random.integers(1, 6)].tolist() for _ in range(40)]
+    found = mean_metrics(rank(scores, [[]] * 40, relevant), 10)
+    truth = np.array([[movie in own for movie in range(30)] for own in relevant], float)
+    assert found["ndcg@10"] == pytest.approx(ndcg_score(truth, scores, k=10))
+    qrels = ranx.Qrels({str(u): {str(m): 1 for m in own} for u, own in enumerate(relevant)})
+    run = ranx.Run({str(u): {str(m): s for m, s in enumerate(row)} for u, row in enumerate(scores)})
+    names = {
+        **{"hit_rate@10": "hr", "precision@10": "precision", "recall@10": "recall"},
+        **{"mrr@10": "mrr", "ndcg@10": "ndcg"},
+    }
+    theirs = ranx.evaluate(qrels, run, list(names))
+    for their_name, name in names.items():
+        assert found[f"{name}@10"] == pytest.approx(theirs[their_name]), name
+
+
+# --- sampled negatives ---------------------------------------------------------------------------
+
+
+def test_sampled_negatives_are_unseen_others():
+    """Of 200 movies 100 are seen and one is relevant, so the 99 negatives are just the rest."""
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(5, 200)).astype(np.float32)
+    orders = [random.permutation(200).tolist() for _ in range(5)]
+    seen = matrix([order[:100] for order in orders], 200)
+    relevant = matrix([order[100:101] for order in orders], 200)
+    two_relevant = matrix([order[100:102] for order in orders], 200)
+
+    def score(users):
+        return torch.from_numpy(scores)[users]
+
+    ranks = rank_sampled(score, seen, relevant, seed=0)
+    for user, order in enumerate(orders):
+        assert ranks[user].item() == 1 + (scores[user, order[101:]] >= scores[user, order[100]]).sum()
+    with pytest.raises(ValueError, match="fewer than 100"):
+        rank_sampled(score, seen, relevant, seed=0, n_negatives=100)
+    with pytest.raises(ValueError, match="one relevant"):
+        rank_sampled(score, seen, two_relevant, seed=0)
+    assert (rank_sampled(lambda users: torch.zeros(len(users), 200), seen, relevant, seed=0) == 100).all()
+
+
+# --- the evaluators ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def split(data):
+    return split_rows(data, "random", RATIOS)
+
+
+def test_the_rating_evaluator_predicts_rows_from_training_ratings_alone(data, split):
+    """In the order asked for, clipped to the scale; the same as the model gives on that history."""
+    evaluator = RatingEvaluator(data, split)
+    model = random_model(data, split.train, HistoryConfig(embedding_dim=4, hidden_dim=5))
+    rows = np.random.default_rng(0).permutation(split.test)
+    found = evaluator.predict(as_fitted(model, data, split.train), rows)
+    with torch.inference_mode():
+        expected = model.predict(batch_of(data, rows), data.history(split.train))
+    assert float((expected < 1).sum() + (expected > 5).sum()) > 0  # clipping does something here
+    np.testing.assert_allclose(found, expected.clamp(1, 5), atol=1e-4)
+    metrics, table = evaluator.test(model)
+    error = table["prediction"] - table["rating"]
+    assert metrics["rmse"] == pytest.approx((error**2).mean() ** 0.5)
+    assert metrics["mae"] == pytest.approx(error.abs().mean())
+    pairs = set(zip(table["userId"], table["movieId"], strict=True))
+    ids = data.ids(data.user[split.test], data.movie[split.test])
+    assert pairs == set(zip(ids["userId"], ids["movieId"], strict=True)) and len(table) == len(split.test)
+
+
+def test_errors_of_new_movies_and_new_users_stand_apart(data):
+    """User 4 and movie 3 have no training rating; of what is tested of them both, one row."""
+    new = (data.user == 4) | (data.movie == 3)
+    rest = np.flatnonzero(~new)
+    split = Split(rest[::2], np.empty(0, np.int64), np.concatenate([rest[1::2], np.flatnonzero(new)]), "by hand")
+    evaluator = RatingEvaluator(data, split)
+    prediction = np.full(len(split.test), 3, np.float32)
+    found = evaluator.by_part(prediction, split.test)
+    rating, user, movie = (column[split.test] for column in (data.rating, data.user, data.movie))
+    parts = {"new_movie": movie == 3, "new_user": user == 4, "warm": (movie != 3) & (user != 4)}
+    for name, rows in parts.items():
+        assert found[name]["rows"] == rows.sum() > 0
+        assert found[name]["rmse"] == pytest.approx(((rating[rows] - 3) ** 2).mean() ** 0.5)
+        assert found[name]["mae"] == pytest.approx(abs(rating[rows] - 3).mean())
+
+
+def test_the_ranking_evaluator_ranks_relevant_test_movies_among_unseen_ones(data, split):
+    evaluator = RankingEvaluator(data, split, relevance_threshold=4, k=5, chunk_users=7)
+    scores = np.random.default_rng(0).normal(size=(30, 27))
+    known = evaluator.known()
+    assert sorted(known) == sorted([*split.train, *split.val])
+    ranking = evaluator.rank(lambda users: torch.from_numpy(scores)[users], known, split.test)
+    users, values = [], []
+    for user in range(30):
+        rows = split.test[data.user[split.test] == user]
+        own = data.movie[rows][data.rating[rows] >= 4].tolist()
+        if own:
+            order = worst_order(scores[user], data.movie[known][data.user[known] == user].tolist(), own)
+            users.append(user)
+            values.append(plain_metrics([movie in own for movie in order][:5], len(own), 5)["ndcg"])
+            assert ranking.topn[len(users) - 1].tolist() == order[:5]
+    assert ranking.users.tolist() == users
+    assert mean_metrics(ranking, 5)["ndcg@5"] == pytest.approx(np.mean(values))
+
+
+def test_a_ranking_among_some_movies_recommends_these_alone(data, split):
+    evaluator = RankingEvaluator(data, split, relevance_threshold=4)
+    some = np.arange(27) % 2 == 0
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
+    rows = split.test[some[data.movie[split.test]]]
+    topn = evaluator.rank(lambda users: scores[users], evaluator.known(), rows, among=some).topn
+    assert some[topn[topn >= 0]].all()
+    scores[:, ~some] = -math.inf
+    expected = evaluator.rank(lambda users: scores[users], evaluator.known(), rows).topn
+    assert torch.equal(topn, expected)
+
+
+def test_the_most_popular_movies_are_counted_in_the_known_rows(data, split):
+    evaluator = RankingEvaluator(data, split, relevance_threshold=4)
+    known = np.concatenate([split.train, split.val])
+    counts = [int((data.movie[known] == movie).sum()) for movie in range(27)]
+    assert evaluator.most_popular()(torch.tensor([3, 8])).tolist() == [counts, counts]
+
+
+def test_a_model_that_ranks_predicts_no_ratings(data, split):
+    config = NCFConfig(embedding_dim=4, hidden_dims=(8, 4), num_negatives=5)
+    assert as_fitted(random_model(data, split.train, config), data, split.train).predict is None
+    assert FittedModel().score is None
+
+
+@pytest.mark.parametrize("part", ["training", "validation", "test"])
+def test_a_part_without_relevant_ratings_is_refused(data, part):
+    low, high = np.flatnonzero(data.rating < 4), np.flatnonzero(data.rating >= 4)
+    rows = {name: low if name == part else high[k::3] for k, name in enumerate(("training", "validation", "test"))}
+    split = Split(*rows.values(), "by hand")
+    with pytest.raises(UserError, match=f"No {part} rating is 4 or higher: lower --relevance-threshold"):
+        RankingEvaluator(data, split, relevance_threshold=4)
+
+
+def test_single_rows_of_training_are_the_relevant_ones_and_whole_users_all(data, split):
+    evaluator = RankingEvaluator(data, split, relevance_threshold=4)
+    assert (evaluator.training_rows(whole_users=True) == split.train).all()
+    assert (evaluator.training_rows(whole_users=False) == split.train[data.rating[split.train] >= 4]).all()
+    assert (RatingEvaluator(data, split).training_rows(whole_users=False) == split.train).all()
+
+
+def test_the_best_epoch_is_the_first_of_equals_by_validation(data, split):
+    def epochs(name: str, *values: float) -> list[dict]:
+        return [{"epoch": k, name: value} for k, value in enumerate(values, start=1)]
+
+    rating, ranking = RatingEvaluator(data, split), RankingEvaluator(data, split, relevance_threshold=4)
+    assert best_epoch(epochs("val_rmse", 1.0, 0.8, 0.9, 0.8), rating) == 2
+    assert best_epoch(epochs("val_ndcg@10", 0.1, 0.3, 0.3, 0.2), ranking) == 2
+    assert best_epoch(epochs("train_loss", 1.0, 0.5, 0.7), rating) == 3  # nothing validates: the last

@@ -1,0 +1,140 @@
+"""Configurations: one dataclass is a command line (by tyro), its help, its defaults and its JSON."""
+
+import sys
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from annotated_types import Interval, Predicate
+from typeguard import TypeCheckError, check_type
+
+from utils.files import DATASET
+
+Config = TypeVar("Config")
+
+DEFAULT_DATA = DATASET / "ml-1m"
+DEFAULT_FEATURES = DATASET / "movie_bert_dict.pkl"
+
+
+def _is_file_name(path: Path) -> bool:
+    return path.name not in ("", "..")
+
+
+# Types of values, with what they may be. In a dataclass, the text below a field is its help.
+FileName = Annotated[Path, tyro.conf.arg(metavar="FILE"), Predicate(_is_file_name)]
+Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+OptionalFileName = Annotated[
+    Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(optional)"), Predicate(_is_file_name)
+]
+OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="(optional)")]
+
+# Flags that several scripts have.
+DataFolder = Annotated[
+    Path, tyro.conf.arg(name="data", metavar="DIR", help="folder of the data set; its files tell its format")
+]
+FeaturesFile = Annotated[
+    Path, tyro.conf.arg(metavar="FILE", help="movie features made by utils/BERT.py"), Predicate(_is_file_name)
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="where to compute; auto takes a GPU if there is one")
+]
+
+
+def parse(config: type[Config], description: str, argv: Sequence[str] | None = None, default: Any = None) -> Config:
+    """The command line as a `config`. Wrong usage ends the script with exit code 2.
+
+    Args:
+        description: shown by --help
+        argv: the words to parse, by default those of the script
+        default: other defaults than the dataclass's; a field that may hold one of several configs is narrowed to the
+            one that it holds, so that only the flags of that one are known
+    """
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands)
+    try:
+        parsed = tyro.cli(config, args=argv, default=default, description=description, config=markers)
+        for problem in _problems(parsed):
+            raise ValueError(problem)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return parsed
+
+
+def _problems(config: Any) -> Iterator[str]:
+    """What is wrong with the values, by the limits that their types declare."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from _problems(value)
+        for one in value if isinstance(value, tuple) else (value,):
+            for limit in _limits(hints[field.name]):
+                if one is not None and not _holds(limit, one):
+                    yield f"--{field.name.replace('_', '-')} {str(one)!r} is not {_in_words(limit)}."
+
+
+def _limits(hint: Any) -> Iterator[Any]:
+    """The limits that a type declares for its values, or for the elements of a tuple."""
+    for one in (hint, *typing.get_args(hint)):
+        yield from getattr(one, "__metadata__", ())
+
+
+def _holds(limit: Any, value: Any) -> bool:
+    """Whether a value is within a limit; NaN is within none."""
+    if isinstance(limit, Interval):
+        return limit.ge <= value < limit.lt
+    return limit.func(value) if isinstance(limit, Predicate) else True
+
+
+def _in_words(limit: Any) -> str:
+    if not isinstance(limit, Interval):
+        return "the name of a file"
+    if limit.lt == float("inf"):
+        return f"a finite number of at least {limit.ge}"
+    return f"at least {limit.ge} and below {limit.lt}"
+
+
+def to_json(value: Any) -> Any:
+    """A config as plain values; paths become absolute, so that they hold in any folder."""
+    if is_dataclass(value):
+        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Path):
+        return str(value.absolute())
+    return [to_json(one) for one in value] if isinstance(value, tuple) else value
+
+
+def from_json(default: Config, values: dict[str, Any]) -> Config:
+    """`default` with the values that `to_json` wrote.
+
+    Raises:
+        ValueError: they are of a config with other fields, or not what the fields may be.
+    """
+    hints = typing.get_type_hints(type(default))
+    if values.keys() != {field.name for field in fields(default)}:
+        raise ValueError(f"{type(default).__name__} has other fields")
+    restored = {}
+    for name, value in values.items():
+        old = getattr(default, name)
+        is_path = value is not None and Path in (hints[name], *typing.get_args(hints[name]))
+        restored[name] = from_json(old, value) if is_dataclass(old) else Path(value) if is_path else _tuples(value)
+        if not _is_of_type(restored[name], hints[name]):
+            raise ValueError(f"{name} is {value!r}")
+    config = replace(default, **restored)
+    for problem in _problems(config):
+        raise ValueError(problem)
+    return config
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    try:
+        check_type(value, hint)
+    except TypeCheckError:
+        return False
+    return True
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value

@@ -1,0 +1,156 @@
+"""Metrics as pure functions: errors of predicted ratings, AUC, ranks and what follows from them, top-N."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+INFINITY = float("inf")
+
+# --- ratings -------------------------------------------------------------------------------------
+
+
+def rmse(prediction: np.ndarray, rating: np.ndarray) -> float:
+    """Root mean squared error: sqrt(mean((prediction - rating)^2)), in the unit of the ratings."""
+    return float(np.sqrt(np.square(prediction.astype(np.float64) - rating).mean()))
+
+
+def mae(prediction: np.ndarray, rating: np.ndarray) -> float:
+    """Mean absolute error: mean(|prediction - rating|), in the unit of the ratings."""
+    return float(np.abs(prediction.astype(np.float64) - rating).mean())
+
+
+def rating_metrics(prediction: np.ndarray, rating: np.ndarray, max_rating: float) -> dict[str, float]:
+    """RMSE and MAE and, as `loss`, the original's mean squared error on rating / max_rating."""
+    error = rmse(prediction, rating)
+    return {"loss": (error / max_rating) ** 2, "rmse": error, "mae": mae(prediction, rating)}
+
+
+def auc_by_user(user: np.ndarray, score: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Of each user with relevant and other rows, the share of such pairs with the relevant row scored higher.
+
+    A tie counts a half: the area under the ROC curve, by ranks (Mann and Whitney 1947).
+
+    Returns:
+        float64 [users with both kinds of rows], in the order of the users' numbers
+    """
+    import pandas as pd
+
+    rank = pd.Series(score).groupby(user).rank().to_numpy()
+    rows = pd.DataFrame({"user": user, "relevant": relevant, "rank": rank})
+    n, n_relevant = rows.groupby("user").size(), rows.groupby("user")["relevant"].sum()
+    ranks = rows[rows["relevant"]].groupby("user")["rank"].sum().reindex(n.index, fill_value=0)
+    both = (n_relevant > 0) & (n_relevant < n)
+    return ((ranks - n_relevant * (n_relevant + 1) / 2) / (n_relevant * (n - n_relevant)))[both].to_numpy()
+
+
+# --- ranking -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Where the relevant movies of some users stand, and the users' top-N.
+
+    A user without any relevant movie has no metric and is left out.
+
+    users: their indices [U]
+    ranks: of each user's relevant movies, ascending from 1, float64 [U, R]; infinite where there are fewer than R
+        or a model had no score
+    n_relevant: how many each has, [U]
+    topn: the movies of the highest scores, int64 [U, N], -1 where fewer than N are left
+    scores: of these movies, float64 [U, N]
+    """
+
+    users: Tensor
+    ranks: Tensor
+    n_relevant: Tensor
+    topn: Tensor
+    scores: Tensor
+
+
+def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The movies of the n highest scores, best first, and these scores; equal scores in the movies' order.
+
+    Args:
+        scores: [U, n_movies]; -inf for movies that are not to be recommended
+
+    Returns:
+        int64 [U, N] with N = min(n, n_movies), -1 where fewer than N movies are left, and [U, N]
+    """
+    n = min(n, scores.shape[1])
+    values, movies = scores.topk(n, dim=1)
+    tied = (scores >= values[:, -1:]).sum(1) > n  # of equal scores at the cut, topk takes any
+    movies[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :n]
+    movies = movies.sort(dim=1).values
+    values, order = scores.gather(1, movies).sort(dim=1, descending=True, stable=True)
+    return movies.gather(1, order).masked_fill(values == -INFINITY, -1), values
+
+
+def ranks_of(relevant: Tensor, scores: Tensor) -> Tensor:
+    """Ranks of the `relevant` scores [U, R] among all `scores` [U, M], of which they are part; ascending.
+
+    Among equal scores the other movies stand first, so a tie never helps; -inf has no rank (infinite).
+    """
+    relevant = relevant.sort(dim=1, descending=True).values
+    ascending = scores.sort(dim=1).values
+    at_least = scores.shape[1] - torch.searchsorted(ascending, relevant)  # movies with this score or a higher one
+    relevant_at_least = relevant.shape[1] - torch.searchsorted(relevant.flip(1).contiguous(), relevant)
+    nth = torch.arange(1, relevant.shape[1] + 1)
+    ranks = (at_least - relevant_at_least + nth).double()
+    return ranks.masked_fill(relevant == -INFINITY, INFINITY)
+
+
+def metrics_at(ranks: Tensor, n_relevant: Tensor, k: int) -> dict[str, Tensor]:
+    """Each user's metrics of the first k positions, float64 [U] each; names are hr@k, ndcg@k, ...
+
+    With hits the relevant movies among the first k:
+    hr = 1 if there is a hit; precision = hits / k; recall = hits / relevant;
+    mrr = 1 / rank of the first hit; map = mean over min(k, relevant) of the precision at each hit's rank;
+    ndcg = sum of 1 / log2(1 + rank) over hits / the greatest possible sum (Jarvelin and Kekalainen 2002, gain 0 or 1).
+    """
+    hit = ranks <= k  # [U, R]
+    hits = hit.sum(1).double()
+    nth = torch.arange(1, ranks.shape[1] + 1, dtype=torch.float64)
+    possible = n_relevant.clamp(max=k)
+    ideal = (1 / torch.log2(1 + torch.arange(1, k + 1, dtype=torch.float64))).cumsum(0)[possible - 1]
+    return {
+        f"hr@{k}": hit[:, 0].double(),
+        f"ndcg@{k}": torch.where(hit, 1 / torch.log2(1 + ranks), 0.0).sum(1) / ideal,
+        f"recall@{k}": hits / n_relevant,
+        f"precision@{k}": hits / k,
+        f"mrr@{k}": torch.where(hit[:, 0], 1 / ranks[:, 0], 0.0),
+        f"map@{k}": torch.where(hit, nth / ranks, 0.0).sum(1) / possible,
+    }
+
+
+def mean_metrics(ranking: Ranking, k: int) -> dict[str, float]:
+    """Metrics of the first k positions, averaged over the users who have relevant movies."""
+    return {name: float(v.mean()) for name, v in metrics_at(ranking.ranks, ranking.n_relevant, k).items()}
+
+
+def beyond_accuracy(topn: Tensor, popularity: Tensor, n_users: int) -> dict[str, float]:
+    """What recommendations [U, N] are like, whoever likes them.
+
+    Args:
+        popularity: training ratings of each movie, [n_movies]
+        n_users: users of the data set
+
+    Returns:
+        coverage: share of the catalogue that is recommended to somebody
+        overlap: mean share of movies that two users' top-N have in common, over all pairs of users
+        popularity: mean training ratings of a recommended movie
+        novelty: mean of -log2(share of all users who rated a recommended movie), a movie that nobody rated counting as
+            rated once (Vargas and Castells 2011, self-information)
+    """
+    n_lists, n = topn.shape
+    recommended = topn[topn >= 0]
+    times = torch.bincount(recommended, minlength=len(popularity)).double()
+    pairs = n_lists * (n_lists - 1)
+    rated = popularity.double()[recommended]
+    return {
+        "coverage": float((times > 0).double().mean()),
+        "overlap": float((times * (times - 1)).sum() / (n * pairs)) if pairs else 1.0,
+        "popularity": float(rated.mean()),
+        "novelty": float(-(rated.clamp(min=1) / n_users).log2().mean()),
+    }
