@@ -1,0 +1,112 @@
+"""The documents say what is so: figures equal the result files, links lead somewhere, the worked extension works."""
+
+import json
+import re
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from resultAnalyze.tables import RESULTS, with_results
+from utils.files import UserError
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 180 and len(README.encode()) <= 11 * 1024
+    tables = [line for line in README.splitlines() if line.startswith("|")]
+    assert max(line.count("|") - 1 for line in tables) <= 6
+
+
+def test_the_results_document_shows_the_result_files():
+    document = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    assert with_results(document) == document
+    for table in RESULTS.glob("*/comparison.md"):
+        assert table.read_text(encoding="utf-8") in document
+    for changed in ("| most popular |", "| titles shuffled |", "| ml-1m | random 50/30/20 | ncf |"):
+        assert changed in document and with_results(document.replace(changed, changed.upper())) == document
+    with pytest.raises(UserError, match="lacks the lines"):
+        with_results(document.replace("<!-- end of ablations -->", ""))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "preset", "runs", "metric"),
+    [
+        ("1M, random 50/30/20, RMSE", "ncf", "ncf-ml-1m-random-50-seed-?", "rmse"),
+        ("1M, random 50/30/20, RMSE", "history", "history-ml-1m-random-50-seed-?", "rmse"),
+        ("100K, fold u1, RMSE", "history", "history-ml-100k-u1-seed-?", "rmse"),
+        ("1M, random 80/20, NDCG@10", "autoencoder", "autoencoder-ml-1m-random-80-seed-?", "ndcg@10"),
+        ("1M, leave-one-out, NDCG@10", "transformer", "transformer-ml-1m-leave-one-out-seed-?", "ndcg@10"),
+    ],
+)
+def test_the_figures_of_the_readme_are_those_of_the_runs(protocol, preset, runs, metric):
+    values = [json.loads(path.read_text())[metric] for path in (RESULTS / "trainings").glob(f"{runs}.json")]
+    figure = f"{statistics.mean(values):.4f}".lstrip("0")
+    assert f"| {protocol} | `{preset}` | {figure} | {len(values)} |" in README
+
+
+def test_the_figure_of_the_original_configuration_is_that_of_its_runs():
+    runs = sorted((RESULTS / "trainings").glob("original-ml-1m-random-50-seed-?.json"))
+    values = [json.loads(path.read_text())["rmse"] for path in runs]
+    assert len(values) == 3 and f"preset `original` {statistics.mean(values):.4f}".replace("0.", ".") in README
+
+
+def test_the_figures_on_cold_movies_are_those_of_the_ablation():
+    table = (RESULTS / "ml-1m-cold-movies-ablation/ablation.md").read_text(encoding="utf-8")
+    head, *rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("|")]
+    column = head.index("cold ndcg@10")
+    ours, genre_knn = (next(row for row in rows if row[0] == name) for name in ("all", "genre kNN"))
+    figures = [row[column].split(" +- ")[0].lstrip("0") for row in (ours, genre_knn)]
+    assert f"| `ncf` | {figures[0]} | {ours[1]} | genre kNN {figures[1]} |" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    targets = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    assert all((document.parent / target).exists() for target in targets)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_script_that_is_named_is_there(document):
+    named = set(re.findall(r"(?:python|--) ((?:\w+/)?\w+\.py)", document.read_text(encoding="utf-8")))
+    assert all((ROOT / script).is_file() for script in named)
+
+
+def test_the_worked_extension_of_the_readme_works(run_script, places, tmp_path):
+    """Word for word: one new file and the entry in configs.py, in a copy of the sources."""
+    root = tmp_path / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.split()):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    model, preset = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (root / "Models/MovieBias.py").write_text(model)
+    add_to_configs(root / "Models/configs.py", preset)
+    run = tmp_path / "run"
+    asked = ("--preset", "movie-bias", "--l2", "0.1", "--run", run)
+    assert "Best epoch" in run_script("train.py", *places, *asked, root=root).stdout
+    listed = run_script("generate_recommendation.py", "--run", run, root=root).stdout
+    assert listed.splitlines()[-1].startswith("Top 10 recommended movie IDs for user 1: [")
+    compared = ("--models", "movie-bias", "EASE", "--seeds", 0, "--ratios", 0.5, 0.3, 0.2, "--output", tmp_path / "out")
+    run_script("resultAnalyze/compare_baselines.py", *places, *compared, root=root)
+    assert "| movie-bias | 1 |" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+
+
+def add_to_configs(configs: Path, preset: str) -> None:
+    """What the README says in words: the import, the line of MODELS and the preset."""
+    text = configs.read_text(encoding="utf-8")
+    imports, models, end = "from Models.Recommender import", "    NCFConfig: Recommender,\n", "    )\n}\nDEFAULT_PRESET"
+    assert all(words in text for words in (imports, models, end))
+    text = text.replace(imports, f"from Models.MovieBias import MovieBias, MovieBiasConfig\n{imports}", 1)
+    text = text.replace(models, f"{models}    MovieBiasConfig: MovieBias,\n", 1)
+    text = text.replace(end, f"{preset.strip()},\n{end}", 1)
+    configs.write_text(text, encoding="utf-8")
