@@ -226,7 +226,8 @@ def finish_final(
 ) -> None:
     """Say that a training on all ratings, which has no test, is finished."""
     if distributed.rank() == 0:
-        record = {"epochs_chosen_by": str(config.run.final)} | training_record(config, data, split, epochs)
+        record = training_record(config, data, split, epochs)
+        record |= {"split": "all ratings", "ratios": None, "epochs_chosen_by": str(config.run.final)}
         write_json(folder / runs.FINAL, record)
     print(f"Trained on all {len(split.train):,} ratings; epochs: {len(epochs)}, chosen by {config.run.final.name}.")
 

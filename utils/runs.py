@@ -68,7 +68,9 @@ def finished_run(folder: Path | None, tested: bool = False) -> Path:
     if tested and (Path(folder) / FINAL).is_file():
         raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")
     if not is_finished(Path(folder)):
-        raise UserError(f"{folder} holds no finished run: train one with python train.py --run {folder}.")
+        stopped = (Path(folder) / "config.json").is_file()
+        remedy = f"go on with python train.py --resume {folder}" if stopped else "train one with python train.py"
+        raise UserError(f"{folder} holds no finished run: {remedy}.")
     return Path(folder)
 
 

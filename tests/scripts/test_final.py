@@ -68,6 +68,7 @@ def test_a_final_training_is_on_all_ratings_for_the_epochs_that_validation_chose
     assert sorted(path.name for path in final.iterdir()) == names
     record = json.loads((final / "final.json").read_text())
     assert (record["train_rows"], record["val_rows"], record["test_rows"]) == (360, 0, 0)
+    assert (record["split"], record["epochs_chosen_by"]) == ("all ratings", str(tested))
     epochs = rows_of(final / "metrics.csv")
     assert list(epochs[0]) == ["epoch", "train_loss", "seconds"]
     assert len(epochs) == record["epochs"] == test_metrics(tested)["best_epoch"]
@@ -162,7 +163,10 @@ def test_a_final_run_has_no_final_training_and_no_test(run_script, final, tmp_pa
 def test_a_final_training_of_an_unfinished_run_is_refused(tested, tmp_path):
     shutil.copytree(tested, tmp_path / "stopped")
     (tmp_path / "stopped/test_metrics.json").unlink()
-    for folder, words in (("stopped", "holds no finished run"), ("none", "holds no training")):
+    for folder, words in (
+        ("stopped", "holds no finished run: go on with python train.py --resume"),
+        ("none", "holds no training"),
+    ):
         with pytest.raises(UserError, match=words):
             train_here("--final", tmp_path / folder, "--run", tmp_path / "out")
     assert not (tmp_path / "out").exists()
