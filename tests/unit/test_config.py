@@ -221,7 +221,8 @@ def changed(draw, config: typing.Any) -> typing.Any:
     names = draw(st.sets(st.sampled_from([field.name for field in dataclasses.fields(config)])))
     values = {name: draw(values_of(hints[name], getattr(config, name))) for name in names}
     if "num_heads" in hints:  # the heads share the embedding alike
-        values["embedding_dim"] = values.get("num_heads", config.num_heads) * draw(st.integers(1, 9))
+        heads = values.get("num_heads", config.num_heads)
+        values["embedding_dim"] = heads * draw(st.integers(1, min(9, (2**31 - 1) // heads)))
     return dataclasses.replace(config, **values)
 
 
