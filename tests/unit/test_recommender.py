@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, UnsuitableData, prepare_features
 from Models.Recommender import NCFConfig, Recommender, draw_negatives
 from Models.sequences import NEW_USER, PaddedHistory
-from resultAnalyze.benchmark import ReferenceNCF
+from resultAnalyze.references import ReferenceNCF
 
 BLOCKS = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
 STATS = DataStats(n_users=6, n_movies=9, blocks=BLOCKS, mean_rating=3.5, min_rating=1.0, max_rating=5.0)
