@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""Recommend movies to one user, or to all, from a finished training.
+"""Recommend movies to one user, several or all, from a finished training.
 
     python generate_recommendation.py
     python generate_recommendation.py --user 42 --top-n 5 --format json
+    python generate_recommendation.py --users 1,6,7                # or a file of ids, one per line
+    python generate_recommendation.py --all-users --format csv --output top10.csv
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
     python generate_recommendation.py --similar-to 260
+    python generate_recommendation.py --genres Comedy,Drama --years 1990-1999 --exclude 1,2      # of these movies alone
     python generate_recommendation.py --run runs/ranking --predictions-from runs/ratings      # predictions beside it
-    python generate_recommendation.py --all-users --format csv --output top10.csv
+    python generate_recommendation.py --export-vectors vectors.npz # the vectors of movies and users
     torchrun --nproc-per-node 2 -- generate_recommendation.py --all-users --output top10.csv    # shared by processes
 
 Recommendations are made from all ratings of a user in the data set, whether they were training, validation or test
@@ -17,11 +20,13 @@ appear, whether somebody has rated it or not. The last line is `Top 10 recommend
 
 import csv
 import json
+import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TextIO
 
@@ -29,51 +34,92 @@ import numpy as np
 import pandas as pd
 import torch
 import tyro
-from torch import nn
+from torch import Tensor, nn
 
-from Models.checkpoint import SavedModel, load_model
+from Models.checkpoint import IdMaps, SavedModel, load_model
 from Models.inputs import PositiveInt
-from Models.recommend import Recommendations, TopNRecommender, find_movies, find_user, most_popular, similar
+from Models.recommend import (
+    Recommendations,
+    TopNRecommender,
+    allowed_movies,
+    find_movies,
+    find_users,
+    first_of,
+    similar,
+    vectors,
+)
 from Models.sequences import NEW_USER, PaddedHistory
 from utils import cli, distributed
 from utils.cli import display_path
-from utils.config import Device, OptionalFileName, OptionalFolder, parse
-from utils.files import UserError, atomic_write
+from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
+from utils.files import UserError, atomic_write, note
 from utils.ratings import read_ratings
 from utils.runs import finished_run
+from utils.textfiles import lines_of, read_utf8
 
 Format = Literal["text", "ids", "json", "csv"]
-MovieIds = Annotated[str | None, tyro.conf.arg(metavar="ID,ID,...", help_behavior_hint="(optional)")]
-MovieId = Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="(optional)")]
+Known = Annotated[
+    Literal["all", "train"] | None, tyro.conf.arg(metavar="{all,train}", help_behavior_hint="(default: all)")
+]
+UserId = optional(str, "ID", "default: 1")
+MovieId = optional(str, "ID")
+Ids = optional(str, "ID,ID,...")
+IdsOrFile = optional(str, "ID,ID,...|FILE")
+Genres = optional(str, "NAME,NAME,...")
+Years = optional(str, "YEAR-YEAR")
 
 
 @dataclass(frozen=True)
 class Settings:
     run: OptionalFolder = None
     """folder of a finished training (default: the newest in runs/)"""
-    user: Annotated[str, tyro.conf.arg(metavar="ID")] = "1"
+    user: UserId = None
     """id of the user, as in the data"""
-    liked: MovieIds = None
+    users: IdsOrFile = None
+    """recommend to several users"""
+    all_users: bool = False
+    """recommend to every user"""
+    liked: Ids = None
     """recommend to a new user who likes these movies"""
     ratings: OptionalFileName = None
     """recommend to a new user with the ratings in this file"""
     similar_to: MovieId = None
     """list the movies most similar to this one"""
+    export_vectors: OptionalFileName = None
+    """write the vectors of movies and users to this .npz file"""
     predictions_from: OptionalFolder = None
     """show the ratings that the model of this run predicts beside a ranking"""
-    known: Literal["all", "train"] = "all"
+    known: Known = None
     """the ratings of a user to recommend from: all in the data set, or those that the model was trained on"""
-    all_users: bool = False
-    """recommend to every user instead of one"""
     top_n: PositiveInt = 10
     """how many movies"""
     include_seen: bool = False
     """also recommend movies that the user has rated"""
+    genres: Genres = None
+    """only movies of at least one of these genres"""
+    years: Years = None
+    """only movies from these years, or from one year"""
+    exclude: IdsOrFile = None
+    """all movies but these"""
+    candidates: IdsOrFile = None
+    """only these movies"""
     format: Format = "text"
     """a table, movie ids alone, one JSON object per user or CSV"""
     output: OptionalFileName = None
     """write to this file instead of the screen"""
+    encoding: Encoding = None
     device: Device = "auto"
+
+
+CLOCK = 10**8  # seconds since 1970, the year 1973: smaller times are a count of something
+FILTERS = ("genres", "years", "exclude", "candidates")
+# What can be asked for, one at a time, and the settings that it makes no use of.
+REQUESTS = {
+    **{"user": (), "users": (), "all_users": (), "liked": ("known",), "ratings": ("known",)},
+    "similar_to": ("predictions_from", "known", "include_seen"),
+    "export_vectors": ("predictions_from", "top_n", "include_seen", *FILTERS, "format", "output"),
+}
+FILES_OF_IDS = ("users", "exclude", "candidates")  # the settings that may name one
 
 
 def main() -> None:
@@ -83,82 +129,227 @@ def main() -> None:
 
 
 def generate(settings: Settings, device: torch.device) -> None:
-    """The recommendations that were asked for, made by all ranks and written by rank 0."""
+    """What was asked for, made by all ranks and written by rank 0."""
     check_request(settings)
     run = finished_run(settings.run)
     saved = load_model(run / "best.pt", device)
-    if settings.similar_to is not None:
-        (movie,) = find_movies(saved.ids, [settings.similar_to])
-        movies = similar(saved.model, saved.ids, movie, settings.top_n)
-        found = Recommendations(saved.ids.movie_ids[movie], movies)
-        show(settings, ["cosine"], "movie IDs most similar to movie", [found], 1)
-        return
-    ranking = saved.model.config.task == "ranking"
-    rating_model = load_rating_model(settings, saved, device)
-    recommender = TopNRecommender(saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model)
-    history = new_user(settings, saved)
-    if history is not None:
-        users, seen = [NEW_USER], history.movie[0]
-        found = recommender.for_histories(history, history)
+    if settings.export_vectors is not None:
+        export_vectors(settings, saved)
+    elif settings.similar_to is not None:
+        list_similar(settings, saved)
     else:
-        users = range(len(saved.ids.user_ids)) if settings.all_users else [find_user(saved.ids, settings.user)]
-        every = saved.known.history
-        first = every.pad(torch.tensor(users[:1]))
-        seen = first.movie[0][first.mask[0]]
-        known = every if settings.known == "all" else saved.known.training()
+        recommend(settings, saved, device)
+    if text := about_training(saved, run):
+        say(text)
+
+
+def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> None:
+    """Recommendations to users of the data or to a new one, and how they compare with the most popular movies."""
+    allowed = movie_filter(settings, saved.ids)
+    rating_model = load_rating_model(settings, saved, device)
+    recommender = TopNRecommender(saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model, allowed)
+    every, new = saved.known.history, new_user(settings, saved)
+    if new is not None:
+        n_users, first, found = 1, new, recommender.for_histories(new, new)
+    else:
+        users = wanted_users(settings, saved.ids)
+        n_users, first = len(users), every.pad(torch.tensor(users[:1]))
+        known = saved.known.training() if settings.known == "train" else every
         found = recommender.for_users(users, known, seen=every)
+    ranking = saved.model.config.task == "ranking"
     columns = ["score"] * ranking + ["prediction"] * (not ranking or rating_model is not None)
-    last, n_short = show(settings, columns, "recommended movie IDs for user", found, len(users))
+    several = settings.all_users or settings.users is not None
+    last, n_short = show(settings, columns, "recommended movie IDs for user", found, several)
+    if not several and last.movies:
+        say(about(ranking, last, recommender.most_popular(every, first)))
+    if n_short:
+        say(f"For {n_short:,} of {n_users:,} users fewer than {settings.top_n} movies are left.")
+    if settings.output:
+        users_in_words = f"{n_users:,} user{'s' * (n_users > 1)}"
+        print(f"Wrote the recommendations for {users_in_words} to {display_path(settings.output)}.")
+
+
+def list_similar(settings: Settings, saved: SavedModel) -> None:
+    """The movies most similar to one.
+
+    Raises:
+        UserError: there is no such movie, or no other one.
+    """
+    (movie,) = find_movies(saved.ids, [settings.similar_to])
+    movies = similar(saved.model, saved.ids, movie, settings.top_n, movie_filter(settings, saved.ids))
+    if not movies:
+        raise UserError(f"The filters leave no movie but {settings.similar_to} itself: change them.")
+    found = Recommendations(saved.ids.movie_ids[movie], movies)
+    show(settings, ["cosine"], "movie IDs most similar to movie", [found], several=False)
+    if len(movies) < settings.top_n:
+        say(f"Fewer than {settings.top_n} other movies are left.")
+    if settings.output:
+        print(f"Wrote the movies most similar to {settings.similar_to} to {display_path(settings.output)}.")
+
+
+def export_vectors(settings: Settings, saved: SavedModel) -> None:
+    """Write the vectors of movies and, where the model has them, of users, as plain arrays."""
     if distributed.rank():
         return
-    if len(users) == 1:
-        popular = most_popular(saved.ids, saved.known.history, seen, settings.top_n)
-        print(about(ranking, last, popular), file=sys.stderr)
-    if note := about_training(saved, run):
-        print(note, file=sys.stderr)
-    if n_short:
-        print(f"For {n_short:,} of {len(users):,} users fewer than {settings.top_n} movies are left.", file=sys.stderr)
-    if settings.output:
-        print(f"Wrote the recommendations for {len(users):,} users to {display_path(settings.output)}.")
+    known = saved.known.training() if settings.known == "train" else saved.known.history
+    arrays = vectors(saved.model, saved.ids, known)
+    with atomic_write(settings.export_vectors) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    words = f"{len(arrays['movie_ids']):,} movies"
+    if "user_ids" in arrays:
+        words += f" and {len(arrays['user_ids']):,} users"
+    print(f"Wrote the vectors of {words} to {display_path(settings.export_vectors)}.")
+
+
+def say(text: str) -> None:
+    """Something about the result, beside it."""
+    if not distributed.rank():
+        print(text, file=sys.stderr)
+
+
+# --- what was asked for --------------------------------------------------------------------------
 
 
 def check_request(settings: Settings) -> None:
-    """Raises UserError where several kinds of recommendations are asked for at once."""
-    given = [name for name in ("liked", "ratings", "similar_to") if getattr(settings, name) is not None]
+    """Raises UserError where flags contradict each other, would be ignored or are empty."""
+    given = [field.name for field in fields(settings) if getattr(settings, field.name) != field.default]
+    asked = [name for name in given if name in REQUESTS]
+    if len(asked) > 1:
+        raise UserError(f"{flags(asked)} ask for different recommendations: give one of them.")
+    for name in asked:
+        if unused := [other for other in given if other in REQUESTS[name]]:
+            raise UserError(f"{flags([name])} makes no use of {flags(unused)}: leave that out.")
+    for name in given:
+        if isinstance(value := getattr(settings, name), str) and not value.strip():
+            raise UserError(f"{flags([name])} is empty: give it a value or leave it out.")
+    if settings.export_vectors is not None and settings.export_vectors.suffix != ".npz":
+        raise UserError(f"--export-vectors {settings.export_vectors}: name a file that ends in .npz.")
+
+
+def flags(names: Sequence[str]) -> str:
+    """Settings as the user writes them."""
+    return " and ".join("--" + name.replace("_", "-") for name in names)
+
+
+def listed(settings: Settings, name: str) -> list[str] | None:
+    """The values of a setting that is a list, or the name of a file of ids; None where it is not given.
+
+    Raises:
+        UserError: the file is not there or in another encoding, or a value is missing between two commas.
+    """
+    text = getattr(settings, name)
+    if text is None:
+        return None
+    lines = lines_of_ids(text, settings.encoding) if name in FILES_OF_IDS else [text]
+    values = [value.strip() for line in lines if line.strip() for value in line.split(",")]
+    if not values or not all(values):
+        raise UserError(f"{flags([name])} {text[:80]!r} lacks a value: write one comma between two values.")
+    return values
+
+
+def lines_of_ids(text: str, encoding: str | None) -> list[str]:
+    """The lines of the file of this name or, where there is none, the text itself."""
+    path = Path(text)
+    try:
+        is_file = path.exists() and not path.is_dir()  # a pipe is one as well
+    except OSError:  # too long for the name of a file
+        is_file = False
+    if not is_file:
+        if path.suffix in (".txt", ".csv"):
+            raise UserError(f"There is no file {text}: check the path.")
+        return [text]
+    return lines_of(read_utf8(path, encoding))
+
+
+def wanted_users(settings: Settings, ids: IdMaps) -> Sequence[int]:
+    """The indices of the users of the data to recommend to.
+
+    Raises:
+        UserError: one is not in the data, or named twice.
+    """
     if settings.all_users:
-        given.insert(0, "all_users")
-    if len(given) > 1:
-        words = " and ".join("--" + name.replace("_", "-") for name in given)
-        raise UserError(f"{words} ask for different recommendations: give one of them.")
+        return range(len(ids.user_ids))
+    users = listed(settings, "users") or [settings.user or "1"]
+    if repeated := [user for user, n in Counter(users).items() if n > 1]:
+        raise UserError(f"--users names {first_of(repeated)} more than once: name each user once.")
+    return find_users(ids, users)
+
+
+def movie_filter(settings: Settings, ids: IdMaps) -> Tensor | None:
+    """The movies that may be recommended, as `allowed_movies` gives them."""
+    lists = {name: listed(settings, name) for name in FILTERS if name != "years"}
+    return allowed_movies(ids, years=years_of(settings), **lists)
+
+
+def years_of(settings: Settings) -> tuple[int, int] | None:
+    """The first and the last of the wanted years; None for all."""
+    if settings.years is None:
+        return None
+    found = re.fullmatch(r"([0-9]{4})(?:-([0-9]{4}))?", settings.years.strip())
+    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+    if first > last:
+        raise UserError(f"--years {settings.years[:80]!r} is no year or range of years: write 1994 or 1990-1999.")
+    return first, last
+
+
+# --- new users and models ------------------------------------------------------------------------
 
 
 def new_user(settings: Settings, saved: SavedModel) -> PaddedHistory | None:
-    """What --liked or --ratings tell of a user who is not in the data; liked movies count as the highest rating.
+    """What --liked or --ratings tell of a user who is not in the data; without a rating, movies have the highest.
 
     Raises:
-        UserError: a movie is not in the data, or the ratings are of several users.
+        UserError: a movie is not in the data, or the ratings are of several users or on another scale.
     """
     stats = saved.model.stats
     if settings.liked is not None:
-        movies = [word.strip() for word in settings.liked.split(",")]
-        table = pd.DataFrame({"movie": movies, "rating": stats.max_rating})
+        table = pd.DataFrame({"movie": listed(settings, "liked")})
     elif settings.ratings is not None:
-        table = read_ratings(settings.ratings)
+        table = read_ratings(settings.ratings, settings.encoding)
         if table["user"].nunique() != 1:
             raise UserError(f"{settings.ratings} holds {table['user'].nunique()} users: give the ratings of one.")
-        if table["rating"].max() > stats.max_rating:
-            raise UserError(
-                f"{settings.ratings} holds a rating of {table['rating'].max():g}, but the highest in "
-                f"{saved.ids.dataset} is {stats.max_rating:g}: give ratings on that scale."
-            )
+        if "rating" in table:
+            check_scale(settings.ratings, table["rating"], saved)
+        if "time" in table:
+            check_times(settings.ratings, table["time"], saved)
     else:
         return None
+    if "rating" not in table:
+        table = table.assign(rating=stats.scale.high)
     table = table.sort_values("time", kind="stable") if "time" in table else table.assign(time=stats.newest)
     table = table.drop_duplicates("movie", keep="last")
     movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
-    rating = torch.from_numpy(table["rating"].to_numpy(np.float32))[None]
+    rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
     return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, torch.ones_like(movies).bool())
+
+
+def check_times(path: Path, time: pd.Series, saved: SavedModel) -> None:
+    """Raises UserError where only one of the data and the file has the times of a clock, the other a count."""
+    newest = saved.model.stats.newest
+    if newest and (newest < CLOCK) != (time.max() < CLOCK):
+        raise UserError(
+            f"{path} has times such as {time.max()}, but {saved.ids.dataset} such as {newest}: write both alike, "
+            "or leave the times out."
+        )
+
+
+def check_scale(path: Path, rating: pd.Series, saved: SavedModel) -> None:
+    """A note where a file's ratings may be on another scale than the data's.
+
+    Raises:
+        UserError: they are, as some lie outside the data's.
+    """
+    scale, low, high = saved.model.stats.scale, rating.min(), rating.max()
+    words = f"{path} has ratings from {low:g} to {high:g}, but {saved.ids.dataset} from {scale.low:g} to {scale.high:g}"
+    if low < scale.low or high > scale.high:
+        if scale.is_constant:
+            raise UserError(
+                f"The model was trained on choices without ratings: leave the column of ratings out of {path}."
+            )
+        raise UserError(f"{words}: give ratings on that scale.")
+    if high < (scale.low + scale.high) / 2:
+        note(f"{words}: if they are on another scale, convert them.")
 
 
 def load_rating_model(settings: Settings, saved: SavedModel, device: torch.device) -> nn.Module | None:
@@ -178,13 +369,16 @@ def load_rating_model(settings: Settings, saved: SavedModel, device: torch.devic
     return other.model
 
 
+# --- output --------------------------------------------------------------------------------------
+
+
 def show(
-    settings: Settings, columns: list[str], words: str, found: Iterable[Recommendations], n: int
+    settings: Settings, columns: list[str], words: str, found: Iterable[Recommendations], several: bool
 ) -> tuple[Recommendations, int]:
     """Write recommendations to the screen or --output; returns the last ones and how many are shorter than wanted."""
     n_short = 0
     with opened(settings.output) as file:
-        write = WRITERS[settings.format](file, columns, words, one_user=n == 1)
+        write = WRITERS[settings.format](file, columns, words, one_user=not several)
         for one in found:
             write(one)
             n_short += len(one.movies) < settings.top_n
@@ -262,11 +456,12 @@ def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> 
 
 
 def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """One JSON object per line."""
+    """One JSON object per line; a screen that can't hold every character gets their numbers, which JSON reads alike."""
+    ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
 
     def write(found: Recommendations) -> None:
         movies = [{"id": m.id, "title": m.title, "genres": m.genres} | m.values for m in found.movies]
-        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=False), file=file)
+        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=ascii_only), file=file)
 
     return write
 

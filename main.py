@@ -6,29 +6,28 @@
 
 A model that predicts ratings ranks badly. So two are trained: the multimodal NCF predicts ratings, and one that learned
 to rank chooses the recommended movies. Each is trained twice: on a part of the ratings, which tells how good it is, and
-then on all of them, to recommend. Each stage is a command of its own, shown as it is run.
+then on all of them, to recommend. Each stage is a command of its own, shown as it is run. Where the ratings are all
+equal or missing, so that they only say who chose what, no ratings are predicted.
 """
 
 import dataclasses
 import shlex
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from Models.configs import PRESETS, TrainConfig
 from Models.dataLoader import load_data
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
-from utils.config import DEFAULT_FEATURES, Device, FeaturesFile, OptionalFolder, parse
+from utils.config import DEFAULT_FEATURES, Device, Encoding, FeaturesFile, OptionalFolder, optional, parse
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
-from utils.files import ROOT, RUNS, UserError
+from utils.files import ROOT, RUNS, Note, UserError
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
 
@@ -37,33 +36,36 @@ RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts 
 class Settings:
     data: OptionalFolder = None
     """folder of the data set (default: MovieLens 1M or else 100K)"""
+    encoding: Encoding = None
     features: FeaturesFile = DEFAULT_FEATURES
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
     offline: bool = False
     """fetch nothing: data and encoder must be on this machine"""
-    user: Annotated[str, tyro.conf.arg(metavar="ID")] = "1"
+    user: optional(str, "ID", "default: 1 or else the first of the data") = None
     """id of the user to recommend to"""
     device: Device = "auto"
 
 
 def main() -> None:
     settings = parse(Settings, __doc__)
+    warnings.simplefilter("ignore", Note)  # the stages print the notes on the data
     device = ("--device", settings.device)
     heading("1. Data")
     data = choose_data(settings.data, settings.offline)
     heading("2. Features")
     offline = ["--offline"] * settings.offline
-    features = ("--features", settings.features, "--encoder", settings.encoder)
-    stage("utils/BERT.py", "--data", data, *features, *offline, *device)
+    stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *offline, *device)
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
-    tested, rating = trained(settings, data, RATING)
-    _, ranking = trained(settings, data, RANKING)
+    ratings = load_data(data, settings.features, encoding=settings.encoding)
+    presets = [RANKING] if ratings.scale.is_constant else [RATING, RANKING]
+    trainings = [trained(settings, data, preset) for preset in presets]
     heading("4. Loss curve")
-    stage("resultAnalyze/loss_ananlyze.py", "--run", tested)
+    stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
     heading("5. Recommendations, by the models that were trained on all ratings")
-    both = ("--run", ranking, "--predictions-from", rating)
-    stage("generate_recommendation.py", *both, "--user", settings.user, *device)
+    *rating, ranking = (final for _, final in trainings)
+    models = ("--run", ranking, *(("--predictions-from", *rating) if rating else ()))
+    stage("generate_recommendation.py", *models, "--user", settings.user or default_user(ratings.user_ids), *device)
 
 
 def heading(text: str) -> None:
@@ -84,20 +86,30 @@ def choose_data(named: Path | None, offline: bool) -> Path:
     return folder
 
 
+def places(settings: Settings, folder: Path) -> tuple[object, ...]:
+    """The flags that name the data set and its features."""
+    encoding = ("--encoding", settings.encoding) if settings.encoding else ()
+    return "--data", folder, "--features", settings.features, *encoding
+
+
+def default_user(ids: list) -> object:
+    """User 1 or, where there is none, the first."""
+    return next((user for user in ids if str(user) == "1"), ids[0])
+
+
 def trained(settings: Settings, folder: Path, preset: str) -> tuple[Path, Path]:
     """Two finished runs of a preset on just these ratings and features, the tested and the final one."""
     config = PRESETS[preset]
-    data = dataclasses.replace(config.data, folder=folder, features=settings.features)
+    data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
-    places = ("--data", folder, "--features", settings.features)
-    tested = run_of(config, settings, "--preset", preset, *places)
+    tested = run_of(config, settings, "--preset", preset, *places(settings, folder))
     final = dataclasses.replace(config, run=dataclasses.replace(config.run, final=tested.absolute()))
     return tested, run_of(final, settings, "--final", tested)
 
 
 def run_of(config: TrainConfig, settings: Settings, *flags: object) -> Path:
     """A finished run with exactly this configuration: one that is there, or a new one with these flags."""
-    data = load_data(config.data.folder, config.data.features)
+    data = load_data(config.data.folder, config.data.features, encoding=config.data.encoding)
     words = f"preset {config.preset}, {'all ratings' if config.run.final else 'training rows'}"
     for run in reversed(runs.finished_runs()):
         if is_run_of(run, config, data):

@@ -14,6 +14,7 @@
     torchrun --nproc-per-node 2 -- train.py                  # two processes, or GPUs, share each batch
     python train.py --resume runs/20260101-120000            # go on with a training that was stopped
     python train.py --final runs/20260101-120000             # that configuration on all ratings, for recommending
+    python train.py --continue-from runs/20260101-120000     # from its weights, when there are more ratings
 
 Writes runs/<id>/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv or, of rankings,
 test_topn.csv and, once all is done, test_metrics.json. A --final training has no test and writes final.json instead.
@@ -41,6 +42,7 @@ from Models.checkpoint import (
     describe_data,
     describe_model,
     load_model,
+    place,
     read_checkpoint,
     save_checkpoint,
 )
@@ -55,6 +57,8 @@ from Models.dataLoader import (
 )
 from Models.Dataset import UserBatches
 from Models.evaluation import Evaluator, RankingEvaluator, RatingEvaluator, best_epoch
+from Models.inputs import HIGHEST
+from Models.warm_start import load_earlier, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
 from utils.config import to_json
@@ -76,15 +80,22 @@ def train(config: TrainConfig, device: torch.device) -> Path:
     # data
     data, split = config.data.load()
     n_epochs = optim.epochs
+    earlier = load_earlier(config.run.continue_from, data) if config.run.continue_from else None
     if config.run.final:
         split, n_epochs = all_rows(config, data)
+    elif earlier:
+        split = split_after(earlier, data, split)
+    data = data.on_scale_of(split.train)
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
 
     # model and optimizer
     torch.manual_seed(seed)
     stats, inputs = model_inputs(data, split.train, config.features)
-    model = build_model(config.model, stats, inputs).to(device)
+    model = place(build_model(config.model, stats, inputs), device)
+    device = next(model.parameters()).device
+    if earlier:
+        start_from(earlier, data, model)
     replica = distributed.wrap_ddp(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, optim.weight_decay), lr=optim.lr, fused=True)
     rows = evaluator.training_rows(isinstance(model.batching, UserBatches))
@@ -153,7 +164,7 @@ def train_epoch(
         rates: the learning rate of each step
 
     Returns:
-        the mean loss of a ranking or, of ratings, the mean squared error on rating / max_rating in training
+        the mean loss of a ranking or, of ratings, the mean squared error on rating / highest in training
 
     Raises:
         UserError: a loss was not finite.
@@ -177,7 +188,7 @@ def train_epoch(
         optimizer.step()
         shown = output.loss.detach()
         if output.prediction is not None:
-            shown = ((output.prediction.detach() - batch["rating"]) / model.stats.max_rating).square().mean()
+            shown = ((output.prediction.detach() - batch["rating"]) / HIGHEST).square().mean()
         losses.append(shown * count)
         counts.append(count)
     both = distributed.all_reduce_sum(torch.stack([torch.stack(counts), torch.stack(losses)]))
@@ -274,7 +285,7 @@ def test_record(config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str
 
 def make_evaluator(config: TrainConfig, data: RatingsData, split: Split) -> Evaluator:
     if config.ranking:
-        return RankingEvaluator(data, split, config.ranking.relevance_threshold)
+        return RankingEvaluator(data, split, data.scale.threshold(config.ranking.relevance_threshold))
     return RatingEvaluator(data, split)
 
 

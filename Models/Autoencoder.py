@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.EASE import item_weights, rating_weights
-from Models.inputs import DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData, decades
+from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData, decades
 from Models.sequences import PaddedHistory, pad_batch
 
 TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie rated 1/5, 2/5, ... of the highest counts
@@ -72,9 +72,14 @@ class Autoencoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n))
         self.from_features = nn.Linear(self.features.shape[1], dim, bias=False)
 
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each movie; the encoder has two inputs of each."""
+        inputs = self.encoder[0].weight.unflatten(1, (2, self.stats.n_movies)).permute(2, 0, 1)
+        return {"movie": [self.vectors, self.bias, inputs]}
+
     def ease(self, inputs: ModelInputs) -> Tensor:
         """B, from the training ratings, [n_movies, n_movies]."""
-        weights = rating_weights(inputs.rating / self.stats.max_rating).numpy()
+        weights = rating_weights(inputs.rating / HIGHEST).numpy()
         pairs = inputs.user.numpy(), inputs.movie.numpy()
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
         return item_weights(x, features=self.config.feature_weight**0.5 * self.features)
@@ -103,14 +108,18 @@ class Autoencoder(nn.Module):
 
     def share(self, history: PaddedHistory) -> Tensor:
         """Ratings as shares of the highest, [B, L]."""
-        return history.rating / self.stats.max_rating
+        return history.rating / HIGHEST
 
-    def logits(self, history: PaddedHistory) -> Tensor:
-        """h · v + b, [B, n_movies]."""
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """h of users with these histories, [B, D]."""
         rated = self.spread(history, history.mask, 1.0)
         x = torch.cat([rated, self.spread(history, history.mask, self.share(history) - 0.7)], 1)
         x = x * (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
-        return self.encoder(x) @ self.movie_vectors().T + self.bias
+        return self.encoder(x)
+
+    def logits(self, history: PaddedHistory) -> Tensor:
+        """h · v + b, [B, n_movies]."""
+        return self.user_vectors(history) @ self.movie_vectors().T + self.bias
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How much users with these histories would want each movie, [B, n_movies]."""

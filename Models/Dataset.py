@@ -32,7 +32,7 @@ ScoreFn = Callable[[Tensor], Tensor]
 class FittedModel:
     """A trained model, whatever made it, as evaluation sees it; None where the model can't.
 
-    predict: user, movie and time, [n] each -> predicted ratings, not clipped, [n]
+    predict: user, movie and time, [n] each -> predicted ratings on the scale of models, not clipped, [n]
     score: see ScoreFn
     """
 
@@ -61,7 +61,7 @@ class MovieLensDataset(Dataset):
     Args:
         user: indices of users, int64 [n]
         movie: indices of movies, int64 [n]
-        rating: float32 [n]
+        rating: as models see it, from 1 to 5 whatever the scale of the data, float32 [n]
         time: seconds since 1970, int64 [n]
     """
 

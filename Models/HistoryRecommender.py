@@ -82,6 +82,7 @@ class HistoryRecommender(nn.Module):
     """
 
     batching = UserBatches(size_in="ratings")
+    unsupported_devices = ("mps",)  # PyTorch's Cholesky factors are not whole there
 
     def __init__(self, config: HistoryConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
@@ -118,6 +119,11 @@ class HistoryRecommender(nn.Module):
         self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # the logarithms of c, c_2 and c_6, a_w and b_w
         self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
         self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
+
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each user, and for each movie."""
+        vectors = [*self.movies.parameters(), *self.history.parameters()]
+        return {"user": [self.audience], "movie": [*vectors, self.bias]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
         """The training loss per rating of users with all their training ratings.
@@ -190,12 +196,15 @@ class HistoryRecommender(nn.Module):
         """Predicted ratings of movies at times, [B, T], by B users with these histories."""
         scale = self.shrinkage(history)
         z_history, z = items["factors"][history.movie] * scale, items["factors"][movie] * scale
-        mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
-        kernel = self.kernel(z_history, history.time, z_history, history.time)
-        factor = torch.linalg.cholesky(with_noise(kernel, history.mask))
-        weights = torch.cholesky_solve(((history.rating - mean) * history.mask)[..., None], factor)  # [B, L, 1]
+        weights = self.weights(items, history, z_history)
         shared = self.kernel(z, time, z_history, history.time) * history.mask[:, None]
         return self.prior_mean(items, history, movie, time) + (shared @ weights).squeeze(-1)
+
+    def weights(self, items: dict[str, Tensor], history: PaddedHistory, z: Tensor) -> Tensor:
+        """a of each rating of the histories, [B, L, 1], 0 at padding; z: their movies' vectors, shrunk, [B, L, D]."""
+        mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
+        factor = torch.linalg.cholesky(with_noise(self.kernel(z, history.time, z, history.time), history.mask))
+        return torch.cholesky_solve(((history.rating - mean) * history.mask)[..., None], factor)
 
     def kernel(self, z: Tensor, time: Tensor, z_other: Tensor, time_other: Tensor) -> Tensor:
         """K of each pair of ratings, [B, T, L], in units of the noise."""
@@ -225,9 +234,7 @@ class HistoryRecommender(nn.Module):
         leave_one_out: bool = False,
     ) -> Tensor:
         """m(u, i, t) of movies at times, [B, T]; `leave_one_out`: of the history's own, each left out of its sum."""
-        vectors = items["history"][history.movie] * history.mask[..., None]  # [B, L, D]
-        total, n = vectors.sum(1, keepdim=True), history.lengths()[:, None, None]
-        taste = (total - vectors) / (n - 1).clamp(min=1).sqrt() if leave_one_out else total / n.clamp(min=1).sqrt()
+        taste = self.taste(items, history, leave_one_out)
         if self.training and self.config.history_dropout:
             taste = taste * (torch.rand(len(taste), 1, 1, device=taste.device) >= self.config.history_dropout)
         context = self.context_inputs(history, movie, time)  # [B, T, C]
@@ -238,6 +245,12 @@ class HistoryRecommender(nn.Module):
         if self.config.hidden_dim:
             mean = mean + self.mlp(torch.cat([taste, z, context], -1)).squeeze(-1)
         return mean
+
+    def taste(self, items: dict[str, Tensor], history: PaddedHistory, leave_one_out: bool = False) -> Tensor:
+        """h_u without its context: n_u^-1/2 sum_j x_j, [B, 1, D]; `leave_one_out`: without each of the L, [B, L, D]."""
+        vectors = items["history"][history.movie] * history.mask[..., None]  # [B, L, D]
+        total, n = vectors.sum(1, keepdim=True), history.lengths()[:, None, None]
+        return (total - vectors) / (n - 1).clamp(min=1).sqrt() if leave_one_out else total / n.clamp(min=1).sqrt()
 
     def context_inputs(self, history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
         """x_uit, [B, T, n_user_features + N_CLOCK]; zeros for what is off and for the demographics of new users."""
@@ -258,6 +271,18 @@ class HistoryRecommender(nn.Module):
         movies = torch.arange(self.stats.n_movies, device=history.movie.device)[None]
         now = torch.where(history.mask, history.time, 0).max() if history.mask.any() else self.stats.newest
         return self.posterior_mean(items, history, movies, torch.full_like(movies, int(now)))
+
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """What is multiplied with z_i in a prediction at any time: h_u + sum_j a_j z_j, without context, [B, D]."""
+        items = self.item_tower()
+        return torch.cat([self.user_vector(items, history.row(k)) for k in range(len(history.user))])
+
+    def user_vector(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
+        """The same for one user, [1, D]; both z in K's z_i · z_j are shrunk."""
+        scale = self.shrinkage(history)
+        z = items["factors"][history.movie] * scale
+        from_ratings = (self.weights(items, history, z) * z).sum(1, keepdim=True) * scale
+        return (self.taste(items, history) + from_ratings).squeeze(1)
 
 
 def available_context(config: HistoryConfig, stats: DataStats) -> tuple[tuple[str, ...], list[str]]:

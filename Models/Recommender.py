@@ -5,7 +5,7 @@
 
 The product and the MLP side by side are those of He et al. 2017, "Neural Collaborative Filtering"; W f_i and w · f_i
 give a factor and a bias to movies that nobody has rated. The configuration switches parts off; the original is
-max_rating * sigmoid(MLP([p_u, q_i, f_i])). Trained to rank, the same number is a score.
+highest * sigmoid(MLP([p_u, q_i, f_i])). Trained to rank, the same number is a score.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch, RowBatches, TrainingOutput
-from Models.inputs import DataStats, Fraction, ModelInputs, NonNegFloat, NonNegInt, PositiveInt, UnsuitableData
+from Models.inputs import (
+    HIGHEST,
+    DataStats,
+    Fraction,
+    ModelInputs,
+    NonNegFloat,
+    NonNegInt,
+    PositiveInt,
+    UnsuitableData,
+)
 from Models.sequences import History, PaddedHistory
 
 CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
@@ -106,20 +115,27 @@ class Recommender(nn.Module):
             for part in (self.movie, *([self.movie_bias] if config.biases else [])):
                 nn.init.zeros_(part.weight).requires_grad_(False)
 
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each user, and for each movie."""
+        users, movies = [self.user.weight], [self.movie.weight]
+        if self.config.biases:
+            users, movies = [*users, self.user_bias.weight], [*movies, self.movie_bias.weight]
+        return {"user": users, "movie": movies}
+
     # --- training --------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> TrainingOutput:
         """The training loss of a batch of ratings.
 
-        Of ratings, it is the mean squared error on rating / max_rating, as in the original, and the penalty in the
+        Of ratings, it is the mean squared error on rating / highest, as in the original, and the penalty in the
         same unit; of rankings, see `ranking_loss`.
         """
         if self.config.task == "ranking":
             return TrainingOutput(self.ranking_loss(batch["user"], batch["movie"]), len(batch["user"]))
         user, movie = self.terms(batch)
         prediction = self.interaction(user, movie)
-        error = (prediction - batch["rating"]) / self.stats.max_rating
-        penalty = (user["penalty"] + movie["penalty"]).mean() / self.stats.max_rating**2
+        error = (prediction - batch["rating"]) / HIGHEST
+        penalty = (user["penalty"] + movie["penalty"]).mean() / HIGHEST**2
         return TrainingOutput(error.square().mean() + penalty, len(prediction), prediction)
 
     def ranking_loss(self, users: Tensor, rated: Tensor) -> Tensor:
@@ -181,7 +197,7 @@ class Recommender(nn.Module):
             prediction = prediction + (user["factors"] * movie["factors"]).sum(-1)
         if self.config.biases:
             prediction = prediction + self.stats.mean_rating + user["bias"] + movie["bias"]
-        return self.stats.max_rating * torch.sigmoid(prediction) if self.config.sigmoid else prediction
+        return HIGHEST * torch.sigmoid(prediction) if self.config.sigmoid else prediction
 
     # --- use -------------------------------------------------------------------------------------
 
@@ -235,6 +251,10 @@ class Recommender(nn.Module):
         """z of every movie, [n_movies, D]; without the product, the embeddings."""
         terms = self.item_tower(torch.arange(self.stats.n_movies, device=self.features.device))
         return terms["factors"] if self.config.gmf else self.movie.weight
+
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """p of these users, who must be users of the data, [B, D]; the history is in it."""
+        return self.user(history.user)
 
 
 def draw_negatives(users: Tensor, rated: Tensor, n_movies: int, n: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.inputs import DataStats, Fraction, ModelInputs, PositiveInt
+from Models.inputs import HIGHEST, LOWEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.sequences import PaddedHistory, pad_batch
 
 RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
@@ -93,6 +93,7 @@ class Sequential(nn.Module):
         rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
         self.register_buffer("features", inputs.features, persistent=False)
         self.register_buffer("rated", rated, persistent=False)  # movies with training ratings
+        self.register_buffer("gap_starts", 2 ** torch.arange(1, GAP_STEPS) - 1, persistent=False)
         dim = config.embedding_dim
         self.ids = nn.Embedding(stats.n_movies, dim)
         self.from_features = nn.Linear(stats.n_features, dim, bias=False)
@@ -116,6 +117,10 @@ class Sequential(nn.Module):
             block.self_attn.dropout = 0.0  # drawing which weights to drop costs time, and its fused form does without
             self.layers = nn.TransformerEncoder(block, config.num_layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(dim)
+
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each movie."""
+        return {"movie": [self.ids.weight]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
         """The mean loss of predicting each rated movie of the batch's users from those before it."""
@@ -142,11 +147,10 @@ class Sequential(nn.Module):
 
     def read(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
         """h before the first and after each rating, [B, L + 1, D]; none knows of later ratings."""
-        low, high = self.stats.min_rating, self.stats.max_rating
-        share = ((history.rating - low) / max(high - low, 1e-6)).clamp(0, 1)
+        share = ((history.rating - LOWEST) / (HIGHEST - LOWEST)).clamp(0, 1)
         rating = self.rating((share * (RATING_STEPS - 1)).round().long())
         apart = history.time.diff(dim=1, prepend=history.time[:, :1]).clamp(min=0)
-        gap = self.gap((1 + apart.double()).log2().long().clamp(max=GAP_STEPS - 1))
+        gap = self.gap(torch.bucketize(apart, self.gap_starts, right=True))
         x = (vectors[history.movie] + rating + gap) * self.config.embedding_dim**0.5
         x = torch.cat([self.start.expand(len(x), 1, -1), x], 1)
         x = self.dropout(x + self.position.weight[: x.shape[1]])
@@ -165,8 +169,15 @@ class Sequential(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How likely each movie is to be next for users with these histories, as logits: [B, n_movies]."""
-        history = history.latest(self.config.max_length)
         vectors = self.movie_vectors()
+        return self.last_hidden(vectors, history) @ vectors.T
+
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """h of users after the last rating of these histories, [B, D]."""
+        return self.last_hidden(self.movie_vectors(), history)
+
+    def last_hidden(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
+        """The same from the movies' vectors, [n_movies, D]."""
+        history = history.latest(self.config.max_length)
         hidden = self.read(vectors, history)
-        last = hidden[torch.arange(len(hidden), device=hidden.device), history.lengths()]
-        return last @ vectors.T
+        return hidden[torch.arange(len(hidden), device=hidden.device), history.lengths()]

@@ -12,26 +12,27 @@ from torch import Tensor, nn
 
 from Models.configs import MODELS
 from Models.dataLoader import RatingsData
-from Models.inputs import DataStats, FeatureBlock, ModelInputs, UnsuitableData
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from Models.sequences import History
-from utils.files import UserError, atomic_write
+from utils.files import UserError, atomic_write, note
 from utils.splits import TRAIN, Split
 
 
 @dataclass(frozen=True)
 class IdMaps:
-    """The ids, titles and genres behind a model's indices."""
+    """The ids, titles, genres and years behind a model's indices."""
 
     dataset: str
     user_ids: list  # int or str, as in the user's files
     movie_ids: list
     titles: list[str]
     genres: list[str]  # "Action|Comedy"
+    years: list[int]  # of release, 0 where unknown
 
 
 @dataclass(frozen=True)
 class KnownRatings:
-    """All ratings of the data set, whichever part they are in, by user and time.
+    """All ratings of the data set, whichever part they are in, by user and time, as models see them.
 
     part: of each rating: TRAIN, VAL or TEST, uint8 [n]
     """
@@ -67,6 +68,14 @@ def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module
         raise UserError(str(error)) from error
 
 
+def place(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model on this device or, where it computes what the device can't, on the CPU, with a note."""
+    if device.type in getattr(model, "unsupported_devices", ()):
+        note(f"{type(model).__name__} computes what {device.type} can't: it runs on the CPU.")
+        device = torch.device("cpu")
+    return model.to(device)
+
+
 def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
     """Ids, titles and all ratings of a data set, with the part of each."""
     rows = data.by_user_and_time(np.arange(len(data.user)))
@@ -79,6 +88,7 @@ def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
         movie_ids=data.movies["movie"].tolist(),
         titles=data.movies["title"].tolist(),
         genres=data.movies["genres"].str.join("|").tolist(),
+        years=data.movies["year"].fillna(0).astype(int).tolist(),
     )
     return {"ids": vars(ids), "known": known}
 
@@ -140,7 +150,8 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     content = read_checkpoint(path)
     try:
         classes = {model.__name__: config for config, model in MODELS.items()}
-        stats = content["stats"] | {"blocks": tuple(FeatureBlock(**block) for block in content["stats"]["blocks"])}
+        stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}
+        stats["blocks"] = tuple(FeatureBlock(**block) for block in stats["blocks"])
         columns = content["known"] | {"movie": content["known"]["movie"].long()}
         known = KnownRatings(part=columns.pop("part"), history=History(**columns))
         train = known.training()
@@ -152,4 +163,4 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} does not fit this code ({reason}): train anew with python train.py.") from error
-    return SavedModel(model.to(device).eval(), ids, known)
+    return SavedModel(place(model, device).eval(), ids, known)

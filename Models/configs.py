@@ -23,9 +23,11 @@ from utils.config import (
     DEFAULT_FEATURES,
     DataFolder,
     Device,
+    Encoding,
     FeaturesFile,
     OptionalFileName,
     OptionalFolder,
+    RelevanceThreshold,
     from_json,
     parse,
     to_json,
@@ -56,12 +58,14 @@ class DataConfig:
     """own training ratings, with --test-file, instead of --split"""
     test_file: OptionalFileName = None
     """own test ratings, with --train-file"""
+    encoding: Encoding = None
 
     def load(self) -> tuple[RatingsData, Split]:
         """The data set with its movies' features, and which of its rows train, validate and test."""
         paths = self.located()
-        data = load_data(paths.folder, paths.features, paths.train_file, paths.test_file)
-        return data, split_rows(data, self.split, self.ratios)
+        data = load_data(paths.folder, paths.features, paths.train_file, paths.test_file, self.encoding)
+        split = split_rows(data, self.split, self.ratios)
+        return data.on_scale_of(split.train), split
 
     def located(self) -> "DataConfig":
         """The same with absolute paths; own files are looked for in the data set's folder as well."""
@@ -75,8 +79,7 @@ class DataConfig:
 class RankingConfig:
     """What a ranking is trained and measured for."""
 
-    relevance_threshold: float = 4.0
-    """rating from which a movie is relevant: one that should be recommended"""
+    relevance_threshold: RelevanceThreshold = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class RunConfig:
     """go on with the stopped training in this folder, with its configuration"""
     final: OptionalFolder = None
     """train the configuration of this finished run on all ratings, for recommending"""
+    continue_from: OptionalFolder = None
+    """start from the weights of this finished run, with its configuration, on the data as it is now"""
     seed: NonNegInt = 0
     """seed of the model; which rows are tested does not depend on it"""
     device: Device = "auto"
@@ -202,10 +207,13 @@ def parse_training(description: str, argv: Sequence[str] | None = None) -> Train
         UserError: the folder of --resume or --final does not fit, or other flags stand beside these two.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    preset = PRESETS[_named_preset(argv)]
+    earlier = _last_value(argv, "--continue-from")
+    default = PRESETS[_named_preset(argv)] if earlier is None else _continued(Path(earlier))
     listed = f"Presets: {', '.join(PRESETS)}; each has flags of its own, which --preset NAME --help shows."
-    config = parse(TrainConfig, f"{description}\n{listed}", argv, default=preset)
+    config = parse(TrainConfig, f"{description}\n{listed}", argv, default=default)
     source = config.run.resume or config.run.final
+    if config.preset != default.preset and earlier is not None:
+        raise UserError(f"{earlier} was trained with the preset {default.preset}: leave --preset out.")
     if source is None:
         return config
     allowed = {"--resume"} if config.run.resume else {"--final", "--run", "--device", "--tensorboard"}
@@ -216,22 +224,39 @@ def parse_training(description: str, argv: Sequence[str] | None = None) -> Train
         if runs.is_finished(source):
             raise UserError(f"{source} is finished: there is nothing to resume.")
         return dataclasses.replace(saved, run=dataclasses.replace(saved.run, resume=source))
-    run = dataclasses.replace(config.run, final=source.absolute(), seed=saved.run.seed)
+    kept = {"seed": saved.run.seed, "continue_from": saved.run.continue_from}
+    run = dataclasses.replace(config.run, final=source.absolute(), **kept)
     return dataclasses.replace(saved, run=run)
 
 
 def _named_preset(argv: Sequence[str]) -> str:
     """The preset that a command line names; wrong names end the script with exit code 2."""
-    name = DEFAULT_PRESET
-    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
-        if word == "--preset":
-            name = following
-        elif word.startswith("--preset="):
-            name = word.removeprefix("--preset=")
+    name = _last_value(argv, "--preset")
+    name = DEFAULT_PRESET if name is None else name
     if name not in PRESETS:
         print(f"error: There is no preset {name!r}: choose from {', '.join(PRESETS)}.", file=sys.stderr)
         sys.exit(2)
     return name
+
+
+def _last_value(argv: Sequence[str], flag: str) -> str | None:
+    """The value of a flag on a command line, before the rest of it is parsed; None without the flag."""
+    value = None
+    for word, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, behind = word.partition("=")
+        if name.replace("_", "-") == flag:
+            value = behind if equals else following
+    return value
+
+
+def _continued(run: Path) -> TrainConfig:
+    """The configuration of a finished run as the default of a training that goes on from it.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    saved = saved_config(runs.finished_run(run))
+    return dataclasses.replace(saved, run=RunConfig(seed=saved.run.seed))
 
 
 def saved_config(folder: Path) -> TrainConfig:

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, prepare_features
+from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale, prepare_features
 from Models.sequences import History, group_by_size
 from utils.features import Features, read_features
 from utils.files import UserError
-from utils.ratings import read_ratings
 from utils.readers import read_dataset
 from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 
@@ -26,7 +26,8 @@ from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_giv
 class RatingsData:
     """A data set with indices for ids: rating k is by user_ids[user[k]], of the movie in row movie[k] of `movies`.
 
-    `movies` lists the whole catalogue, never-rated movies too; the features' rows are in its order.
+    `movies` lists the whole catalogue, never-rated movies too; the features' rows are in its order. `rating` is as the
+    files have it, `scaled_rating` as models see it, on the `scale` of the training ratings.
     `n_given_train` is set where the user gave files: the rows before it are the training file's.
     """
 
@@ -39,7 +40,17 @@ class RatingsData:
     user_features: np.ndarray  # demographics, float32 [n_users, n_user_features]; no columns where the data has none
     movies: pd.DataFrame
     features: Features
+    scale: RatingScale
     n_given_train: int | None = None
+
+    @cached_property
+    def scaled_rating(self) -> np.ndarray:
+        """The ratings as models see them, float32 [n]."""
+        return self.scale.to_model(self.rating)
+
+    def on_scale_of(self, rows: np.ndarray) -> "RatingsData":
+        """The same data for models that are trained on these rows: the others' ratings tell nothing of the scale."""
+        return replace(self, scale=RatingScale.of(self.rating[rows]))
 
     def times(self) -> np.ndarray:
         """The times or, where the data has none, zeros: all ratings at once."""
@@ -50,15 +61,15 @@ class RatingsData:
         return {"userId": np.asarray(self.user_ids)[user], "movieId": self.movies["movie"].to_numpy()[movie]}
 
     def select(self, rows: np.ndarray) -> "Interactions":
-        """These ratings as columns."""
+        """These ratings as columns, on the scale of models."""
         genres = self.features.vectors[:, self.features.info.bert_dim :]
-        ratings = self.user[rows], self.movie[rows], self.rating[rows]
+        ratings = self.user[rows], self.movie[rows], self.scaled_rating[rows]
         return Interactions(*ratings, len(self.user_ids), len(self.movies), genres)
 
     def history(self, rows: np.ndarray) -> History:
-        """These ratings as the histories of all users."""
+        """These ratings, on the scale of models, as the histories of all users."""
         rows = self.by_user_and_time(rows)
-        columns = (torch.from_numpy(c[rows]) for c in (self.user, self.movie, self.rating, self.times()))
+        columns = (torch.from_numpy(c[rows]) for c in (self.user, self.movie, self.scaled_rating, self.times()))
         return History.of(*columns, len(self.user_ids))
 
     def fingerprint(self) -> str:
@@ -91,28 +102,26 @@ class Interactions:
 
 
 def load_data(
-    folder: Path, features: Path, train_file: Path | None = None, test_file: Path | None = None
+    folder: Path,
+    features: Path,
+    train_file: Path | None = None,
+    test_file: Path | None = None,
+    encoding: str | None = None,
 ) -> RatingsData:
-    """Read a data set, map its ids to indices and align the movie features.
+    """Read a data set, map its ids to indices and align the movie features; until a split says more, all ratings train.
 
     Raises:
         UserError: a file is missing, damaged or does not fit the others; names it and its remedy.
     """
     if (train_file is None) != (test_file is None):
         raise UserError("Only one of --train-file and --test-file is given: give both or neither.")
-    data = read_dataset(folder)
-    ratings, n_given_train = data.ratings, None
-    if train_file and test_file:
-        train, test = read_ratings(train_file), read_ratings(test_file)
-        ratings, n_given_train = pd.concat([train, test], ignore_index=True), len(train)
+    files = (train_file, test_file) if train_file and test_file else ()
+    data = read_dataset(folder, encoding, files)
+    ratings = data.ratings
     movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
-    if (movie < 0).any():
-        raise UserError(
-            f"{train_file} or {test_file} rates movie {ratings['movie'][movie < 0].iloc[0]}, unknown to {folder}."
-        )
     user, user_ids = pd.factorize(ratings["user"], sort=True)
     user, movie = user.astype(np.int64), movie.astype(np.int64)
-    check_pairs(ratings, user * len(data.movies) + movie, f"{train_file} and {test_file}" if train_file else folder)
+    check_pairs(ratings, user * len(data.movies) + movie, f"{train_file} and {test_file}" if files else folder)
     return RatingsData(
         name=data.name,
         user=user,
@@ -123,7 +132,8 @@ def load_data(
         user_features=demographics(data.users, user_ids),
         movies=data.movies,
         features=read_features(features, data.movies),
-        n_given_train=n_given_train,
+        scale=RatingScale.of(ratings["rating"].to_numpy()),
+        n_given_train=data.n_of_file[0] if files else None,
     )
 
 
@@ -131,10 +141,14 @@ AGES = [-1, 17, 24, 34, 44, 49, 55, np.inf]  # the groups of MovieLens 1M, each 
 
 
 def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> np.ndarray:
-    """Gender, age group and occupation of the users, one-hot, float32 [n_users, n]; zeros where unknown."""
-    table = users.drop_duplicates("user").set_index("user").reindex(user_ids)
+    """Gender, age group and occupation of the users, one-hot, float32 [n_users, n]; zeros where unknown.
+
+    Ages that are numbers are grouped; where others are among them, such as 25-34, each is a group of its own.
+    """
+    table = users.drop_duplicates("user").set_index("user").reindex(user_ids).replace("", np.nan)
     if "age" in table:
-        table["age"] = pd.cut(pd.to_numeric(table["age"], errors="coerce"), AGES)
+        age = pd.to_numeric(table["age"], errors="coerce")
+        table["age"] = table["age"] if (age.isna() & table["age"].notna()).any() else pd.cut(age, AGES)
     known = [name for name in ("gender", "age", "occupation") if name in table]
     if not known:
         return np.zeros((len(user_ids), 0), np.float32)
@@ -156,15 +170,14 @@ def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None
 def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> tuple[DataStats, ModelInputs]:
     """What a model is built from: features, and of the ratings these training rows alone."""
     rows = data.by_user_and_time(rows)
-    rating, time, info = data.rating[rows], data.times()[rows], data.features.info
+    rating, time, info = data.scaled_rating[rows], data.times()[rows], data.features.info
     blocks = (FeatureBlock("title", info.bert_dim), FeatureBlock("genres", len(info.genres)))
     stats = DataStats(
         n_users=len(data.user_ids),
         n_movies=len(data.movies),
         blocks=blocks,
         mean_rating=float(rating.mean(dtype=np.float64)),
-        min_rating=float(rating.min()),
-        max_rating=float(rating.max()),
+        scale=data.scale,
         newest=int(time.max()),
         n_user_features=data.user_features.shape[1],
         has_years=bool(data.movies["year"].notna().any()),
@@ -304,7 +317,8 @@ def make_loader(
 
     Batches of whole users need a seed.
     """
-    columns = (torch.from_numpy(column).to(device) for column in (data.user, data.movie, data.rating, data.times()))
+    columns = (data.user, data.movie, data.scaled_rating, data.times())
+    columns = (torch.from_numpy(column).to(device) for column in columns)
     if isinstance(batching, UserBatches):
         sampler = UserBatchSampler(data, rows, batch_size, seed, batching)
     else:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from Models.dataLoader import RatingsData, make_loader
 from Models.Dataset import FittedModel, ScoreFn
+from Models.inputs import HIGHEST, LOWEST
 from utils import distributed
 from utils.files import UserError
 from utils.metrics import (
@@ -68,6 +69,14 @@ class RatingEvaluator:
     test_file: ClassVar = "test_predictions.csv"
     protocol: ClassVar = {"predictions": "clipped to the rating scale", "history": "training ratings"}
 
+    def __post_init__(self):
+        """Raises UserError where there are no different ratings to predict."""
+        if self.data.scale.is_constant:
+            raise UserError(
+                f"All training ratings of {self.data.name} are equal, there is nothing to predict: take a preset that "
+                "ranks, such as --preset autoencoder."
+            )
+
     def training_rows(self, whole_users: bool) -> np.ndarray:
         return self.split.train
 
@@ -98,11 +107,11 @@ class RatingEvaluator:
         found = [fitted.predict(batch["user"], batch["movie"], batch["time"]) for batch in batches]
         prediction = np.empty(len(rows), np.float32)
         prediction[order] = np.concatenate([part for parts in distributed.all_gather(found) for part in parts])
-        known = self.data.rating[self.split.train]
-        return prediction.clip(known.min(), known.max())
+        return self.data.scale.from_model(prediction.clip(LOWEST, HIGHEST))
 
     def metrics(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-        return rating_metrics(prediction, self.data.rating[rows], float(self.data.rating[self.split.train].max()))
+        """`loss` is that of the ratings as models see them."""
+        return rating_metrics(prediction, self.data.rating[rows], HIGHEST * self.data.scale.unit)
 
     def by_part(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, float]]:
         """Metrics of rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training ratings.
@@ -209,7 +218,7 @@ class RankingEvaluator:
         """
         if among is not None:
             of_all, allowed = score, torch.from_numpy(among)
-            score = lambda users: of_all(users).double().cpu().masked_fill(~allowed, -INFINITY)  # noqa: E731
+            score = lambda users: of_all(users).cpu().double().masked_fill(~allowed, -INFINITY)  # noqa: E731
         relevant = self.data.select(self.relevant(rows)).matrix()
         return rank_all(score, self.data.select(seen).matrix(), relevant, self.k, self.chunk_users)
 
@@ -261,7 +270,7 @@ def rank_all(
     mine = distributed.shard(len(counts))
     for first in range(mine.start, mine.stop, chunk_users):
         last = min(first + chunk_users, mine.stop)
-        scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
+        scores = score(torch.arange(first, last)).cpu().double().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
         scores[seen[first:last].nonzero()] = -INFINITY
         rows, movies = (torch.from_numpy(part).long() for part in relevant[first:last].nonzero())
         found = torch.full((last - first, width), -INFINITY, dtype=torch.float64)
@@ -299,7 +308,7 @@ def rank_sampled(
     ranks = []
     for first in range(0, relevant.shape[0], chunk_users):
         last = min(first + chunk_users, relevant.shape[0])
-        scores = score(torch.arange(first, last)).double().cpu().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
+        scores = score(torch.arange(first, last)).cpu().double().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
         rows, movies = (torch.from_numpy(part).long() for part in relevant[first:last].nonzero())
         draw = torch.rand(scores.shape, generator=random)
         draw[seen[first:last].nonzero()] = -1

@@ -1,8 +1,9 @@
 """What every model is given: statistics of the data, movie and user features, training interactions."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
+import numpy as np
 import torch
 from annotated_types import Interval
 from torch import Tensor
@@ -17,6 +18,49 @@ Fraction = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
 class UnsuitableData(ValueError):
     """The data does not suit a model; the message says why, and what to do."""
+
+
+LOWEST, HIGHEST = 1.0, 5.0  # the ratings that models see and predict, whatever the scale of the data
+RELEVANT = 0.75  # of the way from the lowest to the highest rating: from there on, a movie should be recommended
+Ratings = TypeVar("Ratings", np.ndarray, Tensor, float)
+
+
+@dataclass(frozen=True)
+class RatingScale:
+    """The lowest and the highest training rating; models see them as LOWEST and HIGHEST, and others in proportion.
+
+    Where all training ratings are equal, which only says who chose what, each is the highest.
+    """
+
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, rating: np.ndarray) -> "RatingScale":
+        return cls(float(rating.min()), float(rating.max()))
+
+    @property
+    def is_constant(self) -> bool:
+        return self.low == self.high
+
+    @property
+    def unit(self) -> float:
+        """How much a difference of 1 between ratings of models is in the data."""
+        return (self.high - self.low) / (HIGHEST - LOWEST)
+
+    def threshold(self, wanted: float | None = None) -> float:
+        """The rating from which a movie is relevant: `wanted` or, without, three quarters of the way up the scale."""
+        return self.low + RELEVANT * (self.high - self.low) if wanted is None else wanted
+
+    def to_model(self, rating: Ratings) -> Ratings:
+        """Ratings of the data as models see them."""
+        if self.is_constant:
+            return rating * 0 + HIGHEST
+        return (rating - self.low) / (self.high - self.low) * (HIGHEST - LOWEST) + LOWEST
+
+    def from_model(self, rating: Ratings) -> Ratings:
+        """Predictions of models on the scale of the data, not clipped."""
+        return (rating - LOWEST) / (HIGHEST - LOWEST) * (self.high - self.low) + self.low
 
 
 @dataclass(frozen=True)
@@ -46,9 +90,8 @@ class DataStats:
     n_users: int
     n_movies: int
     blocks: tuple[FeatureBlock, ...]  # of the movies' features, in their order
-    mean_rating: float  # this and the following: of the training ratings
-    min_rating: float
-    max_rating: float
+    mean_rating: float  # this and the following: of the training ratings, as models see them
+    scale: RatingScale
     newest: int = 0  # seconds since 1970; 0 where the data has no times
     n_user_features: int = 0
     has_years: bool = False
@@ -65,7 +108,8 @@ class ModelInputs:
     features: of the movies, float32 [n_movies, n_features]
     year: release years, float32 [n_movies], 0 where unknown
     user_features: demographics, float32 [n_users, n_user_features]
-    user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]
+    user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]; ratings from
+        LOWEST to HIGHEST
     """
 
     features: Tensor

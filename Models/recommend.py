@@ -1,14 +1,16 @@
-"""Top-N recommendations: every movie scored for a chunk of users at a time, rated ones left out."""
+"""Top-N recommendations: every movie scored for a chunk of users at a time, rated ones left out; vectors of all."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.checkpoint import IdMaps
 from Models.Dataset import UserBatches
+from Models.inputs import HIGHEST, LOWEST
 from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import distributed
 from utils.files import UserError
@@ -43,6 +45,7 @@ class TopNRecommender:
     include_seen: also recommend movies that the user has rated, each scored from the user's other ratings where the
         model reads histories
     rating_model: predicts the ratings beside a ranking's scores; of the same users and movies
+    allowed: the movies that may be recommended, bool [n_movies]; None: all
     """
 
     model: nn.Module
@@ -50,6 +53,7 @@ class TopNRecommender:
     top_n: int = 10
     include_seen: bool = False
     rating_model: nn.Module | None = None
+    allowed: Tensor | None = None
 
     def for_users(self, users: Sequence[int], known: History, seen: History) -> Iterator[Recommendations]:
         """Yield the recommendations of each user in turn: the best movies, or as many as are left.
@@ -74,11 +78,7 @@ class TopNRecommender:
     @torch.inference_mode()
     def for_histories(self, known: PaddedHistory, seen: PaddedHistory) -> list[Recommendations]:
         """The recommendations of users with these histories, all scored together."""
-        scores = self.scores(self.model, known)  # [B, n_movies]
-        if not self.include_seen:
-            row = torch.arange(len(scores))[:, None].expand_as(seen.movie)
-            scores[row[seen.mask], seen.movie[seen.mask]] = -torch.inf
-        movies, best = top_n(scores, self.top_n)
+        movies, best = top_n(self.leave_out(self.scores(self.model, known), seen), self.top_n)
         values = {"score" if self.model.config.task == "ranking" else "prediction": self.clipped(best, self.model)}
         if self.rating_model:
             predictions = self.scores(self.rating_model, known).gather(1, movies.clamp(min=0))
@@ -90,8 +90,7 @@ class TopNRecommender:
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; where histories are read, no rating scores its own movie."""
-        device = next(model.parameters()).device
-        known = PaddedHistory(*(column.to(device) for column in vars(known).values()))
+        known = beside(model, known)
         scores = model.score(known).cpu().clone()
         reads_histories = isinstance(model.batching, UserBatches) or bool((known.user == NEW_USER).any())
         if self.include_seen and reads_histories:
@@ -99,15 +98,39 @@ class TopNRecommender:
                 scores[k, known.movie[k][known.mask[k]].cpu()] = scores_of_known(model, known.row(k)).cpu()
         return scores
 
+    def leave_out(self, scores: Tensor, seen: PaddedHistory) -> Tensor:
+        """The scores, [B, n_movies], changed to -inf where a movie is not to be recommended to that user."""
+        if not self.include_seen:
+            row = torch.arange(len(scores))[:, None].expand_as(seen.movie)
+            scores[row[seen.mask], seen.movie[seen.mask]] = -torch.inf
+        if self.allowed is not None:
+            scores[:, ~self.allowed] = -torch.inf
+        return scores
+
+    def most_popular(self, known: History, seen: PaddedHistory) -> list:
+        """Ids of the movies with the most known ratings of those that could be recommended to one user, `seen` [1, L].
+
+        Of equally popular ones the first of the catalogue.
+        """
+        counts = torch.bincount(known.movie, minlength=len(self.ids.movie_ids)).double()
+        movies, _ = top_n(self.leave_out(counts[None], seen), self.top_n)
+        return [self.ids.movie_ids[i] for i in movies[0].tolist() if i >= 0]
+
     @staticmethod
     def clipped(values: Tensor, model: nn.Module) -> Tensor:
         """Predicted ratings on the scale; only now, as the best would all be equal if they were clipped before."""
         if model.config.task == "ranking":
             return values
-        return values.clamp(model.stats.min_rating, model.stats.max_rating)
+        return model.stats.scale.from_model(values.clamp(LOWEST, HIGHEST))
 
     def name(self, user: int) -> int | str:
         return "new" if user == NEW_USER else self.ids.user_ids[user]
+
+
+def beside(model: nn.Module, history: PaddedHistory) -> PaddedHistory:
+    """The history on the model's device."""
+    device = next(model.parameters()).device
+    return PaddedHistory(*(column.to(device) for column in vars(history).values()))
 
 
 def scores_of_known(model: nn.Module, history: PaddedHistory) -> Tensor:
@@ -123,11 +146,13 @@ def scores_of_known(model: nn.Module, history: PaddedHistory) -> Tensor:
 
 
 @torch.inference_mode()
-def similar(model: nn.Module, ids: IdMaps, movie: int, n: int) -> list[Movie]:
-    """The movies whose vectors have the highest cosine with this movie's, and the cosines."""
+def similar(model: nn.Module, ids: IdMaps, movie: int, n: int, allowed: Tensor | None = None) -> list[Movie]:
+    """The movies, of the allowed ones, whose vectors have the highest cosine with this movie's, and the cosines."""
     vectors = F.normalize(model.movie_vectors())
     cosine = (vectors @ vectors[movie])[None].cpu()
     cosine[0, movie] = -torch.inf
+    if allowed is not None:
+        cosine[:, ~allowed] = -torch.inf
     movies, values = top_n(cosine, n)
     return make_list(ids, movies[0], {"cosine": values[0]})
 
@@ -142,36 +167,122 @@ def make_list(ids: IdMaps, movies: Tensor, values: dict[str, Tensor]) -> list[Mo
     ]
 
 
-def find_user(ids: IdMaps, written: str) -> int:
-    """The index of a user whose id was typed; 42 and "42" are the same user, whatever the data's id type.
+@torch.inference_mode()
+def vectors(model: nn.Module, ids: IdMaps, known: History) -> dict[str, np.ndarray]:
+    """The ids and vectors of all movies and, where the model has vectors of users, of all users by these ratings.
+
+    Returns:
+        movie_ids [n_movies], movie_vectors [n_movies, D], user_ids [n_users] and user_vectors [n_users, D']: ids are
+        int64 or strings, vectors float32
+    """
+    found = {"movie_ids": np.array(ids.movie_ids), "movie_vectors": model.movie_vectors().detach().cpu().numpy()}
+    if hasattr(model, "user_vectors"):
+        chunks = torch.arange(len(ids.user_ids)).split(CHUNK_USERS)
+        of_users = torch.cat([model.user_vectors(beside(model, known.pad(users))).cpu() for users in chunks])
+        found |= {"user_ids": np.array(ids.user_ids), "user_vectors": of_users.numpy()}
+    return found
+
+
+# --- what the user names -------------------------------------------------------------------------
+
+
+def find_users(ids: IdMaps, written: Sequence[str]) -> list[int]:
+    """The indices of users whose ids were typed; 42 and "42" are the same user, whatever the data's id type.
 
     Raises:
-        UserError: there is no such user.
+        UserError: some are not in the data; names the first of them.
     """
     indices = {str(user): index for index, user in enumerate(ids.user_ids)}
-    if written not in indices:
+    if unknown := [user for user in written if user not in indices]:
         kind = "numbers" if isinstance(ids.user_ids[0], int) else "strings"
+        remedy = "for a new user, name some movies with --liked or give their ratings with --ratings"
+        if "," in unknown[0]:
+            remedy = f"for several users, --users {unknown[0]}"
         raise UserError(
-            f"User {written!r} is not in {ids.dataset} (its ids are {kind} such as {ids.user_ids[0]}): "
-            "for a new user, name some movies with --liked or give their ratings with --ratings."
+            f"{'Users' if len(unknown) > 1 else 'User'} {first_of([repr(user) for user in unknown])} "
+            f"{'are' if len(unknown) > 1 else 'is'} not in {ids.dataset} (its ids are {kind} such as "
+            f"{ids.user_ids[0]}): {remedy}."
         )
-    return indices[written]
+    return [indices[user] for user in written]
 
 
 def find_movies(ids: IdMaps, written: Sequence[str]) -> list[int]:
     """The indices of movies whose ids were typed.
 
     Raises:
-        UserError: some are not in the data; names them.
+        UserError: some are not in the data; names the first of them.
     """
     indices = {str(movie): index for index, movie in enumerate(ids.movie_ids)}
     if unknown := [movie for movie in written if movie not in indices]:
-        raise UserError(f"{ids.dataset} has no movie {', '.join(unknown)}: take ids from its movies file.")
+        raise UserError(f"{ids.dataset} has no movie {first_of(unknown)}: take ids from its movies file.")
     return [indices[movie] for movie in written]
 
 
-def most_popular(ids: IdMaps, known: History, seen: Tensor, n: int) -> list:
-    """Ids of the movies with the most known ratings, without those that the user has seen."""
-    counts = torch.bincount(known.movie, minlength=len(ids.movie_ids)).double()
-    counts[seen] = -torch.inf
-    return [ids.movie_ids[i] for i in top_n(counts[None], n)[0][0].tolist() if i >= 0]
+def first_of(values: Sequence[str], n: int = 5) -> str:
+    """The first n values, in words."""
+    return ", ".join([value[:40] for value in values[:n]] + ["..."] * (len(values) > n))
+
+
+def allowed_movies(
+    ids: IdMaps,
+    genres: Sequence[str] | None = None,
+    years: tuple[int, int] | None = None,
+    exclude: Sequence[str] | None = None,
+    candidates: Sequence[str] | None = None,
+) -> Tensor | None:
+    """The movies that pass every filter that is given, bool [n_movies]; None without any filter.
+
+    Args:
+        genres: a movie needs one of them, written in upper or lower case
+        years: the first and the last year of release; movies without a known year do not pass
+        exclude: ids of movies that do not pass
+        candidates: ids of the only movies that pass
+
+    Raises:
+        UserError: a movie or genre is not in the data, the data has no years, or no movie passes.
+    """
+    masks = []
+    if genres is not None:
+        masks.append(of_genres(ids, genres))
+    if years is not None:
+        masks.append(of_years(ids, *years))
+    if exclude is not None:
+        masks.append(~of_ids(ids, exclude))
+    if candidates is not None:
+        masks.append(of_ids(ids, candidates))
+    if not masks:
+        return None
+    allowed = torch.stack(masks).all(0)
+    if not allowed.any():
+        raise UserError(
+            f"No movie of {ids.dataset} passes the filters: change --genres, --years, --exclude or --candidates."
+        )
+    return allowed
+
+
+def of_genres(ids: IdMaps, wanted: Sequence[str]) -> Tensor:
+    """The movies with one of these genres, bool [n_movies]."""
+    of_movie = [genres.split("|") if genres else [] for genres in ids.genres]
+    known = {genre.casefold(): genre for genres in of_movie for genre in genres}
+    if not known:
+        raise UserError(f"{ids.dataset} has no genres: leave out --genres.")
+    if unknown := [genre for genre in wanted if genre.casefold() not in known]:
+        names = ", ".join(sorted(known.values()))
+        raise UserError(f"{ids.dataset} has no genre {first_of(unknown)}: choose from {names}.")
+    folded = {genre.casefold() for genre in wanted}
+    return torch.tensor([any(genre.casefold() in folded for genre in genres) for genres in of_movie])
+
+
+def of_years(ids: IdMaps, first: int, last: int) -> Tensor:
+    """The movies from these years, bool [n_movies]."""
+    year = torch.tensor(ids.years)
+    if not year.any():
+        raise UserError(f"{ids.dataset} has no release years: leave out --years.")
+    return (year > 0) & (year >= first) & (year <= last)
+
+
+def of_ids(ids: IdMaps, written: Sequence[str]) -> Tensor:
+    """The movies with these ids, bool [n_movies]."""
+    mask = torch.zeros(len(ids.movie_ids), dtype=torch.bool)
+    mask[find_movies(ids, written)] = True
+    return mask

@@ -48,7 +48,7 @@ from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
-from utils.config import OptionalFolder, parse
+from utils.config import OptionalFolder, RelevanceThreshold, parse
 from utils.files import RUNS, UserError, atomic_write
 from utils.metrics import auc_by_user, metrics_at
 from utils.runs import write_table
@@ -88,8 +88,7 @@ class Settings:
     """the preset of train.py to take inputs from"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the trainings"""
-    relevance_threshold: float = 4.0
-    """rating from which a test movie is relevant"""
+    relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""
     epochs: Annotated[
@@ -139,12 +138,13 @@ def main() -> None:
     if not settings.seeds:
         raise UserError("--seeds: give at least one seed.")
     data, split = settings.data.load()
-    evaluator = RankingEvaluator(data, split, settings.relevance_threshold, settings.k, settings.chunk_users)
+    threshold = data.scale.threshold(settings.relevance_threshold)
+    evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"ablation-{data.name}-{settings.data.split}-{settings.preset}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
     protocol["features_sha256"] = data.features.info.features_sha256
-    kept = {name: getattr(settings, name) for name in ("relevance_threshold", "k", "preset", "epochs")}
-    check_protocol(output, protocol | kept)
+    kept = {name: getattr(settings, name) for name in ("k", "preset", "epochs")}
+    check_protocol(output, protocol | kept | {"relevance_threshold": evaluator.relevance_threshold})
 
     groups = movie_groups(evaluator)
     if not groups:
@@ -214,7 +214,8 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
 def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray) -> dict[str, UnitMetric]:
     """The metrics of this file's docstring over these movies, bool [n_movies], by movie or by user."""
     data, test, k = evaluator.data, evaluator.split.test, evaluator.k
-    predictions = RatingEvaluator(data, evaluator.split).predict(fitted, test) if fitted.predict else None
+    predicts = fitted.predict and not data.scale.is_constant
+    predictions = RatingEvaluator(data, evaluator.split).predict(fitted, test) if predicts else None
     inside = movies[data.movie[test]]
     rows, scores = test[inside], scores_of_test_rows(fitted, predictions, evaluator)[inside]
     movie, rating = data.movie[rows], data.rating[rows]

@@ -50,10 +50,18 @@ def main() -> None:
     figure = draw(table, read_json(run / runs.TEST_METRICS))
     with atomic_write(settings.output) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
-    bias = (predictions["prediction"] - predictions["rating"]).mean()
-    slope = np.polyfit(predictions["prediction"], predictions["rating"], 1)[0]
-    print(f"The mean prediction is {bias:+.3f} off; a prediction higher by 1 means a rating higher by {slope:.2f}.")
+    print(in_words(predictions))
     print(f"Wrote {display_path(settings.output)} and its numbers as CSV, of {display_path(run)}.")
+
+
+def in_words(predictions: pd.DataFrame) -> str:
+    """How far predictions are off, and what a difference between two of them means, by linear regression."""
+    prediction, rating = predictions["prediction"], predictions["rating"]
+    words = f"The mean prediction is {(prediction - rating).mean():+.3f} off; "
+    if prediction.nunique() == 1:
+        return f"{words}all predictions are {prediction.iloc[0]:.3f}, so that they tell no movies apart."
+    slope = np.polyfit(prediction, rating, 1)[0]
+    return f"{words}a prediction higher by 1 means a rating higher by {slope:.2f}."
 
 
 def with_counts(predictions: pd.DataFrame, saved: SavedModel) -> pd.DataFrame:
@@ -97,7 +105,11 @@ def draw(table: pd.DataFrame, test: dict):
     left.plot(reliable["prediction"], reliable["rating"], "o-", label="mean of a group")
     ends = [reliable["prediction"].min(), reliable["prediction"].max()]
     left.plot(ends, ends, "--", color="gray", label="perfectly calibrated")
-    left.set(xlabel="prediction", ylabel="rating", title=f"{test['dataset']}, {test['split']} split")
+    left.set(
+        xlabel="prediction",
+        ylabel="rating",
+        title=f"{test['dataset']}, {test['split']} split".encode(errors="replace").decode(),
+    )
     left.legend()
     names = {"activity": "ratings of the user outside the test", "popularity": "ratings of the movie outside the test"}
     for axes, (by, label) in zip(others, names.items(), strict=True):

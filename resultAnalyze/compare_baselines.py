@@ -36,8 +36,8 @@ from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
-from utils.config import OptionalFolder, parse
-from utils.files import RUNS, UserError, atomic_write, read_json
+from utils.config import OptionalFolder, RelevanceThreshold, parse
+from utils.files import RUNS, UserError, atomic_write, note, read_json
 from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metrics_at, rmse
 from utils.runs import TEST_METRICS, write_table
 
@@ -52,8 +52,7 @@ class Settings:
     """baselines, and presets of train.py"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the models that draw random numbers"""
-    relevance_threshold: float = 4.0
-    """rating from which a test movie is relevant"""
+    relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""
     chunk_users: PositiveInt = 256
@@ -69,13 +68,14 @@ def main() -> None:
     if unknown := set(settings.models) - {*BASELINES, *PRESETS}:
         raise UserError(f"There is no model {', '.join(unknown)}: choose from {', '.join((*BASELINES, *PRESETS))}.")
     data, split = settings.data.load()
-    evaluator = RankingEvaluator(data, split, settings.relevance_threshold, settings.k, settings.chunk_users)
+    threshold = data.scale.threshold(settings.relevance_threshold)
+    evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
     protocol |= {"features_sha256": data.features.info.features_sha256, "k": settings.k}
-    check_protocol(output, protocol | {"relevance_threshold": settings.relevance_threshold})
+    check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
-    for name, seed in wanted(settings):
+    for name, seed in wanted(settings, predicts=not data.scale.is_constant):
         if ((done["model"] == name) & (done["seed"] == seed)).any():
             continue
         print(f"{name}, seed {seed} ...", flush=True)
@@ -108,10 +108,17 @@ def finished_rows(path: Path, k: int) -> pd.DataFrame:
     return done
 
 
-def wanted(settings: Settings) -> list[tuple[str, int]]:
-    """(model, seed) of every row; a model that draws no random numbers has one."""
+def wanted(settings: Settings, predicts: bool) -> list[tuple[str, int]]:
+    """(model, seed) of every row; a model that draws no random numbers has one.
+
+    Args:
+        predicts: whether there are ratings to predict; presets that do nothing else are left out where there are none
+    """
     pairs = []
     for name in settings.models:
+        if name in PRESETS and not PRESETS[name].ranking and not predicts:
+            note(f"The preset {name} is left out: it predicts ratings, and these are all equal.")
+            continue
         seeded = name in PRESETS or BASELINES[name][1]
         pairs += [(name, seed) for seed in (settings.seeds if seeded else settings.seeds[:1])]
     return pairs
@@ -132,7 +139,7 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, settings.k)
     cold = cold_movies(evaluator) & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
-    if fitted.predict:
+    if fitted.predict and not evaluator.data.scale.is_constant:
         row |= rating_row(evaluator, fitted, cold)
     if fitted.score:
         row |= ranking_row(evaluator, fitted, cold)

@@ -48,7 +48,7 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> Fitt
     if not runs.is_finished(run):
         place = {"resume": run} if run.is_dir() else {"run": run}
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **place))
-        with Path(os.devnull).open("w") as silence, redirect_stdout(silence):
+        with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
             train.train(config, torch.device("cpu"))
     model = load_model(run / "best.pt", torch.device("cpu")).model
     known = evaluator.known() if model.config.task == "ranking" else evaluator.split.train

@@ -67,7 +67,8 @@ def draw(epochs: pd.DataFrame, test: dict, window: bool):
     else:  # a training to rank, whose validation has no loss
         axes.plot([], [], " ", label=f"test: HR@10 {test['hr@10']:.4f}, NDCG@10 {test['ndcg@10']:.4f}")
         axes.set(xlabel="epoch", ylabel="cross-entropy")
-    axes.set_title(f"{test['dataset']}, {test['split']} split, preset {test['preset']}")
+    title = f"{test['dataset']}, {test['split']} split, preset {test['preset']}"
+    axes.set_title(title.encode(errors="replace").decode())  # a folder's name need not be UTF-8
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from annotated_types import Interval
 
 from utils.cli import display_path, resolve_device, run
-from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, FeaturesFile, parse
+from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, Encoding, FeaturesFile, parse
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, encoder_hash, find_encoder
 from utils.features import FeaturesInfo, movies_hash, read_info, write_features
 from utils.files import sha256
@@ -30,6 +30,7 @@ from utils.readers import MovieLens, read_dataset
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
+    encoding: Encoding = None
     features: FeaturesFile = DEFAULT_FEATURES
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
@@ -44,7 +45,7 @@ class Settings:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    data = read_dataset(settings.data)
+    data = read_dataset(settings.data, settings.encoding)
     folder, source = find_encoder(settings.encoder, settings.offline)
     planned = feature_spec(data, folder, settings)
     if is_current(settings.features, planned):

@@ -2,11 +2,12 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from utils.files import UserError
+from utils.files import Note, UserError
 
 
 class Messages:
@@ -37,6 +38,9 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
 
     A script that `prints_results` ends when nobody reads them any more; others go on with their work.
     """
+    _replace_what_streams_lack()
+    warnings.simplefilter("once", Note)
+    warnings.showwarning = _show_warning(warnings.showwarning)
     if not prints_results:
         sys.stdout = Messages(sys.stdout)
     try:
@@ -56,6 +60,25 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
         sys.exit(f"error: Out of memory ({reason}): lower --batch-size, take a smaller model or another --device.")
     except KeyboardInterrupt:
         sys.exit("\nStopped: nothing that was written is lost; a training goes on with train.py --resume.")
+
+
+def _replace_what_streams_lack() -> None:
+    """Show "?" for a character that the screen's encoding lacks, such as a Windows console's, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
+def _show_warning(others: Callable[..., None]) -> Callable[..., None]:
+    """A handler of warnings that shows notes as one sentence, of several processes those of rank 0."""
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, Note):
+            others(message, category, *where, **more)
+        elif os.environ.get("RANK", "0") == "0":
+            print(f"Note: {message}", file=sys.stderr, flush=True)
+
+    return show
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -36,7 +36,10 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         device = torch.device("cuda", local)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        with Path(os.devnull).open("w") as silence, redirect_stdout(silence if rank() else sys.stdout):
+        with (
+            Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence,
+            redirect_stdout(silence if rank() else sys.stdout),
+        ):
             yield device
             barrier()
     except RuntimeError as error:

@@ -10,6 +10,7 @@ import pickle
 import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,14 @@ MAX_UNPACKED = 4 << 30  # bytes of a data set or encoder; the largest, ml-25m, h
 
 class UserError(Exception):
     """A fault the user can mend: one sentence that says what is wrong, where, and what to do."""
+
+
+class Note(UserWarning):
+    """Something about the user's data that they may not know; scripts print it once and go on."""
+
+
+def note(text: str) -> None:
+    warnings.warn(text, Note, stacklevel=2)
 
 
 @contextmanager
@@ -64,13 +73,20 @@ def _umask() -> int:
 
 
 def write_json(target: Path, value: Any) -> None:
+    """Write UTF-8, but names of files that are not UTF-8, which Linux allows, as the bytes that they are."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def read_json(path: Path) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: the file is no JSON.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): delete it and make it again.") from error
 

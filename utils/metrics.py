@@ -21,10 +21,10 @@ def mae(prediction: np.ndarray, rating: np.ndarray) -> float:
     return float(np.abs(prediction.astype(np.float64) - rating).mean())
 
 
-def rating_metrics(prediction: np.ndarray, rating: np.ndarray, max_rating: float) -> dict[str, float]:
-    """RMSE and MAE and, as `loss`, the original's mean squared error on rating / max_rating."""
+def rating_metrics(prediction: np.ndarray, rating: np.ndarray, highest: float) -> dict[str, float]:
+    """RMSE and MAE and, as `loss`, the original's mean squared error on rating / highest."""
     error = rmse(prediction, rating)
-    return {"loss": (error / max_rating) ** 2, "rmse": error, "mae": mae(prediction, rating)}
+    return {"loss": (error / highest) ** 2, "rmse": error, "mae": mae(prediction, rating)}
 
 
 def auc_by_user(user: np.ndarray, score: np.ndarray, relevant: np.ndarray) -> np.ndarray:

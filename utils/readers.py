@@ -9,38 +9,43 @@
 """
 
 import csv
-import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.files import UserError
-from utils.ratings import first_line, header_names, lines, read_ratings, read_text, refuse_repeated
-
-YEAR_AT_END = r"\((\d{4})\)\s*$"
-NO_GENRE = ("(no genres listed)", "unknown", "")
+from utils.files import UserError, note
+from utils.movies import split_genres, years
+from utils.ratings import common_ids, read_ratings
+from utils.textfiles import check_header, find_header, lines_of, note_on_cut, read_utf8, refuse_repeated
 
 
 @dataclass(frozen=True)
 class MovieLens:
     """A data set as three tables. Ids are integers, or strings where the files' ids are not integers.
 
-    ratings: user, movie, rating (float32) and, where the files have it, time (int64, seconds since 1970)
+    ratings: user, movie, rating (float32; 1 where the files have none) and, where the files have it, time (int64,
+        seconds since 1970)
     movies: movie, title (as written, with its year), year (Int16, missing if unknown), genres (tuple of strings)
     users: user and whichever of gender, age, occupation and zip the files have (strings)
+    n_of_file: how many of the ratings, which stand file after file, each file has
     """
 
     name: str
     ratings: pd.DataFrame
     movies: pd.DataFrame
     users: pd.DataFrame
+    n_of_file: tuple[int, ...]
 
 
-def read_dataset(folder: Path) -> MovieLens:
+def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Sequence[Path] = ()) -> MovieLens:
     """Read the data set in `folder`.
+
+    Args:
+        encoding: of the text files; by default UTF-8, of MovieLens 100K and 1M latin-1 as well
+        ratings_files: read these instead of the folder's own ratings file
 
     Raises:
         UserError: the folder is missing or of no known format, or a file is damaged; names file and line.
@@ -51,17 +56,21 @@ def read_dataset(folder: Path) -> MovieLens:
             f"There is no folder {folder}: download the data with python utils/download.py, "
             "or name the folder of your data with --data."
         )
-    for mark, movies_file, read_movies, users_file, read_users in FORMATS:
-        if ratings_file := next(iter(sorted(folder.glob(mark))), None):
-            stem = ratings_file.stem  # RecBole names the files of one data set alike
-            ratings = read_ratings(ratings_file)
-            movies = read_movies(_required(folder / movies_file.replace("*", stem)))
-            users_path = folder / users_file.replace("*", stem)
-            users = read_users(users_path) if users_path.is_file() else pd.DataFrame({"user": []})
-            return _joined(folder, ratings, movies, users)
-    raise UserError(
-        f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv or a RecBole *.inter file."
-    )
+    found = [(file, layout) for layout in FORMATS for file in sorted(folder.glob(layout.ratings))]
+    if not found:
+        raise UserError(
+            f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv or a RecBole *.inter file."
+        )
+    (ratings_file, layout), *others = found
+    if others:
+        note(f"{folder} holds {', '.join(file.name for file, _ in found)}: only the first is read.")
+    stem = ratings_file.stem  # RecBole names the files of one data set alike
+    users_file = folder / layout.users.replace("*", stem)
+    ratings = [read_ratings(file, encoding) for file in ratings_files or [ratings_file]]
+    movies = layout.read_movies(_required(folder / layout.movies.replace("*", stem)), encoding)
+    users = layout.read_users(users_file, encoding) if users_file.is_file() else pd.DataFrame({"user": []})
+    with_common_ids([*ratings, movies, users])
+    return _joined(folder, ratings, movies, users)
 
 
 def _required(path: Path) -> Path:
@@ -70,66 +79,69 @@ def _required(path: Path) -> Path:
     return path
 
 
-def _joined(folder: Path, ratings: pd.DataFrame, movies: pd.DataFrame, users: pd.DataFrame) -> MovieLens:
-    """One id type in all tables, and every rated movie in the movies table."""
-    if ratings["movie"].dtype != movies["movie"].dtype:
-        ratings["movie"], movies["movie"] = ratings["movie"].astype(str), movies["movie"].astype(str)
-    if len(users) and ratings["user"].dtype != users["user"].dtype:
-        ratings["user"], users["user"] = ratings["user"].astype(str), users["user"].astype(str)
-    if unknown := sorted(set(ratings["movie"].unique()) - set(movies["movie"])):
+def with_common_ids(tables: list[pd.DataFrame]) -> None:
+    """Give the users and movies of all tables ids of one type."""
+    for name in ("user", "movie"):
+        having = [table for table in tables if name in table]
+        for table, ids in zip(having, common_ids([table[name] for table in having]), strict=True):
+            table[name] = ids
+
+
+def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, users: pd.DataFrame) -> MovieLens:
+    """The data set, if every rated movie is in the movies table once."""
+    columns = [set(table) for table in ratings]
+    if some := set.union(*columns) - set.intersection(*columns):
+        raise UserError(f"Of the ratings files only some have a column for {', '.join(some)}: write them alike.")
+    joined = pd.concat(ratings, ignore_index=True)
+    if "rating" not in joined:
+        joined["rating"] = np.float32(1)
+    if movies["movie"].duplicated().any():
+        twice = movies["movie"][movies["movie"].duplicated()].iloc[0]
+        raise UserError(f"{folder}: movie {str(twice)[:40]} is listed twice: keep one line for each movie.")
+    if unknown := sorted(set(joined["movie"].unique()) - set(movies["movie"])):
         raise UserError(
             f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "
             f"({', '.join(str(movie)[:40] for movie in unknown[:5])}{', ...' if len(unknown) > 5 else ''}): "
             "add them to the movies file or remove their ratings."
         )
-    return MovieLens(folder.resolve().name, ratings, movies, users)
+    return MovieLens(folder.resolve().name, joined, movies, users, tuple(map(len, ratings)))
 
 
-# Column names of MovieLens's CSV files and RecBole's typed headers, in lower case, and ours.
+# Names of columns, as `textfiles.plain` writes them, and ours.
 MOVIE_COLUMNS = {
-    "movieid": "movie",
-    "item_id": "movie",
-    "title": "title",
-    "movie_title": "title",
-    "name": "title",
-    "year": "year",
-    "release_year": "year",
-    "genres": "genres",
-    "genre": "genres",
-    "class": "genres",
+    **{"movieid": "movie", "movie": "movie", "itemid": "movie", "item": "movie"},
+    **{"title": "title", "movietitle": "title", "name": "title"},
+    **{"year": "year", "releaseyear": "year", "releasedate": "year"},
+    **{"genres": "genres", "genre": "genres", "class": "genres"},
 }
 USER_COLUMNS = {
-    "userid": "user",
-    "user_id": "user",
-    "gender": "gender",
-    "age": "age",
-    "occupation": "occupation",
-    "zip_code": "zip",
+    **{"userid": "user", "user": "user", "gender": "gender", "age": "age"},
+    **{"occupation": "occupation", "zipcode": "zip", "zip": "zip"},
 }
 
 
 # --- movies and users ----------------------------------------------------------------------------
 
 
-def _table(path: Path, separator: str, names: list[str]) -> pd.DataFrame:
-    """A text file of separated fields as strings."""
-    return _frame(path, [(number, line.split(separator)) for number, line in enumerate(lines(path), start=1)], names)
+def _table(path: Path, separator: str, names: list[str], encoding: str | None) -> pd.DataFrame:
+    """A text file of MovieLens 100K or 1M, which has no header, as strings."""
+    content = read_utf8(path, encoding, or_latin_1=True)
+    note_on_cut(path, content)
+    lines = lines_of(content)
+    return _frame(path, [(number, line.split(separator)) for number, line in enumerate(lines, start=1)], names)
 
 
-def _csv_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    """A CSV file with a header, and with quotes where a field needs them, as strings."""
-    names = header_names(path, first_line(path), ",", columns)
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+def _table_with_header(path: Path, columns: dict[str, str], needed: list[str], encoding: str | None) -> pd.DataFrame:
+    """A text file with a header, as strings."""
+    content = read_utf8(path, encoding)
+    note_on_cut(path, content)
+    lines = lines_of(content)
+    header = check_header(path, lines[0], find_header(lines[0], columns), columns, needed)
     try:
-        rows = [(reader.line_num, row) for row in reader if row]
+        (_, _), *rows = header.fields(lines)
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}: correct that line.") from error
-    return _frame(path, rows[1:], names)
-
-
-def _atomic_table(path: Path, columns: dict[str, str]) -> pd.DataFrame:
-    names = header_names(path, first_line(path), "\t", columns)
-    return _table(path, "\t", names).iloc[1:].reset_index(drop=True)
+        raise UserError(f"{path}: {error}: correct the quotes in that file.") from error
+    return _frame(path, rows, header.names)
 
 
 def _frame(path: Path, rows: list[tuple[int, list[str]]], names: list[str]) -> pd.DataFrame:
@@ -143,86 +155,70 @@ def _frame(path: Path, rows: list[tuple[int, list[str]]], names: list[str]) -> p
     return pd.DataFrame([row for _, row in rows], columns=names)
 
 
-def _movies(path: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """The movies table from its id, title and genre columns; the year is the one that ends the title."""
-    table["movie"] = _ids(table["movie"])
-    if table["movie"].duplicated().any():
-        twice = table["movie"][table["movie"].duplicated()].iloc[0]
-        raise UserError(f"{path}: movie {str(twice)[:40]} is listed twice: keep one line for each movie.")
-    years = table["title"].str.extract(YEAR_AT_END, expand=False)
-    table["year"] = pd.to_numeric(years, errors="coerce").astype("Int16")
-    table["genres"] = [tuple(genre for genre in genres if genre not in NO_GENRE) for genres in table["genres"]]
+def _movies_100k(path: Path, encoding: str | None) -> pd.DataFrame:
+    genres = _required(path.parent / "u.genre")
+    genre_names = [line.split("|")[0] for line in lines_of(read_utf8(genres, encoding, or_latin_1=True)) if "|" in line]
+    refuse_repeated(genres, genre_names)
+    table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names], encoding)
+    flags = table[genre_names].to_numpy() == "1"
+    written = pd.Series(["|".join(genre_names[i] for i in np.flatnonzero(row)) for row in flags])
+    return _movies(path, table.assign(genres=written)[["movie", "title", "genres"]])
+
+
+def _movies_dat(path: Path, encoding: str | None) -> pd.DataFrame:
+    return _movies(path, _table(path, "::", ["movie", "title", "genres"], encoding))
+
+
+def _movies_csv(path: Path, encoding: str | None) -> pd.DataFrame:
+    return _movies(path, _table_with_header(path, MOVIE_COLUMNS, ["movie", "title"], encoding))
+
+
+def _movies_atomic(path: Path, encoding: str | None) -> pd.DataFrame:
+    table = _table_with_header(path, MOVIE_COLUMNS, ["movie", "title"], encoding)
+    return _movies(path, table, genre_separator=" ")
+
+
+def _movies(path: Path, table: pd.DataFrame, genre_separator: str | None = None) -> pd.DataFrame:
+    """The movies table; a year beside the title is put behind it, so that titles read as MovieLens writes them."""
+    if "genres" not in table:
+        table["genres"] = ""
+    table["year"] = years(path, table["title"], table.get("year"))
+    undated = table["year"].notna() & years(path, table["title"]).isna()
+    table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"].astype(str) + ")")
+    table["genres"] = split_genres(path, table["genres"], genre_separator)
     return table[["movie", "title", "year", "genres"]]
 
 
-def _ids(column: pd.Series) -> pd.Series:
-    """Integers where all of them are written as integers, else strings."""
-    try:
-        return column.astype(np.int64)
-    except (ValueError, OverflowError):
-        return column.astype(str)
+def _users_100k(path: Path, encoding: str | None) -> pd.DataFrame:
+    return _table(path, "|", ["user", "age", "gender", "occupation", "zip"], encoding)
 
 
-def _users(table: pd.DataFrame) -> pd.DataFrame:
-    table["user"] = _ids(table["user"])
-    return table
+def _users_dat(path: Path, encoding: str | None) -> pd.DataFrame:
+    return _table(path, "::", ["user", "gender", "age", "occupation", "zip"], encoding)
 
 
-def _movies_100k(path: Path) -> pd.DataFrame:
-    genres = _required(path.parent / "u.genre")
-    genre_names = [line.split("|")[0] for line in lines(genres) if "|" in line]
-    refuse_repeated(genres, genre_names)
-    table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names])
-    flags = table[genre_names].to_numpy() == "1"
-    table["genres"] = [[genre_names[i] for i in np.flatnonzero(row)] for row in flags]
-    return _movies(path, table)
+def _users_with_header(path: Path, encoding: str | None) -> pd.DataFrame:
+    return _table_with_header(path, USER_COLUMNS, ["user"], encoding)
 
 
-def _movies_dat(path: Path) -> pd.DataFrame:
-    table = _table(path, "::", ["movie", "title", "genres"])
-    table["genres"] = table["genres"].str.split("|")
-    return _movies(path, table)
+Reader = Callable[[Path, str | None], pd.DataFrame]
 
 
-def _movies_csv(path: Path) -> pd.DataFrame:
-    return _movies_with_header(path, _csv_table(path, MOVIE_COLUMNS), genre_separator="|")
+@dataclass(frozen=True)
+class Format:
+    """The files of a data format, and how they are read; `*` stands for the name of the data set."""
+
+    ratings: str
+    movies: str
+    read_movies: Reader
+    users: str
+    read_users: Reader
 
 
-def _movies_atomic(path: Path) -> pd.DataFrame:
-    return _movies_with_header(path, _atomic_table(path, MOVIE_COLUMNS), genre_separator=" ")
-
-
-def _movies_with_header(path: Path, table: pd.DataFrame, genre_separator: str) -> pd.DataFrame:
-    """RecBole separates a title from its year; joined again, they read as MovieLens writes them."""
-    has_genres = "genres" in table
-    table["genres"] = table["genres"].str.split(genre_separator, regex=False) if has_genres else [[]] * len(table)
-    if "year" in table:
-        undated = table["year"].str.fullmatch(r"\d{4}") & table["title"].str.extract(YEAR_AT_END, expand=False).isna()
-        table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"] + ")")
-    return _movies(path, table)
-
-
-def _users_100k(path: Path) -> pd.DataFrame:
-    return _users(_table(path, "|", ["user", "age", "gender", "occupation", "zip"]))
-
-
-def _users_dat(path: Path) -> pd.DataFrame:
-    return _users(_table(path, "::", ["user", "gender", "age", "occupation", "zip"]))
-
-
-def _users_csv(path: Path) -> pd.DataFrame:
-    return _users(_csv_table(path, USER_COLUMNS))
-
-
-def _users_atomic(path: Path) -> pd.DataFrame:
-    return _users(_atomic_table(path, USER_COLUMNS))
-
-
-Reader = Callable[[Path], pd.DataFrame]
-# A data format is a line here: ratings file, movies file and its reader, users file and its reader.
-FORMATS: list[tuple[str, str, Reader, str, Reader]] = [
-    ("u.data", "u.item", _movies_100k, "u.user", _users_100k),
-    ("ratings.dat", "movies.dat", _movies_dat, "users.dat", _users_dat),
-    ("ratings.csv", "movies.csv", _movies_csv, "users.csv", _users_csv),
-    ("*.inter", "*.item", _movies_atomic, "*.user", _users_atomic),
+# A data format is a line here.
+FORMATS = [
+    Format("u.data", "u.item", _movies_100k, "u.user", _users_100k),
+    Format("ratings.dat", "movies.dat", _movies_dat, "users.dat", _users_dat),
+    Format("ratings.csv", "movies.csv", _movies_csv, "users.csv", _users_with_header),
+    Format("*.inter", "*.item", _movies_atomic, "*.user", _users_with_header),
 ]

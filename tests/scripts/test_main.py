@@ -30,3 +30,17 @@ def test_main_skips_what_is_current_and_takes_no_foreign_run_for_its_own(run_scr
     assert line.startswith("Top 10 recommended movie IDs for user 1000: [") and 2 not in json.loads(line.split(": ")[1])
     missing = run_script("main.py", "--data", tmp_path / "none", root=clone, code=1)
     assert "There is no folder" in missing.stderr
+
+
+def test_choices_without_ratings_make_lists_alone(run_script, tiny_encoder, tmp_path):
+    """Of somebody's own data: string ids, no ratings and no user 1, so that the first user gets the list."""
+    clone, folder = copy_of_repo(tmp_path / "clone"), tmp_path / "shop"
+    folder.mkdir()
+    rows = "".join(f"user{u}\titem{m}\n" for u, m, _, _ in tiny_ratings())
+    (folder / "shop.inter").write_text("user_id:token\titem_id:token\n" + rows)
+    items = "".join(f"item{m}\tThing {m}\n" for m in sorted({row[1] for row in tiny_ratings()}))
+    (folder / "shop.item").write_text("item_id:token\tname:token_seq\n" + items)
+    done = run_script("main.py", "--data", folder, "--encoder", tiny_encoder, root=clone)
+    assert done.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user user1: ['item")
+    assert "prediction" not in done.stdout.split("== 5.")[1]
+    assert {run.name.split("-", 2)[2] for run in (clone / "runs").iterdir()} == {"autoencoder", "autoencoder-final"}

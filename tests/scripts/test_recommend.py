@@ -1,21 +1,26 @@
-"""generate_recommendation.py: every format, new users, similar movies, and recommendations without rated movies."""
+"""generate_recommendation.py: every format, several and new users, similar movies, filters, vectors, refusals."""
 
 import csv
 import io
+import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tiny_ratings, train_here, write_dat
+from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tiny_ratings, train_here
 
 from Models.checkpoint import SavedModel, load_model
 from Models.configs import PRESETS
-from Models.recommend import TopNRecommender, find_user
-from utils.files import UserError
+from Models.recommend import TopNRecommender, find_users, vectors
+from utils.files import Note, UserError
 
 SCRIPT = "generate_recommendation.py"
 RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in range(1, 90, 3)}
@@ -29,8 +34,22 @@ def saved(tiny_run) -> SavedModel:
 def ids_for(saved: SavedModel, user: int, top_n: int, include_seen: bool = False) -> list[int]:
     """The movies that the library recommends."""
     recommender = TopNRecommender(saved.model, saved.ids, top_n, include_seen)
-    (found,) = recommender.for_users([find_user(saved.ids, str(user))], saved.known.history, saved.known.history)
+    (found,) = recommender.for_users(find_users(saved.ids, [str(user)]), saved.known.history, saved.known.history)
     return [movie.id for movie in found.movies]
+
+
+def rows_for(*flags: object) -> list[dict[str, str]]:
+    """The rows of the CSV format."""
+    return list(csv.DictReader(io.StringIO(recommend_here(*flags, "--format", "csv"))))
+
+
+def changed_run(run: Path, folder: Path, change: Callable[[dict], object]) -> Path:
+    """A copy of a run whose checkpoint is changed."""
+    shutil.copytree(run, folder)
+    checkpoint = torch.load(folder / "best.pt", weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, folder / "best.pt")
+    return folder
 
 
 def ids_in(line: str) -> list[int]:
@@ -52,13 +71,12 @@ def test_the_line_of_the_original_is_the_last_one(run_script, tiny_run, saved):
     assert "trained on 180 of 360 ratings" in done.stderr and "python train.py --final" in done.stderr
 
 
-def test_a_final_run_recommends_without_a_hint_to_train_one(run_script, tiny_run, tmp_path):
+def test_a_final_run_recommends_without_a_hint_to_train_one(tiny_run, tmp_path, capsys):
     final = train_here("--final", tiny_run, "--run", tmp_path / "final")
-    done = run_script(SCRIPT, "--run", final, "--user", 4, "--top-n", 100)
-    line = done.stdout.splitlines()[-1]
+    line = recommend_here("--run", final, "--user", 4, "--top-n", 100).splitlines()[-1]
     assert line.startswith("Top 15 recommended movie IDs for user 4: [") and not set(ids_in(line)) & RATED[4]
-    assert "fewer than 100 movies are left" in done.stderr
-    assert "--final" not in done.stderr
+    said = capsys.readouterr().err
+    assert "For 1 of 1 users fewer than 100 movies are left." in said and "--final" not in said
 
 
 def test_too_many_wanted_gives_all_that_are_left(tiny_run):
@@ -71,12 +89,6 @@ def test_rated_movies_are_recommended_if_wanted(tiny_run, saved):
     text = recommend_here("--run", tiny_run, "--top-n", 27, "--format", "ids", "--user", 4, "--include-seen")
     ids = [int(word) for word in text.split()]
     assert ids == ids_for(saved, 4, 27, include_seen=True) and len(set(ids)) == 27
-
-
-def test_an_unknown_user_is_named(run_script, tiny_run):
-    done = run_script(SCRIPT, "--run", tiny_run, "--user", "2", code=1)
-    assert "User '2' is not in tiny" in done.stderr and "new user" in done.stderr
-    assert done.stdout == ""
 
 
 def test_a_run_that_is_not_finished_is_not_used(tiny_run, tmp_path):
@@ -99,16 +111,27 @@ def test_string_ids_come_back_as_they_are(tiny_encoder, tmp_path):
     assert len(ids) == 10 and not set(ids) & {f"m{m}" for m in RATED[4]} and all(i.startswith("m") for i in ids)
     with pytest.raises(UserError, match="its ids are strings such as u1"):
         recommend_here("--run", run, "--user", 4)
+    asked = ("--users", "u7,u4", "--exclude", ",".join(ids[:3]), "--format", "ids")
+    assert recommend_here("--run", run, *asked, "--top-n", 7).splitlines()[1].split() == ["u4", *ids[3:]]
+    recommend_here("--run", run, "--export-vectors", tmp_path / "v.npz")
+    found = np.load(tmp_path / "v.npz", allow_pickle=False)
+    assert found["movie_ids"][0] == "m2" and sorted(found["user_ids"]) == sorted(f"u{user}" for user in RATED)
+    with pytest.raises(UserError, match="own has no genres: leave out --genres"):
+        recommend_here("--run", run, "--user", "u4", "--genres", "Drama")
+    with pytest.raises(UserError, match="own has no release years: leave out --years"):
+        recommend_here("--run", run, "--similar-to", "m2", "--years", 1990)
 
 
-# --- all users -----------------------------------------------------------------------------------
+# --- several users and all -----------------------------------------------------------------------
 
 
 def test_all_users_in_every_format(run_script, tiny_run, saved, tmp_path):
     expected = {user: ids_for(saved, user, 3) for user in RATED}
+    flags = ("--run", tiny_run, "--all-users", "--top-n", 3)
     for name in ("csv", "json", "ids", "text"):
-        flags = ("--run", tiny_run, "--all-users", "--top-n", 3, "--format", name, "--output", tmp_path / name)
-        assert "30 users" in run_script(SCRIPT, *flags).stdout
+        said = recommend_here(*flags, "--format", name, "--output", tmp_path / name)
+        assert said == f"Wrote the recommendations for 30 users to {tmp_path / name}.\n"
+    assert run_script(SCRIPT, *flags).stdout == (tmp_path / "text").read_text()
     found: dict[int, list[int]] = {}
     for row in csv.DictReader(io.StringIO((tmp_path / "csv").read_text())):
         found.setdefault(int(row["userId"]), []).append(int(row["movieId"]))
@@ -122,6 +145,39 @@ def test_all_users_in_every_format(run_script, tiny_run, saved, tmp_path):
     assert {user: ids for user, *ids in lines} == expected
     lines = [f"Top 3 recommended movie IDs for user {user}: {ids}" for user, ids in expected.items()]
     assert (tmp_path / "text").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "ids", "text"])
+@pytest.mark.parametrize("users", ["7,1, 85", "4"])
+def test_several_users_are_those_of_all_in_the_order_that_was_asked(tiny_run, name, users):
+    """A single one as well has the format of many."""
+    flags = ("--run", tiny_run, "--top-n", 3, "--format", name)
+    every, some = (recommend_here(*flags, *asked).splitlines() for asked in (("--all-users",), ("--users", users)))
+    header, every = (every[:1], every[1:]) if name == "csv" else ([], every)
+    each = len(every) // 30
+    order = [sorted(RATED).index(int(user)) for user in users.split(",")]
+    assert some == header + [line for k in order for line in every[k * each : (k + 1) * each]]
+
+
+def test_users_come_from_a_file(tiny_run, tmp_path, monkeypatch):
+    """One id per line or several, with blank lines, a byte-order mark and the line ends of Windows; or from a pipe."""
+    monkeypatch.chdir(tmp_path)
+    Path("users").write_bytes("\ufeff7,1\r\n\r\n 85\n\n".encode())
+    asked = ("--run", tiny_run, "--format", "ids", "--users")
+    assert recommend_here(*asked, "users", "--output", "lists") == "Wrote the recommendations for 3 users to lists.\n"
+    assert Path("lists").read_text() == recommend_here(*asked, "7,1,85")
+    if Path("/dev/fd").is_dir():
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "w") as pipe:
+            pipe.write("7,1\n85")
+        assert recommend_here(*asked, f"/dev/fd/{reading}") == Path("lists").read_text()
+        os.close(reading)
+
+
+def test_a_list_can_be_longer_than_the_name_of_a_file(tiny_run):
+    users = (" " * 9 + ",").join(map(str, sorted(RATED)))
+    asked = ("--run", tiny_run, "--format", "ids")
+    assert recommend_here(*asked, "--users", users) == recommend_here(*asked, "--all-users") and len(users) > 255
 
 
 def test_a_reader_that_has_seen_enough_is_no_fault(tiny_run):
@@ -140,17 +196,57 @@ def any_run(request, places, tmp_path_factory) -> tuple[str, Path]:
     return request.param, train_here(*places, "--run", run, "--preset", request.param, "--epochs", 3, *flags)
 
 
-def test_new_users_are_served_by_every_preset(run_script, any_run, tmp_path):
-    """From liked movies, and from a file of ratings that says the same."""
+def test_new_users_are_served_by_every_preset(any_run, tmp_path):
+    """From liked movies, and from a file that says the same, with ratings or without."""
     _, run = any_run
-    done = run_script(SCRIPT, "--run", run, "--liked", "2, 9,163", "--top-n", 5)
-    line = done.stdout.splitlines()[-1]
+    line = recommend_here("--run", run, "--liked", "2, 9,163", "--top-n", 5).splitlines()[-1]
     assert line.startswith("Top 5 recommended movie IDs for user new: [")
     ids = ids_in(line)
     assert len(set(ids)) == 5 and not set(ids) & {2, 9, 163}
     (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,5\n7,9,5\n7,163,5\n")
-    same = recommend_here("--run", run, "--ratings", tmp_path / "mine.csv", "--top-n", 5, "--format", "ids")
-    assert [int(word) for word in same.split()] == ids
+    (tmp_path / "chosen.csv").write_text("userId,movieId\n7,2\n7,9\n7,163\n")
+    for name in ("mine.csv", "chosen.csv"):
+        same = recommend_here("--run", run, "--ratings", tmp_path / name, "--top-n", 5, "--format", "ids")
+        assert [int(word) for word in same.split()] == ids
+
+
+def test_a_new_user_is_served_by_the_command(run_script, tiny_run, tmp_path):
+    (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,2\n7,9,1\n")
+    done = run_script(SCRIPT, "--run", tiny_run, "--ratings", "mine.csv")
+    assert done.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user new: [")
+    words = "mine.csv has ratings from 1 to 2, but tiny from 1 to 5: if they are on another scale, convert them."
+    assert f"Note: {words}" in done.stderr
+
+
+def test_ratings_that_may_be_on_another_scale_are_noted_once_they_are_all_low(tiny_run, tmp_path, recwarn):
+    """In the lower half of the scale, which is below 3."""
+    for high, n_notes in ((3, 0), (2.5, 1)):
+        recwarn.clear()
+        (tmp_path / "mine.csv").write_text(f"userId,movieId,rating\n7,2,1\n7,9,{high}\n")
+        recommend_here("--run", tiny_run, "--ratings", tmp_path / "mine.csv")
+        assert sum(issubclass(one.category, Note) for one in recwarn) == n_notes
+
+
+def test_a_model_of_choices_takes_no_other_ratings(tiny_run, tmp_path):
+    """All training ratings were 1; a file in which all are 1, or that has none, says the same."""
+
+    def choices(checkpoint: dict) -> None:
+        checkpoint["stats"]["scale"] = {"low": 1.0, "high": 1.0}
+
+    run = changed_run(tiny_run, tmp_path / "choices", choices)
+    found = {}
+    for name, rows in {"ones": ",rating\n7,2,1\n7,9,1\n", "none": "\n7,2\n7,9\n"}.items():
+        (tmp_path / name).write_text("userId,movieId" + rows)
+        found[name] = recommend_here("--run", run, "--ratings", tmp_path / name)
+    assert found["ones"] == found["none"] == recommend_here("--run", run, "--liked", "2,9")
+    (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,4\n7,9,1\n")
+    with pytest.raises(UserError, match=r"trained on choices without ratings: leave the column of ratings out of .*mi"):
+        recommend_here("--run", run, "--ratings", tmp_path / "mine.csv")
+    with pytest.raises(
+        UserError, match=r"has ratings from 0\.5 to 5, but tiny from 1 to 5: give ratings on that scale"
+    ):
+        (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,5\n7,9,0.5\n")
+        recommend_here("--run", tiny_run, "--ratings", tmp_path / "mine.csv")
 
 
 def test_similar_movies_are_those_of_the_highest_cosine(any_run):
@@ -165,22 +261,196 @@ def test_similar_movies_are_those_of_the_highest_cosine(any_run):
     assert lines[-1] == f"Top 4 movie IDs most similar to movie 9: {expected}"
 
 
+# --- filters -------------------------------------------------------------------------------------
+
+# Flags, and the movies of the small data set that pass them.
+FILTERS = {
+    "--genres musical": {163},
+    "--genres Musical,WAR": {163, 900},
+    "--years 1999-2000": {900, 901},
+    "--years 1995": {163},
+    "--exclude 2,9,16": {*range(23, 177, 7), 900, 901},
+    "--candidates 900,2,9,16,23": {2, 9, 16, 23, 900},
+    "--candidates some": {30, 37, 163},
+    "--genres comedy --years 1960-1969 --exclude some --candidates 30,44,51,163,2": {2, 44, 51},
+}
+ASKED = {
+    "a user": ("--user", 4),
+    "some": ("--users", "4,1"),
+    "all": ("--all-users",),
+    "seen": ("--all-users", "--include-seen"),
+    "new": ("--liked", "2,23"),
+    "similar": ("--similar-to", 37),
+}
+
+
+@pytest.mark.parametrize("filters", FILTERS)
+@pytest.mark.parametrize("asked", ASKED)
+def test_filtered_lists_are_the_whole_lists_filtered_by_hand(tiny_run, tmp_path, monkeypatch, asked, filters):
+    monkeypatch.chdir(tmp_path)
+    Path("some").write_text("30\n37,163\n", encoding="utf-8")
+    flags = ("--run", tiny_run, "--top-n", 27, *ASKED[asked])
+    expected, left = [], FILTERS[filters]
+    for _, rows in itertools.groupby(rows_for(*flags), key=lambda row: row["userId"]):
+        kept = [row for row in rows if int(row["movieId"]) in left]
+        expected += [row | {"rank": str(rank)} for rank, row in enumerate(kept, start=1)]
+    assert rows_for(*flags, *filters.split()) == expected
+
+
+def test_the_most_popular_movies_are_those_that_pass_the_filters(tiny_run, capsys):
+    """Three of them are left for user 4, fewer than wanted; a fourth has the user rated."""
+    some = sorted(set(range(2, 177, 7)) - RATED[4])[:3]
+    asked = ("--user", 4, "--candidates", ",".join(map(str, [*some, min(RATED[4])])))
+    line = recommend_here("--run", tiny_run, *asked).splitlines()[-1]
+    assert line.startswith("Top 3 recommended movie IDs for user 4: [") and set(ids_in(line)) == set(some)
+    said = capsys.readouterr().err
+    assert "overlap with the 3 most popular movies that are left: 3 of 3." in said
+    assert "For 1 of 1 users fewer than 10 movies are left." in said
+
+
+def test_seen_movies_are_among_the_most_popular_where_they_are_recommended(tiny_run, capsys):
+    recommend_here("--run", tiny_run, "--user", 4, "--top-n", 27, "--include-seen")
+    assert "the 27 most popular movies that are left: 27 of 27." in capsys.readouterr().err
+
+
+def test_a_user_who_has_rated_all_that_pass_has_an_empty_list(tiny_run, capsys):
+    line = recommend_here("--run", tiny_run, "--user", 4, "--candidates", min(RATED[4])).splitlines()[-1]
+    assert line == "Top 0 recommended movie IDs for user 4: []"
+    said = capsys.readouterr().err
+    assert "fewer than 10 movies are left" in said and "overlap" not in said
+
+
+def test_too_few_similar_movies_are_noted(tiny_run, tmp_path, capsys):
+    said = recommend_here("--run", tiny_run, "--similar-to", 9, "--top-n", 100, "--output", tmp_path / "similar")
+    assert said == f"Wrote the movies most similar to 9 to {tmp_path / 'similar'}.\n"
+    assert (tmp_path / "similar").read_text().splitlines()[-1].startswith("Top 26 movie IDs most similar to movie 9")
+    assert "Fewer than 100 other movies are left." in capsys.readouterr().err
+
+
+# --- vectors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("known", ["all", "train"])
+def test_exported_vectors_are_those_of_the_model(any_run, tmp_path, known):
+    _, run = any_run
+    target = tmp_path / "new/vectors.npz"
+    said = recommend_here("--run", run, "--export-vectors", target, "--known", known)
+    assert said == f"Wrote the vectors of 27 movies and 30 users to {target}.\n"
+    assert list(target.parent.iterdir()) == [target]
+    saved = load_model(run / "best.pt", torch.device("cpu"))
+    history = saved.known.history if known == "all" else saved.known.training()
+    expected = vectors(saved.model, saved.ids, history)
+    with np.load(target, allow_pickle=False) as found:
+        assert sorted(found) == sorted(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+
+
+def test_a_model_without_vectors_of_users_exports_those_of_movies(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.delattr("Models.Recommender.Recommender.user_vectors")
+    said = recommend_here("--run", tiny_run, "--export-vectors", tmp_path / "v.npz")
+    assert said.startswith("Wrote the vectors of 27 movies to ")
+    assert sorted(np.load(tmp_path / "v.npz", allow_pickle=False)) == ["movie_ids", "movie_vectors"]
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+REQUESTS = {
+    **{"--user": "4", "--users": "4,7", "--all-users": None, "--liked": "2", "--ratings": "one.csv"},
+    **{"--similar-to": "2", "--export-vectors": "v.npz"},
+}
+UNUSED = {
+    "--liked": ("--known all", "--known train"),
+    "--ratings": ("--known all", "--known train"),
+    "--similar-to": ("--known all", "--known train", "--include-seen", "--predictions-from run"),
+    "--export-vectors": (
+        *("--include-seen", "--predictions-from run", "--top-n 5", "--format csv", "--output file"),
+        *("--genres Drama", "--years 1994", "--exclude 2", "--candidates 2"),
+    ),
+}
+EMPTY = ("", " ", ",", "1,,2", "1,", "\n")
+
+
+def refusal(run: Path, *flags: object) -> str:
+    """The sentence with which a request is refused, before the run is looked at or afterwards."""
+    with pytest.raises(UserError) as error:
+        recommend_here("--run", run, *flags)
+    return str(error.value)
+
+
+def words_of(flag: str) -> tuple[str, ...]:
+    return (flag,) if REQUESTS[flag] is None else (flag, REQUESTS[flag])
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.combinations(REQUESTS, 2)))
+def test_one_request_at_a_time(one, other):
+    said = refusal("nowhere", *words_of(other), *words_of(one))
+    assert said.endswith("ask for different recommendations: give one of them.")
+    assert said.startswith(f"{one} and {other} ")
+
+
+@pytest.mark.parametrize(("flag", "unused"), [(flag, unused) for flag, all_of in UNUSED.items() for unused in all_of])
+def test_flags_that_would_be_ignored_are_refused(flag, unused):
+    said = refusal("nowhere", *words_of(flag), *unused.split())
+    assert said == f"{flag} makes no use of {unused.split()[0]}: leave that out."
+
+
+@pytest.mark.parametrize("flag", ["--users", "--liked", "--genres", "--exclude", "--candidates"])
+@pytest.mark.parametrize("value", EMPTY, ids=repr)
+def test_empty_values_of_lists_are_refused(tiny_run, flag, value):
+    assert flag in refusal(tiny_run, flag, value)
+
+
+@pytest.mark.parametrize("flag", ["--user", "--similar-to", "--years"])
+def test_empty_values_are_refused(flag):
+    assert refusal("nowhere", flag, " ") == f"{flag} is empty: give it a value or leave it out."
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (("--user", "2"), "User '2' is not in tiny .*: for a new user, name some movies with --liked"),
+        (("--user", "1,4,7"), "User '1,4,7' is not in tiny .*: for several users, --users 1,4,7"),
+        (("--user", "None"), "User 'None' is not in tiny"),
+        (("--users", "1,2,4,x"), "Users '2', 'x' are not in tiny .*: for a new user"),
+        (("--users", "1,5,6,8,9,11,12"), r"Users '5', '6', '8', '9', '11', \.\.\. are not in tiny"),
+        (("--users", "1,4,7,4,1"), "--users names 1, 4 more than once: name each user once"),
+        (("--users", "users.txt"), "There is no file users.txt: check the path"),
+        (("--users", "empty"), "empty is empty"),
+        (("--users", "latin-1"), "latin-1, line 1: the byte 0xfc is not UTF-8"),
+        (("--exclude", "gap"), "--exclude 'gap' lacks a value"),
         (("--liked", "2,5,77"), "tiny has no movie 5, 77"),
         (("--similar-to", 3), "tiny has no movie 3"),
-        (("--liked", 2, "--all-users"), "--all-users and --liked ask for different recommendations"),
-        (("--liked", 2, "--ratings", "two.csv"), "--liked and --ratings ask for different recommendations"),
         (("--ratings", "two.csv"), "two.csv holds 2 users"),
+        (("--genres", "Drama,Noir"), "tiny has no genre Noir: choose from Comedy, Drama, Musical, War"),
+        (("--exclude", "2,3"), "tiny has no movie 3"),
+        (("--candidates", "2,3,4"), "tiny has no movie 3, 4"),
+        (("--years", "1999-1990"), "--years '1999-1990' is no year or range of years: write 1994 or 1990-1999"),
+        (("--years", "abc"), "--years 'abc' is no year"),
+        (("--years", "1990-"), "--years '1990-' is no year"),
+        (("--years", "٢٠٠٠"), "is no year"),
+        (("--years", "1900-1950"), "No movie of tiny passes the filters: change --genres, --years"),
+        (("--genres", "War", "--exclude", "900", "--all-users"), "No movie of tiny passes the filters"),
+        (("--similar-to", 9, "--candidates", 9), "The filters leave no movie but 9 itself"),
+        (("--export-vectors", "vectors.npy"), "--export-vectors vectors.npy: name a file that ends in .npz"),
+        (("--export-vectors", "vectors"), "--export-vectors vectors: name a file that ends in .npz"),
     ],
     ids=str,
 )
 def test_wrong_requests_are_named(tiny_run, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two.csv").write_text("userId,movieId,rating\n7,2,5\n8,9,5\n")
+    (tmp_path / "empty").write_text("\n\n")
+    (tmp_path / "gap").write_text("2\n,9\n")
+    (tmp_path / "latin-1").write_bytes("ü\n".encode("latin-1"))
     with pytest.raises(UserError, match=words):
         recommend_here("--run", tiny_run, *flags)
+
+
+def test_refusals_of_the_command_are_one_sentence(run_script, tiny_run):
+    done = run_script(SCRIPT, "--run", tiny_run, "--user", 4, "--liked", 2, code=1)
+    assert done.stderr == "error: --user and --liked ask for different recommendations: give one of them.\n"
+    assert done.stdout == ""
 
 
 # --- predictions beside a ranking ----------------------------------------------------------------
@@ -201,28 +471,42 @@ def test_predictions_stand_beside_a_ranking(any_run, tiny_run, saved):
     assert [{name: value for name, value in row.items() if name != "prediction"} for row in both] == alone
     scores = saved.model.score(saved.known.history.pad(torch.arange(30))).detach().clamp(1, 5)
     for row in both:
-        user, movie = find_user(saved.ids, row["userId"]), saved.ids.movie_ids.index(int(row["movieId"]))
+        user, movie = find_users(saved.ids, [row["userId"]])[0], saved.ids.movie_ids.index(int(row["movieId"]))
         assert float(row["prediction"]) == pytest.approx(float(scores[user, movie]), abs=1e-4)
     new = json.loads(recommend_here(*asked, "--liked", "2,9", "--format", "json"))
     assert all(1 <= movie["prediction"] <= 5 and "score" in movie for movie in new["movies"])
 
 
-def test_predictions_for_other_movies_are_refused(run_script, places, tiny_encoder, tiny_run, tmp_path):
-    """Of other ids, and of the same ids with other titles: both data sets number their movies alike."""
-    ranking = ("--preset", "gru", "--epochs", 1, *SMALL["gru"])
-    run = train_here(*places, *ranking, "--run", tmp_path / "ranking")
-    shutil.copytree(tiny_run, tmp_path / "other")
-    checkpoint = torch.load(tmp_path / "other/best.pt", weights_only=True)
+def of_other_movies(checkpoint: dict) -> None:
     checkpoint["ids"]["movie_ids"].reverse()
-    torch.save(checkpoint, tmp_path / "other/best.pt")
-    with pytest.raises(UserError, match="other users or movies"):
-        recommend_here("--run", run, "--predictions-from", tmp_path / "other")
 
-    folder = write_dat(tmp_path / "tiny", tiny_ratings())
-    text = (folder / "movies.dat").read_text(encoding="latin-1").replace("Film", "Another film")
-    (folder / "movies.dat").write_text(text, encoding="latin-1")
-    renamed = ("--data", folder, "--features", tmp_path / "movie_bert_dict.pkl")
-    run_command("utils/BERT.py", *renamed, "--encoder", tiny_encoder)
-    run = train_here(*renamed, *ranking, "--run", tmp_path / "renamed")
-    done = run_script(SCRIPT, "--run", run, "--predictions-from", tiny_run, code=1)
-    assert "other users or movies" in done.stderr
+
+def with_other_titles(checkpoint: dict) -> None:
+    checkpoint["ids"]["titles"][0] = "Another film (1960)"
+
+
+@pytest.mark.parametrize("any_run", ["gru"], indirect=True)
+@pytest.mark.parametrize("change", [of_other_movies, with_other_titles])
+def test_predictions_for_other_movies_are_refused(any_run, tiny_run, tmp_path, change):
+    """Two data sets may number their movies alike."""
+    other = changed_run(tiny_run, tmp_path / "other", change)
+    with pytest.raises(UserError, match="other users or movies"):
+        recommend_here("--run", any_run[1], "--predictions-from", other)
+
+
+def test_times_of_a_new_user_are_those_of_the_data(tiny_run, tmp_path):
+    """Clock times in any unit are; a count such as 1, 2, 3 is not, as the data has the times of a clock."""
+    path, found = tmp_path / "mine.csv", []
+    for times in (
+        ("978300000", "978300900"),
+        ("978300000000", "978300900000"),
+        ("2000-12-31 22:00:00", "2000-12-31 22:15:00"),
+    ):
+        path.write_text(f"userId,movieId,rating,timestamp\n7,2,4,{times[0]}\n7,9,4,{times[1]}\n")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Note)
+            found.append(recommend_here("--run", tiny_run, "--ratings", path))
+    assert found[0] == found[1] == found[2]
+    path.write_text("userId,movieId,rating,timestamp\n7,2,4,1\n7,9,4,2\n")
+    with pytest.raises(UserError, match="has times such as 2, but tiny such as 978"):
+        recommend_here("--run", tiny_run, "--ratings", path)

@@ -120,7 +120,7 @@ def test_ratings_of_another_scale_train(tiny_features, tmp_path):
     flags = ("--data", folder, "--features", tiny_features, "--preset", "original", "--epochs", 2)
     run = train_here(*flags, "--run", tmp_path / "run")
     stats = load_model(run / "best.pt", torch.device("cpu")).model.stats
-    assert (stats.min_rating, stats.max_rating) == (0.5, 10.5)
+    assert (stats.scale.low, stats.scale.high) == (0.5, 10.5)
     assert all(0.5 <= float(row["prediction"]) <= 10.5 for row in rows_of(run / "test_predictions.csv"))
 
 

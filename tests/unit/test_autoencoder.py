@@ -9,7 +9,7 @@ from helpers import RATIOS, batch_of, one_history, random_model
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import split_rows
 from Models.EASE import item_weights, rating_weights
-from Models.inputs import DataStats, FeatureBlock, ModelInputs, UnsuitableData
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from resultAnalyze.baselines import ease_weighted
 
 
@@ -48,7 +48,7 @@ def test_rating_weights_have_straight_lines_between_their_steps():
 
 def test_a_catalogue_too_large_for_ease_is_refused():
     blocks = (FeatureBlock("title", 1), FeatureBlock("genres", 1))
-    stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, min_rating=1.0, max_rating=5.0)
+    stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
     with pytest.raises(UnsuitableData, match="50,000 movies, too many"):
         Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 7))
 

@@ -1,12 +1,14 @@
 """Calibration: groups, counts and errors against plain formulas."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import torch
 from helpers import rows_of, tiny_ratings
 
 from Models.checkpoint import load_model
-from resultAnalyze.calibration import calibration, with_counts
+from resultAnalyze.calibration import calibration, in_words, with_counts
 
 
 def test_perfect_and_shifted_predictions_by_hand():
@@ -29,3 +31,15 @@ def test_activity_and_popularity_count_ratings_outside_the_test(tiny_run):
     users, movies = zip(*outside, strict=True)
     assert found["activity"].tolist() == [users.count(user) for user in predictions["userId"]]
     assert found["popularity"].tolist() == [movies.count(movie) for movie in predictions["movieId"]]
+
+
+def test_what_predictions_mean_in_words():
+    """Constant ones have no slope, and no warning of a fit that has none."""
+    rows = pd.DataFrame({"prediction": [2.0, 3.0, 4.0], "rating": [1.0, 3.0, 5.0]})
+    assert (
+        in_words(rows) == "The mean prediction is +0.000 off; a prediction higher by 1 means a rating higher by 2.00."
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        words = in_words(rows.assign(prediction=3.5))
+    assert words == "The mean prediction is +0.500 off; all predictions are 3.500, so that they tell no movies apart."

@@ -147,6 +147,11 @@ def test_changes_are_the_settings_that_are_not_those_of_the_preset():
         (("--patience", -1), "error: --patience '-1' is not at least 0"),
         (("--features", ".."), "error: --features '..' is not the name of a file."),
         (("--test-file", "/"), "error: --test-file '/' is not the name of a file."),
+        (
+            ("--encoding", "0"),
+            "error: --encoding '0' is not a text encoding that Python knows, such as utf-8, cp1252 or gbk.",
+        ),
+        (("--encoding", "base64"), "error: --encoding 'base64' is not a text encoding"),
         (("--preset", "default"), "error: There is no preset 'default': choose from ncf, original, history, "),
         (("--preset",), "error: There is no preset ''"),
         (("--preset", "history", "--history-dropout", "nan"), "error: --history-dropout 'nan' is not at least 0.0"),

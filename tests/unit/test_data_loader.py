@@ -19,7 +19,7 @@ from Models.dataLoader import (
     split_rows,
 )
 from Models.HistoryRecommender import HistoryRecommender
-from Models.inputs import FeatureConfig
+from Models.inputs import FeatureConfig, RatingScale
 from Models.Sequential import Sequential
 from utils.files import UserError
 from utils.splits import Split
@@ -72,9 +72,10 @@ def test_demographics_are_one_hot_and_zero_where_unknown(tmp_path, tiny_features
 def test_model_inputs_hold_the_training_rows_alone(data):
     """By user, then time; statistics and columns do not change with the ratings of the other rows."""
     split = split_rows(data, "random", RATIOS)
-    changed = dataclasses.replace(data, rating=data.rating.copy())
     others = np.concatenate([split.val, split.test])
-    changed.rating[others] = 9
+    rating = data.rating.copy()
+    rating[others] = 9
+    changed = dataclasses.replace(data, rating=rating).on_scale_of(split.train)
     stats, inputs = model_inputs(data, split.train, FeatureConfig())
     other_stats, other_inputs = model_inputs(changed, split.train, FeatureConfig())
     assert stats == other_stats
@@ -84,7 +85,7 @@ def test_model_inputs_hold_the_training_rows_alone(data):
         assert torch.equal(getattr(inputs, name), torch.from_numpy(getattr(data, name)[rows]))
     known = data.rating[split.train]
     assert stats.mean_rating == pytest.approx(known.mean())
-    assert (stats.min_rating, stats.max_rating, stats.newest) == (1, 5, data.time[split.train].max())
+    assert (stats.scale, stats.newest) == (RatingScale(1, 5), data.time[split.train].max())
     assert (stats.n_users, stats.n_movies, stats.n_features, stats.n_user_features) == (30, 27, 12, 1 + 7 + 1)
     assert [(block.name, block.width) for block in stats.blocks] == [("title", 8), ("genres", 4)] and stats.has_years
 

@@ -17,7 +17,7 @@ from Models.HistoryRecommender import (
     available_context,
     clock_features,
 )
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, UnsuitableData
+from Models.inputs import DataStats, FeatureBlock, FeatureConfig, RatingScale, UnsuitableData
 from Models.recommend import scores_of_known
 from Models.sequences import NEW_USER, PaddedHistory, offsets
 
@@ -230,7 +230,7 @@ def test_a_context_that_is_off_changes_nothing(data, split, name):
 
 def test_context_that_the_data_lacks_is_left_out_with_a_notice():
     blocks = (FeatureBlock("title", 8), FeatureBlock("genres", 4))
-    poor = DataStats(n_users=1, n_movies=1, blocks=blocks, mean_rating=3.0, min_rating=1.0, max_rating=5.0)
+    poor = DataStats(n_users=1, n_movies=1, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
     rich = dataclasses.replace(poor, newest=10, n_user_features=2, has_years=True)
     every = ("time", "year", "demographics")
     assert available_context(HistoryConfig(), rich) == (every, [])

@@ -29,7 +29,7 @@ def test_rating_metrics_equal_those_of_scikit_learn(prediction, rating):
 
 
 def test_rating_metrics_by_hand():
-    found = rating_metrics(np.float32([3, 5]), np.float32([4, 2]), max_rating=5.0)
+    found = rating_metrics(np.float32([3, 5]), np.float32([4, 2]), highest=5.0)
     assert found == pytest.approx({"loss": 5 / 25, "rmse": 5**0.5, "mae": 2.0})
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.files import UserError
-from utils.ratings import read_ratings
+from utils.ratings import common_ids, read_ratings
 from utils.readers import MovieLens, read_dataset
 
 
@@ -36,8 +36,12 @@ def test_utf8_is_read_as_utf8(tiny, tmp_path):
 
 def test_a_control_character_in_a_title_does_not_end_a_line(tmp_path):
     write_dat(tmp_path / "ml", tiny_ratings())
-    with (tmp_path / "ml/movies.dat").open("ab") as file:
-        file.write(b"950::Wait \x85 What\x0b (1999)::War\r\n")
+    (tmp_path / "ml/movies.dat").write_bytes(
+        "\n".join(
+            [f"{m}::Film::War" for m in sorted({row[1] for row in tiny_ratings()})]
+            + ["950::Wait \x85 What\x0b (1999)::War\r\n"]
+        ).encode()
+    )
     movies = read_dataset(tmp_path / "ml").movies.set_index("movie")
     assert movies.loc[950, "title"] == "Wait \x85 What\x0b (1999)" and movies.loc[950, "genres"] == ("War",)
 
@@ -60,7 +64,7 @@ def test_csv_files_are_read_with_either_line_end(tmp_path, newline):
 
 def test_csv_columns_are_found_by_name(tmp_path):
     (tmp_path / "r.csv").write_text("rating,userId,movieId\n4,1,2\n")
-    assert read_ratings(tmp_path / "r.csv").to_dict("list") == {"user": [1], "movie": [2], "rating": [4.0]}
+    assert read_ratings(tmp_path / "r.csv").to_dict("list") == {"user": ["1"], "movie": ["2"], "rating": [4.0]}
 
 
 def test_recbole_files_read_as_movielens_writes_them(tmp_path):
@@ -125,6 +129,7 @@ def test_every_format_gives_back_what_was_written(header, separator, rows, tmp_p
     lines = [header] if header else []
     path.write_text("\n".join(lines + [separator.join(map(str, row)) for row in rows]) + "\n")
     table = read_ratings(path)
+    table["user"], table["movie"] = common_ids([table["user"], table["movie"]])
     assert table["user"].dtype == table["movie"].dtype == table["time"].dtype == np.int64
     assert [tuple(row) for row in table.itertuples(index=False)] == rows
 

@@ -1,20 +1,25 @@
-"""Recommendations: the best unrated movies by the scores of the model, for users of the data and new ones."""
+"""Recommendations: the best unrated movies by the scores of the model, for users of the data and new ones; vectors."""
 
+import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL, one_history, tiny_ratings, train_here
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from Models.checkpoint import SavedModel, load_model
 from Models.Dataset import RowBatches
 from Models.recommend import (
     TopNRecommender,
+    allowed_movies,
     find_movies,
-    find_user,
-    most_popular,
+    find_users,
     scores_of_known,
     similar,
+    vectors,
 )
 from Models.sequences import PaddedHistory
 from utils.files import UserError
@@ -40,7 +45,7 @@ def recommended(saved: SavedModel, user: str, top_n: int, **settings) -> list[in
     """Ids of the movies recommended to one user from all ratings."""
     recommender = TopNRecommender(saved.model, saved.ids, top_n, **settings)
     history = saved.known.history
-    (found,) = recommender.for_users([find_user(saved.ids, user)], known=history, seen=history)
+    (found,) = recommender.for_users(find_users(saved.ids, [user]), known=history, seen=history)
     return [movie.id for movie in found.movies]
 
 
@@ -49,7 +54,7 @@ def recommended(saved: SavedModel, user: str, top_n: int, **settings) -> list[in
 
 def test_recommendations_are_the_best_unrated_movies(saved):
     for user in RATED:
-        index = torch.tensor([find_user(saved.ids, str(user))])
+        index = torch.tensor(find_users(saved.ids, [str(user)]))
         scores = saved.model.score(saved.known.history.pad(index))[0].tolist()
         by_hand = sorted(zip(saved.ids.movie_ids, scores, strict=True), key=lambda pair: -pair[1])
         assert recommended(saved, str(user), 5) == [movie for movie, _ in by_hand if movie not in RATED[user]][:5]
@@ -207,7 +212,7 @@ def test_movies_that_a_new_user_rated_are_not_recommended(any_model):
     assert len(one.movies) == 5 and not {movie.id for movie in one.movies} & {2, 9, 163}
 
 
-# --- similar and popular movies, ids -------------------------------------------------------------
+# --- similar and popular movies ------------------------------------------------------------------
 
 
 def test_similar_movies_are_those_of_the_highest_cosine(any_model):
@@ -220,25 +225,213 @@ def test_similar_movies_are_those_of_the_highest_cosine(any_model):
 
 
 def test_the_most_popular_movies_have_the_most_ratings(saved):
-    """Of equal ones the first of the catalogue, and none that the user has seen."""
+    """Of those that the user has not seen or, with seen movies included, of all; of equal ones the first."""
+    history = saved.known.history
     movies = [row[1] for row in tiny_ratings()]
     order = sorted(saved.ids.movie_ids, key=lambda movie: -movies.count(movie))
-    assert most_popular(saved.ids, saved.known.history, torch.tensor([], dtype=torch.int64), 27) == order
-    seen = [saved.ids.movie_ids.index(movie) for movie in order[:3]]
-    assert most_popular(saved.ids, saved.known.history, torch.tensor(seen), 5) == order[3:8]
+    seen = history.pad(torch.tensor(find_users(saved.ids, ["4"])))
+    left = [movie for movie in order if movie not in RATED[4]]
+    for top_n, include_seen, expected in ((5, False, left[:5]), (27, False, left), (5, True, order[:5])):
+        recommender = TopNRecommender(saved.model, saved.ids, top_n, include_seen)
+        assert recommender.most_popular(history, seen) == expected
+
+
+# --- filters -------------------------------------------------------------------------------------
+
+IDS = [*range(2, 177, 7), 900, 901]
+SOME_IDS = st.lists(st.sampled_from(IDS), min_size=1, max_size=20)
+FILTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "genres": st.lists(st.sampled_from(["drama", "COMEDY", "Musical", "war"]), min_size=1, max_size=3),
+        "years": st.tuples(st.integers(1955, 1990), st.integers(0, 50)).map(lambda pair: (pair[0], sum(pair))),
+        "exclude": SOME_IDS,
+        "candidates": SOME_IDS,
+    },
+)
+
+
+def passes(movie: int, filters: dict) -> bool:
+    """Whether a movie of the small data set passes, as its lines in movies.dat say."""
+    genres, year = {
+        163: (["drama", "musical"], 1995),
+        170: ([], None),
+        900: (["war"], 1999),
+        901: ([], 2000),
+    }.get(movie, (["drama", "comedy"], 1960 + movie // 7))
+    first, last = filters.get("years", (0, 9999))
+    return (
+        ("genres" not in filters or bool({genre.lower() for genre in filters["genres"]} & set(genres)))
+        and ("years" not in filters or (year is not None and first <= year <= last))
+        and movie not in filters.get("exclude", ())
+        and movie in filters.get("candidates", IDS)
+    )
+
+
+def mask_of(saved: SavedModel, filters: dict) -> torch.Tensor | None:
+    written = {name: [str(movie) for movie in filters[name]] for name in ("exclude", "candidates") if name in filters}
+    return allowed_movies(saved.ids, **(filters | written))
+
+
+@settings(max_examples=60, deadline=None)
+@given(FILTERS)
+def test_filtered_recommendations_are_all_of_them_filtered_by_hand(saved, filters):
+    """For users, new ones, similar movies and the most popular ones."""
+    kept = [movie for movie in IDS if passes(movie, filters)]
+    if not kept:
+        with pytest.raises(UserError, match="No movie of tiny passes the filters"):
+            mask_of(saved, filters)
+        return
+    mask = mask_of(saved, filters)
+    assert mask is None if not filters else [i for i, m in zip(IDS, mask.tolist(), strict=True) if m] == kept
+    history = saved.known.history
+    seen = history.pad(torch.tensor([1]))
+    for include_seen in (False, True):
+        every, few = (TopNRecommender(saved.model, saved.ids, 27, include_seen, None, m) for m in (None, mask))
+        for one, other in zip(*(r.for_users([1, 5], history, history) for r in (every, few)), strict=True):
+            assert other.movies == [movie for movie in one.movies if movie.id in kept]
+        assert few.most_popular(history, seen) == [m for m in every.most_popular(history, seen) if m in kept]
+    all_similar, some_similar = (similar(saved.model, saved.ids, 1, 27, m) for m in (None, mask))
+    assert some_similar == [movie for movie in all_similar if movie.id in kept]
+
+
+def test_every_model_recommends_allowed_movies_alone(any_model):
+    """The best of the allowed ones, for users of the data and new ones."""
+    mask = allowed_movies(any_model.ids, genres=["musical", "war"], exclude=["900"])
+    assert mask.nonzero().flatten().tolist() == [IDS.index(163)]
+    mask = allowed_movies(any_model.ids, years=(1960, 1970))
+    every, few = (TopNRecommender(any_model.model, any_model.ids, n, allowed=m) for n, m in ((27, None), (3, mask)))
+    known, new = any_model.known.history, one_history(3, 5, rating=5.0)
+    for made in (lambda r: r.for_users(range(30), known, known), lambda r: r.for_histories(new, new)):
+        for one, other in zip(made(every), made(few), strict=True):
+            assert other.movies == [movie for movie in one.movies if mask[IDS.index(movie.id)]][:3]
+
+
+def test_wrong_filters_are_explained(saved):
+    with pytest.raises(UserError, match=r"tiny has no genre Comdy, Noir: choose from Comedy, Drama, Musical, War\."):
+        allowed_movies(saved.ids, genres=["Comdy", "war", "Noir"])
+    with pytest.raises(UserError, match="tiny has no movie 3, 4: take ids"):
+        allowed_movies(saved.ids, candidates=["2", "3", "4"])
+    with pytest.raises(UserError, match="tiny has no movie none: take ids"):
+        allowed_movies(saved.ids, exclude=["none"])
+    bare = dataclasses.replace(saved.ids, genres=[""] * 27, years=[0] * 27)
+    with pytest.raises(UserError, match="tiny has no genres: leave out --genres"):
+        allowed_movies(bare, genres=["Drama"])
+    with pytest.raises(UserError, match="tiny has no release years: leave out --years"):
+        allowed_movies(bare, years=(1960, 1970))
+
+
+def test_movies_without_a_year_are_from_no_year(saved):
+    assert saved.ids.years[IDS.index(170)] == 0 and saved.ids.years[IDS.index(901)] == 2000
+    with pytest.raises(UserError, match="No movie"):
+        allowed_movies(saved.ids, years=(0, 0))
+
+
+# --- ids -----------------------------------------------------------------------------------------
 
 
 def test_an_id_is_the_same_user_as_number_and_as_text(saved):
-    assert find_user(saved.ids, "4") == saved.ids.user_ids.index(4)
+    assert find_users(saved.ids, ["4", "1"]) == [saved.ids.user_ids.index(4), saved.ids.user_ids.index(1)]
     words = dataclasses.replace(saved.ids, user_ids=[f"u{user}" for user in saved.ids.user_ids])
-    assert find_user(words, "u4") == saved.ids.user_ids.index(4)
+    assert find_users(words, ["u4"]) == [saved.ids.user_ids.index(4)]
     with pytest.raises(UserError, match=r"User '2' is not in tiny \(its ids are numbers such as 1\): for a new user"):
-        find_user(saved.ids, "2")
+        find_users(saved.ids, ["2"])
     with pytest.raises(UserError, match="its ids are strings such as u1"):
-        find_user(words, "4")
+        find_users(words, ["4"])
 
 
 def test_unknown_movies_are_named(saved):
     assert find_movies(saved.ids, ["2", "163"]) == [0, 23]
     with pytest.raises(UserError, match="tiny has no movie 5, 77: take ids from its movies file"):
         find_movies(saved.ids, ["2", "5", "77"])
+
+
+def test_of_many_unknown_ids_the_first_five_are_named(saved):
+    many = ["1", *(f"x{n}" for n in range(7))]
+    with pytest.raises(UserError, match=r"Users 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\. are not in tiny"):
+        find_users(saved.ids, many)
+    with pytest.raises(UserError, match=r"no movie 1, x0, x1, x2, x3, \.\.\.: take"):
+        find_movies(saved.ids, many)
+
+
+# --- vectors -------------------------------------------------------------------------------------
+
+
+def with_inner_products_alone(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy of a model, every parameter random, of which nothing but biases and the products of vectors is left."""
+    model = copy.deepcopy(model)
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    kind = type(model).__name__
+    if kind == "Recommender":
+        last = model.head[-1]
+    elif kind == "HistoryRecommender":
+        last = model.mlp[-1]
+        for logarithms in (model.log_constant, model.log_cosine, model.log_time):
+            logarithms.fill_(-torch.inf)
+        model.context_weights.weight.zero_()
+    else:
+        return model
+    last.weight.zero_()
+    last.bias.zero_()
+    return model
+
+
+def biases_of(model: torch.nn.Module) -> torch.Tensor:
+    """What a model adds to the products, [n_users, n_movies] or [n_movies]."""
+    kind = type(model).__name__
+    if kind == "HistoryRecommender":
+        return model.mean + model.item_tower()["bias"]
+    if kind == "Recommender":
+        users, movies = model.user_tower(torch.arange(30))["bias"], model.item_tower(torch.arange(27))["bias"]
+        return model.stats.mean_rating + users[:, None] + movies
+    return model.bias if kind == "Autoencoder" else torch.zeros(27)
+
+
+@torch.no_grad()
+def test_products_of_the_vectors_are_what_the_models_add_to_their_biases(any_model, monkeypatch):
+    """From all ratings and from the training ones; two users at a time give the same."""
+    monkeypatch.setattr("Models.recommend.CHUNK_USERS", 2)
+    model = with_inner_products_alone(any_model.model)
+    for known in (any_model.known.history, any_model.known.training()):
+        found = vectors(model, any_model.ids, known)
+        history = known.pad(torch.arange(30))
+        whole = model.logits(history) if hasattr(model, "logits") else model.score(history)
+        products = found["user_vectors"] @ found["movie_vectors"].T
+        assert np.abs(products).mean() > 0.1
+        np.testing.assert_allclose(products + biases_of(model).numpy(), whole.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_vectors_of_users_follow_the_known_ratings(any_model):
+    every, training = (
+        vectors(any_model.model, any_model.ids, known)["user_vectors"]
+        for known in (any_model.known.history, any_model.known.training())
+    )
+    assert every.shape == training.shape and every.dtype == np.float32
+    assert np.array_equal(every, training) == (type(any_model.model).__name__ == "Recommender")
+
+
+@torch.no_grad()
+def test_a_user_without_ratings_has_vectors_too(any_model):
+    empty = dataclasses.replace(one_history(3, user=0), mask=torch.zeros(1, 1).bool())
+    assert any_model.model.user_vectors(empty).isfinite().all()
+
+
+def test_vectors_come_with_the_ids_of_the_data(saved):
+    found = vectors(saved.model, saved.ids, saved.known.history)
+    assert list(found) == ["movie_ids", "movie_vectors", "user_ids", "user_vectors"]
+    assert found["movie_ids"].tolist() == saved.ids.movie_ids and found["movie_ids"].dtype == np.int64
+    assert found["user_ids"].tolist() == saved.ids.user_ids and found["user_ids"].dtype == np.int64
+    np.testing.assert_array_equal(found["movie_vectors"], saved.model.movie_vectors().detach().numpy())
+    words = dataclasses.replace(saved.ids, user_ids=[f"ü{user}" for user in saved.ids.user_ids])
+    assert vectors(saved.model, words, saved.known.history)["user_ids"].tolist() == words.user_ids
+
+
+def test_a_model_without_vectors_of_users_gives_those_of_movies(saved):
+    class MoviesAlone(Constant):
+        def movie_vectors(self) -> torch.Tensor:
+            return torch.nn.Parameter(torch.ones(27, 1))
+
+    found = vectors(MoviesAlone(saved.model), saved.ids, saved.known.history)
+    assert list(found) == ["movie_ids", "movie_vectors"] and found["movie_vectors"].shape == (27, 1)

@@ -9,13 +9,21 @@ from helpers import batch_of, cross_entropy, one_history, random_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, UnsuitableData, prepare_features
+from Models.inputs import (
+    DataStats,
+    FeatureBlock,
+    FeatureConfig,
+    ModelInputs,
+    RatingScale,
+    UnsuitableData,
+    prepare_features,
+)
 from Models.Recommender import NCFConfig, Recommender, draw_negatives
 from Models.sequences import NEW_USER, PaddedHistory
 from resultAnalyze.references import ReferenceNCF
 
 BLOCKS = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
-STATS = DataStats(n_users=6, n_movies=9, blocks=BLOCKS, mean_rating=3.5, min_rating=1.0, max_rating=5.0)
+STATS = DataStats(n_users=6, n_movies=9, blocks=BLOCKS, mean_rating=3.5, scale=RatingScale(1.0, 5.0))
 ORIGINAL = {"biases": False, "gmf": False, "sigmoid": True, "l2": 0.0, "l2_bias": 0.0}
 BATCH = {
     "user": torch.tensor([0, 5, 5, 2]),

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from Models.dataLoader import RatingsData, split_rows
+from Models.inputs import RatingScale
 from utils.files import UserError
 from utils.splits import SPLITS, TEST, TRAIN, VAL, Split, share_before_training_end
 
@@ -20,7 +21,9 @@ def made(user, time=None, n_given_train=None) -> RatingsData:
     time = None if time is None else np.array(time, np.int64)
     movies = pd.DataFrame({"movie": range(n)})
     columns = (np.array(user, np.int64), np.arange(n), np.ones(n, np.float32))
-    return RatingsData("made", *columns, time, sorted(set(user)), np.zeros((n, 0)), movies, None, n_given_train)
+    return RatingsData(
+        "made", *columns, time, sorted(set(user)), np.zeros((n, 0)), movies, None, RatingScale(1, 1), n_given_train
+    )
 
 
 shares = st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(1, 8)).map(

@@ -1,0 +1,199 @@
+"""train.py --continue-from: a finished run's weights on more ratings, and no test of what it had known."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    RATIOS,
+    SMALL,
+    recommend_here,
+    rows_of,
+    run_command,
+    states_are_equal,
+    test_metrics,
+    tiny_ratings,
+    train_here,
+    without_times,
+    write_dat,
+)
+
+from Models.checkpoint import build_model, load_model
+from Models.configs import PRESETS, saved_config
+from Models.dataLoader import load_data, model_inputs, split_rows
+from Models.warm_start import split_after, start_from
+from utils.files import UserError
+from utils.splits import SPLITS, TRAIN, VAL
+
+CPU = torch.device("cpu")
+NEW_USERS = (0, 44, 1000)  # ids before, among and after those that there were
+LATER = [(user, 7 * m + 2, 1 + (user + m) % 5, 979_000_000 + m) for user in NEW_USERS for m in range(12)]
+LATER += [(user, 900, 4, 979_000_100) for user in (1, 4, 7)]  # the first ratings of a movie
+
+
+def add_ratings(folder: Path) -> None:
+    with (folder / "ratings.dat").open("a") as file:
+        file.writelines("::".join(map(str, row)) + "\n" for row in LATER)
+
+
+def add_a_movie(folder: Path) -> None:
+    """One that stands before all others; its genres are known ones, as the vectors of genres keep their order."""
+    text = (folder / "movies.dat").read_text(encoding="latin-1")
+    (folder / "movies.dat").write_text("1::A First Film (1959)::War\n" + text, encoding="latin-1")
+
+
+@pytest.fixture(scope="module")
+def grown(tiny, tiny_encoder, tmp_path_factory) -> tuple:
+    """The flags of the small data set with later ratings, three users more and a movie more."""
+    folder = shutil.copytree(tiny, tmp_path_factory.mktemp("grown") / "tiny")
+    add_ratings(folder)
+    add_a_movie(folder)
+    places = ("--data", folder, "--features", folder.parent / "movie_bert_dict.pkl")
+    run_command("utils/BERT.py", *places, "--encoder", tiny_encoder)
+    return places
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def earlier(request, places, tmp_path_factory) -> Path:
+    """A finished run of each preset on the ratings that there were at first."""
+    run = tmp_path_factory.mktemp(request.param) / "earlier"
+    return train_here(*places, "--run", run, "--preset", request.param, "--epochs", 2, *SMALL[request.param])
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def test_weights_are_carried_over_by_id(earlier, grown):
+    """Of every user and movie that was known; those of new ones are as a new model has them."""
+    data = load_data(grown[1], grown[3])
+    config, old = saved_config(earlier), load_model(earlier / "best.pt", CPU)
+    torch.manual_seed(0)
+    fresh = build_model(config.model, *model_inputs(data, np.arange(len(data.user)), config.features))
+    model = build_model(config.model, *model_inputs(data, np.arange(len(data.user)), config.features))
+    model.load_state_dict(fresh.state_dict())
+    start_from(old, data, model)
+    ids = {"user": (data.user_ids, old.ids.user_ids), "movie": (data.movies["movie"].tolist(), old.ids.movie_ids)}
+    tables = [one.tables() for one in (model, old.model, fresh)]
+    assert any(tables[0].values())
+    for kind, mine in tables[0].items():
+        now, then = ids[kind]
+        assert len(now) > len(then)
+        for table, old_table, fresh_table in zip(mine, tables[1][kind], tables[2][kind], strict=True):
+            for row, one in enumerate(now):
+                known = one in then
+                expected = old_table[then.index(one)] if known else fresh_table[row]
+                assert torch.equal(table[row], expected), (kind, one)
+    of_rows = {table.data_ptr() for kind in tables[0].values() for table in kind}
+    others = [name for name, parameter in model.named_parameters() if parameter.data_ptr() not in of_rows]
+    assert others and all(torch.equal(model.get_parameter(name), old.model.get_parameter(name)) for name in others)
+
+
+def test_a_run_goes_on_with_more_ratings_users_and_movies(earlier, grown, tmp_path):
+    run = train_here("--continue-from", earlier, *grown[:4], "--epochs", 2, "--run", tmp_path / "run")
+    config, before = saved_config(run), saved_config(earlier)
+    assert config.model == before.model and config.preset == before.preset and config.run.continue_from == earlier
+    assert "rows moved towards training, which the training before knew" in test_metrics(run)["protocol"]
+    assert "recommended movie IDs for user 1000" in recommend_here("--run", run, "--user", 1000)
+
+
+def test_it_starts_where_the_earlier_run_was(places, tiny, tiny_features, tmp_path):
+    """With a learning rate of 0, the same ratings give the same validation as the best epoch before."""
+    flags = (*SMALL["ncf"], "--preset", "ncf", "--split", "user-time")
+    run = train_here(*places, "--run", tmp_path / "run", *flags, "--epochs", 6)
+    best = test_metrics(run)
+    again = train_here("--continue-from", run, "--run", tmp_path / "again", "--lr", 0, "--epochs", 1)
+    assert float(rows_of(again / "metrics.csv")[0]["val_rmse"]) == pytest.approx(best["val_rmse"], rel=1e-6)
+    assert test_metrics(again)["rmse"] == pytest.approx(best["rmse"], rel=1e-6)
+
+
+# --- the split -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_what_was_known_is_never_tested(places, grown, tmp_path, name):
+    run = train_here(
+        *places, "--run", tmp_path / "run", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1, "--split", name
+    )
+    earlier, data = load_model(run / "best.pt", CPU), load_data(grown[1], grown[3])
+    split = split_rows(data, name, RATIOS)
+    found = split_after(earlier, data, split)
+    assert sorted(np.concatenate([found.train, found.val, found.test])) == list(range(len(data.user)))
+
+    history, part = earlier.known.history, earlier.known.part.numpy()
+    users, movies = (np.array(ids) for ids in (earlier.ids.user_ids, earlier.ids.movie_ids))
+    pairs = list(zip(users[history.users().numpy()].tolist(), movies[history.movie.numpy()].tolist(), strict=True))
+    trained = {pair for pair, which in zip(pairs, part, strict=True) if which == TRAIN}
+    validated = {pair for pair, which in zip(pairs, part, strict=True) if which == VAL}
+
+    def pairs_of(rows: np.ndarray) -> set:
+        ids = data.ids(data.user[rows], data.movie[rows])
+        return set(zip(ids["userId"].tolist(), ids["movieId"].tolist(), strict=True))
+
+    assert trained <= pairs_of(found.train) and not validated & pairs_of(found.test)
+    assert pairs_of(found.test) <= pairs_of(split.test) and pairs_of(found.test)  # no row moves towards the test
+    untouched = pairs_of(split.test) - trained - validated
+    assert pairs_of(found.test) == untouched
+    n_moved = int(found.protocol.split("; ")[-1].split(" rows")[0])
+    assert n_moved == len((trained - pairs_of(split.train)) | (validated & pairs_of(split.test)))
+
+
+def test_a_run_on_all_ratings_leaves_new_ones_to_test_and_only_those(places, grown, tmp_path):
+    tested = train_here(*places, "--run", tmp_path / "tested", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1)
+    final = train_here("--final", tested, "--run", tmp_path / "final")
+    with pytest.raises(UserError, match="knew all ratings of tiny, so that none is left to test"):
+        train_here("--continue-from", final, "--run", tmp_path / "none")
+    run = train_here("--continue-from", final, *grown[:4], "--run", tmp_path / "run")
+    rows = {(int(row["userId"]), int(row["movieId"])) for row in rows_of(run / "test_predictions.csv")}
+    assert rows and rows <= {row[:2] for row in LATER}
+
+
+# --- with the other flags ------------------------------------------------------------------------
+
+
+def test_a_stopped_one_is_resumed_and_a_finished_one_trained_on_all_ratings(run_script, grown, places, tmp_path):
+    flags = (*SMALL["ncf"], "--preset", "ncf", "--patience", 0, "--epochs", 2)
+    earlier = train_here(*places, "--run", tmp_path / "earlier", *flags)
+    whole = train_here("--continue-from", earlier, *grown, "--epochs", 3, "--run", tmp_path / "whole")
+    stopped = train_here("--continue-from", earlier, *grown, "--epochs", 3, "--run", tmp_path / "stopped")
+    for name in (
+        "test_metrics.json",
+        "last.pt",
+        "best.pt",
+        "metrics.csv",
+    ):  # as if killed before its first epoch was done
+        (stopped / name).unlink()
+    run_script("train.py", "--resume", stopped)
+    assert without_times(stopped) == without_times(whole) and states_are_equal(stopped / "best.pt", whole / "best.pt")
+    final = train_here("--final", whole, "--run", tmp_path / "final")
+    assert saved_config(final).run.continue_from == earlier
+    assert (load_model(final / "best.pt", CPU).known.part == TRAIN).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--preset", "original"), "was trained with the preset ncf: leave --preset out"),
+        (("--embedding-dim", 8), "has other sizes than the one to go on from, by its settings"),
+        (("--resume", "RUN"), "has its own configuration: leave --continue-from"),
+        (("--final", "RUN"), "has its own configuration: leave --continue-from"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(tiny_run, tmp_path, flags, words):
+    flags = [tiny_run if word == "RUN" else word for word in flags]
+    with pytest.raises(UserError, match=words):
+        train_here("--continue-from", tiny_run, "--run", tmp_path / "run", *flags)
+
+
+def test_other_scales_and_features_are_refused(tiny_run, tiny, tiny_encoder, tmp_path):
+    folder = write_dat(tmp_path / "scaled", [(u, m, r * 2, t) for u, m, r, t in tiny_ratings()])
+    features = ("--features", tmp_path / "movie_bert_dict.pkl")
+    run_command("utils/BERT.py", "--data", folder, "--encoder", tiny_encoder, *features)
+    with pytest.raises(UserError, match="are from 2 to 10 now and were from 1 to 5"):
+        train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
+    run_command("utils/BERT.py", "--data", folder, "--encoder", tiny_encoder, *features, "--pooling", "cls")
+    with pytest.raises(UserError, match="have another pooling than those"):
+        train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
+    with pytest.raises(UserError, match="holds no finished run"):
+        train_here("--continue-from", tmp_path, "--run", tmp_path / "run")

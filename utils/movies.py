@@ -1,0 +1,79 @@
+"""What movies files say in many ways: genres, in the notations that are in use, and release years."""
+
+import ast
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from utils.files import note
+
+NO_GENRE = ("(no genres listed)", "unknown", "")
+YEAR_AT_END = r"\((\d{4})\)\s*$"  # of a title
+YEAR_OF_DATE = r"^\s*(?:(\d{4})(?:\.0*)?(?:[-/ T].*)?|.*[-/. ](\d{4}))\s*$"  # 1995, 1995.0, 1995-10-30, 30-Oct-1995
+MANY_GENRES = 50  # so many, and one for every few movies, are hardly genres
+MOVIES_PER_GENRE = 10
+
+
+def split_genres(path: Path, written: pd.Series, separator: str | None = None) -> pd.Series:
+    """Each movie's genres as a tuple, in one spelling each; the column as a whole tells how they are separated.
+
+    Read are JSON and Python lists, of names or of objects with a name, and names separated by the first of `|`, `;` and
+    `,` that is in the column or, where none is, by `separator`. A note says where the result does not look like genres.
+    """
+    lists = [_as_list(text) for text in written]
+    if any(found is None for found in lists):
+        separator = next((one for one in "|;," if written.str.contains(one, regex=False).any()), separator)
+        lists = [
+            found if found is not None else text.split(separator) if separator else [text]
+            for found, text in zip(lists, written, strict=True)
+        ]
+    names = [[name.strip() for name in found] for found in lists]
+    names = [[name for name in found if name.lower() not in NO_GENRE] for found in names]
+    spelling = _one_spelling(Counter(name for found in names for name in found))
+    if len(spelling) > max(MANY_GENRES, len(written) / MOVIES_PER_GENRE):
+        example = max(spelling.values(), key=len)
+        note(
+            f"{path}: {len(spelling):,} different genres for {len(written):,} movies, such as {example[:80]!r}: if "
+            "there are several in one, separate them by |."
+        )
+    return pd.Series([tuple(dict.fromkeys(spelling[name.lower()] for name in found)) for found in names], written.index)
+
+
+def _as_list(text: str) -> list[str] | None:
+    """The names of a list in JSON or Python; None for other text."""
+    if not re.fullmatch(r"\s*\[.*\]\s*", text, re.DOTALL):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return [str(one["name"]) if isinstance(one, dict) and "name" in one else str(one) for one in found]
+    return None
+
+
+def _one_spelling(counts: Counter[str]) -> dict[str, str]:
+    """The most frequent spelling of each name, of equals a capitalised one, by the name in lower case."""
+    return {name.lower(): name for name in sorted(counts, key=lambda name: (counts[name], name != name.lower()))}
+
+
+def years(path: Path, titles: pd.Series, dates: pd.Series | None = None) -> pd.Series:
+    """Release years, Int16, missing where unknown: the one that ends a title or else that of its date.
+
+    A note counts the dates in which no year can be found.
+    """
+    found = pd.to_numeric(titles.str.extract(YEAR_AT_END, expand=False))
+    if dates is not None:
+        both = dates.str.extract(YEAR_OF_DATE)
+        of_date = pd.to_numeric(both[0].fillna(both[1]))
+        found = found.fillna(of_date.where(of_date.between(1800, 2200)))
+        unread = dates[found.isna() & (dates.str.strip() != "")]
+        if len(unread):
+            note(
+                f"{path}: {len(unread):,} of {len(dates):,} years can't be read, such as {unread.iloc[0][:40]!r}: "
+                "write them as 1995 or 1995-10-30; these movies count as undated."
+            )
+    return found.astype("Int16")

@@ -1,0 +1,153 @@
+"""Text files of any origin: encodings, lines, headers and separators; faults are named by file and line."""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.files import UserError, note
+
+SEPARATORS = ("\t", ",", ";", "|")
+# What no text in latin-1 has: control characters, long runs of letters that are not English ones, pairs as in UTF-8.
+NOT_LATIN_1 = re.compile(rb"[\x80-\x9f]|[\xa0-\xff]{3}|[\xc2-\xdf][\xa0-\xbf]")
+
+
+def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False) -> bytes:
+    """The content of a text file in UTF-8, without a byte-order mark.
+
+    Args:
+        encoding: of the file; by default UTF-8
+        or_latin_1: take a file that is not in UTF-8 for latin-1 where it looks like that, as MovieLens 100K and 1M do
+
+    Raises:
+        UserError: the file is missing or empty, or a line is in another encoding or damaged; names it.
+    """
+    if not path.exists():
+        raise UserError(f"There is no file {path}: check the path.")
+    content = path.read_bytes()
+    if encoding or not content.isascii():
+        content = _decoded(path, content, encoding, or_latin_1).encode().removeprefix(codecs.BOM_UTF8)
+    if b"\0" in content:  # parsers would read values beside them
+        raise UserError(
+            f"{path}, line {_line_at(content, content.index(0))}: there are NUL bytes, as a cut write or UTF-16 leaves "
+            "them: get the file anew, or name its encoding, as in --encoding utf-16."
+        )
+    if not content.strip():
+        raise UserError(f"{path} is empty: it needs at least one line.")
+    return content
+
+
+def note_on_cut(path: Path, content: bytes) -> None:
+    """Say where the last line has no end: nothing tells whether the file was cut inside it."""
+    if not content.endswith(b"\n"):
+        note(f"{path} ends without the end of a line: if it was cut, get it anew.")
+
+
+def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool) -> str:
+    try:
+        return content.decode(encoding or "utf-8")
+    except UnicodeError as error:
+        if or_latin_1 and encoding is None and not NOT_LATIN_1.search(content):
+            return content.decode("latin-1")
+        start = getattr(error, "start", 0)
+        raise UserError(
+            f"{path}, line {_line_at(content, start)}: the byte 0x{content[start]:02x} is not {encoding or 'UTF-8'}: "
+            "name the file's encoding, as in --encoding cp1252 (Western Europe), cp1251 (Cyrillic) or gbk (Chinese)."
+        ) from error
+
+
+def _line_at(content: bytes, position: int) -> int:
+    return content[:position].count(b"\n") + 1
+
+
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a text; unlike str.splitlines, control characters inside a title do not end a line."""
+    found = content.decode().replace("\r\n", "\n").split("\n")
+    return found[:-1] if found[-1] == "" else found
+
+
+def first_line(content: bytes) -> str:
+    return content.split(b"\n", 1)[0].decode().rstrip("\r")
+
+
+# --- tables with a header ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first line of a table.
+
+    separator: of the fields
+    names: of the columns, under our names; unknown columns keep their own
+    types: of RecBole's columns, such as "token"; empty without them
+    """
+
+    separator: str
+    names: list[str]
+    types: list[str]
+
+    @property
+    def has_quotes(self) -> bool:
+        """Whether fields may be quoted, as in CSV."""
+        return not any(self.types)
+
+    def fields(self, lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+        """The fields of each line, and the number of the line where they end; the first line is line 1.
+
+        Raises:
+            csv.Error: a quote is not closed, or stands inside a field.
+        """
+        if not self.has_quotes:
+            yield from ((number, line.split(self.separator)) for number, line in enumerate(lines, start=1))
+            return
+        reader = csv.reader((line + "\n" for line in lines), delimiter=self.separator, strict=True)
+        yield from ((reader.line_num, row) for row in reader if row)
+
+
+def find_header(line: str, columns: dict[str, str]) -> Header | None:
+    """The header of a table, by the separator that gives the most known columns; None where there is no known one.
+
+    Args:
+        columns: our name of each known column; `user_id:token`, `userId`, `User ID` and `userid` are one
+    """
+    best, most = None, 0
+    for separator in SEPARATORS:
+        written = [field.strip('" ').split(":") for field in line.split(separator)]
+        names = [columns.get(plain(field[0]), field[0]) for field in written]
+        known = len(set(names) & set(columns.values()))
+        if known > most:
+            best = Header(separator, names, [field[1] if len(field) > 1 else "" for field in written])
+            most = known
+    return best
+
+
+def plain(name: str) -> str:
+    """The name of a column without what tells spellings apart."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def check_header(path: Path, line: str, header: Header | None, columns: dict[str, str], needed: list[str]) -> Header:
+    """The header, if it has the needed columns, and no two for one thing; a note names columns that are not used.
+
+    Raises:
+        UserError: there is none, or it lacks a column or has it twice.
+    """
+    names = header.names if header else []
+    for missing in (name for name in needed if name not in names):
+        known = ", ".join(written for written, name in columns.items() if name == missing)
+        raise UserError(
+            f"{path}, line 1: {line[:80]!r} names no column for the {missing}: give it one of the names {known} (upper "
+            "case, blanks, _ and - do not matter) in a header above the other lines."
+        )
+    refuse_repeated(path, names)
+    if unknown := [name for name in names if name not in columns.values()]:
+        note(f"{path}: not used: the columns {', '.join(unknown)[:200]}.")
+    return header
+
+
+def refuse_repeated(path: Path, names: list[str]) -> None:
+    """Which of two columns of the same meaning should count can't be known."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} has two columns for {repeated[0][:80]!r}: keep one.")
