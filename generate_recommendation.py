@@ -61,7 +61,7 @@ Format = Literal["text", "ids", "json", "csv"]
 Known = Annotated[
     Literal["all", "train"] | None, tyro.conf.arg(metavar="{all,train}", help_behavior_hint="(default: all)")
 ]
-UserId = optional(str, "ID", "default: 1")
+UserId = optional(str, "ID", "default: 1, or else the first of the data")
 MovieId = optional(str, "ID")
 Ids = optional(str, "ID,ID,...")
 IdsOrFile = optional(str, "ID,ID,...|FILE")
@@ -139,6 +139,7 @@ def generate(settings: Settings, device: torch.device) -> None:
         list_similar(settings, saved)
     else:
         recommend(settings, saved, device)
+    say(f"From {display_path(run)}: {type(saved.model).__name__}, trained on {saved.ids.dataset}.")
     if text := about_training(saved, run):
         say(text)
 
@@ -161,7 +162,12 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     several = settings.all_users or settings.users is not None
     last, n_short = show(settings, columns, "recommended movie IDs for user", found, several)
     if not several and last.movies:
-        say(about(ranking, last, recommender.most_popular(every, first)))
+        say(about_popular(last, recommender.most_popular(every, first)))
+    if not ranking:
+        say(
+            "The model learned to predict ratings, not which movies are chosen; for movies that users would choose: "
+            "python train.py --preset autoencoder."
+        )
     if n_short:
         say(f"For {n_short:,} of {n_users:,} users fewer than {settings.top_n} movies are left.")
     if settings.output:
@@ -269,10 +275,16 @@ def wanted_users(settings: Settings, ids: IdMaps) -> Sequence[int]:
     """
     if settings.all_users:
         return range(len(ids.user_ids))
-    users = listed(settings, "users") or [settings.user or "1"]
+    users = listed(settings, "users") or [default_user(ids) if settings.user is None else settings.user]
     if repeated := [user for user, n in Counter(users).items() if n > 1]:
         raise UserError(f"--users names {first_of(repeated)} more than once: name each user once.")
     return find_users(ids, users)
+
+
+def default_user(ids: IdMaps) -> str:
+    """User 1 or, where there is none, the first."""
+    users = [str(user) for user in ids.user_ids]
+    return "1" if "1" in users else users[0]
 
 
 def movie_filter(settings: Settings, ids: IdMaps) -> Tensor | None:
@@ -285,11 +297,12 @@ def years_of(settings: Settings) -> tuple[int, int] | None:
     """The first and the last of the wanted years; None for all."""
     if settings.years is None:
         return None
-    found = re.fullmatch(r"([0-9]{4})(?:-([0-9]{4}))?", settings.years.strip())
-    first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
-    if first > last:
-        raise UserError(f"--years {settings.years[:80]!r} is no year or range of years: write 1994 or 1990-1999.")
-    return first, last
+    first, dash, last = settings.years.strip().partition("-")
+    is_range = (first or last) and all(re.fullmatch("[0-9]{4}|", one) for one in (first, last))
+    years = (int(first or 0), int(last or (9999 if dash else first))) if is_range else (1, 0)
+    if years[0] > years[1]:
+        raise UserError(f"--years {settings.years[:80]!r} is no year or range: write 1994, 1990-1999 or 1990-.")
+    return years
 
 
 # --- new users and models ------------------------------------------------------------------------
@@ -305,8 +318,8 @@ def new_user(settings: Settings, saved: SavedModel) -> PaddedHistory | None:
     if settings.liked is not None:
         table = pd.DataFrame({"movie": listed(settings, "liked")})
     elif settings.ratings is not None:
-        table = read_ratings(settings.ratings, settings.encoding)
-        if table["user"].nunique() != 1:
+        table = read_ratings(settings.ratings, settings.encoding, needed=("movie",))
+        if "user" in table and table["user"].nunique() != 1:
             raise UserError(f"{settings.ratings} holds {table['user'].nunique()} users: give the ratings of one.")
         if "rating" in table:
             check_scale(settings.ratings, table["rating"], saved)
@@ -385,16 +398,10 @@ def show(
     return one, n_short
 
 
-def about(ranking: bool, found: Recommendations, popular: list) -> str:
-    """What the model learned, and how its recommendations compare with the most popular movies."""
+def about_popular(found: Recommendations, popular: list) -> str:
+    """How the recommendations compare with the most popular movies."""
     common = len({movie.id for movie in found.movies} & set(popular))
-    words = f"overlap with the {len(popular)} most popular movies that are left: {common} of {len(found.movies)}."
-    if ranking:
-        return f"The model learned to rank; {words}"
-    return (
-        f"The model learned to predict ratings, not which movies are chosen; {words} "
-        "For movies that the user would choose: python train.py --preset autoencoder."
-    )
+    return f"Overlap with the {len(popular)} most popular movies that are left: {common} of {len(found.movies)}."
 
 
 def about_training(saved: SavedModel, run: Path) -> str | None:
@@ -437,11 +444,12 @@ def text_writer(file: TextIO, columns: list[str], words: str, one_user: bool) ->
 
 def table(found: Recommendations, columns: list[str]) -> str:
     width = max([len("title"), *(len(movie.title) for movie in found.movies)])
-    lines = [f"rank      id  {'title':{width}}  {'  '.join(columns)}  genres"]
+    id_width = max([6, *(len(str(movie.id)) for movie in found.movies)])
+    lines = [f"rank  {'id':>{id_width}}  {'title':{width}}  {'  '.join(columns)}  genres"]
     for rank, movie in enumerate(found.movies, start=1):
         genres = movie.genres.replace("|", ", ")
         values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
-        lines.append(f"{rank:4}  {movie.id!s:>6}  {movie.title:{width}}  {values}  {genres}".rstrip())
+        lines.append(f"{rank:4}  {movie.id!s:>{id_width}}  {movie.title:{width}}  {values}  {genres}".rstrip())
     return "\n".join(lines) + "\n\n"
 
 

@@ -11,12 +11,12 @@ equal or missing, so that they only say who chose what, no ratings are predicted
 """
 
 import dataclasses
+import os
 import shlex
 import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from Models.configs import PRESETS, TrainConfig
@@ -24,10 +24,10 @@ from Models.dataLoader import load_data
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
-from utils.config import DEFAULT_FEATURES, Device, Encoding, FeaturesFile, OptionalFolder, optional, parse
+from utils.config import DEFAULT_FEATURES, Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
-from utils.files import ROOT, RUNS, Note, UserError
+from utils.files import DATASET, ROOT, Note, UserError
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
 
@@ -37,25 +37,30 @@ class Settings:
     data: OptionalFolder = None
     """folder of the data set (default: MovieLens 1M or else 100K)"""
     encoding: Encoding = None
-    features: FeaturesFile = DEFAULT_FEATURES
+    features: OptionalFileName = None
+    """movie features (default: dataset/movie_bert_dict.pkl or, with --data, dataset/<name of the data set>.pkl)"""
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
     offline: bool = False
     """fetch nothing: data and encoder must be on this machine"""
-    user: optional(str, "ID", "default: 1 or else the first of the data") = None
+    user: optional(str, "ID", "default: 1, or else the first of the data") = None
     """id of the user to recommend to"""
     device: Device = "auto"
 
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    warnings.simplefilter("ignore", Note)  # the stages print the notes on the data
+    warnings.simplefilter("ignore", Note)  # the first stage prints the notes on the data
     device = ("--device", settings.device)
     heading("1. Data")
     data = choose_data(settings.data, settings.offline)
+    if settings.features is None:
+        own = DATASET / f"{data.resolve().name}.pkl" if settings.data else DEFAULT_FEATURES
+        settings = dataclasses.replace(settings, features=own)
     heading("2. Features")
     offline = ["--offline"] * settings.offline
     stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *offline, *device)
+    os.environ[cli.NO_NOTES] = "1"  # said once is enough
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
     ratings = load_data(data, settings.features, encoding=settings.encoding)
     presets = [RANKING] if ratings.scale.is_constant else [RATING, RANKING]
@@ -65,7 +70,7 @@ def main() -> None:
     heading("5. Recommendations, by the models that were trained on all ratings")
     *rating, ranking = (final for _, final in trainings)
     models = ("--run", ranking, *(("--predictions-from", *rating) if rating else ()))
-    stage("generate_recommendation.py", *models, "--user", settings.user or default_user(ratings.user_ids), *device)
+    stage("generate_recommendation.py", *models, *(("--user", settings.user) if settings.user else ()), *device)
 
 
 def heading(text: str) -> None:
@@ -92,11 +97,6 @@ def places(settings: Settings, folder: Path) -> tuple[object, ...]:
     return "--data", folder, "--features", settings.features, *encoding
 
 
-def default_user(ids: list) -> object:
-    """User 1 or, where there is none, the first."""
-    return next((user for user in ids if str(user) == "1"), ids[0])
-
-
 def trained(settings: Settings, folder: Path, preset: str) -> tuple[Path, Path]:
     """Two finished runs of a preset on just these ratings and features, the tested and the final one."""
     config = PRESETS[preset]
@@ -115,7 +115,7 @@ def run_of(config: TrainConfig, settings: Settings, *flags: object) -> Path:
         if is_run_of(run, config, data):
             print(f"{display_path(run)} is current ({words}): nothing to do.")
             return run
-    run = RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{config.preset}{'-final' if config.run.final else ''}"
+    run = runs.new_run(config.kind)
     stage("train.py", *flags, "--run", run, "--device", settings.device)
     return run
 

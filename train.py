@@ -58,7 +58,7 @@ from Models.dataLoader import (
 from Models.Dataset import UserBatches
 from Models.evaluation import Evaluator, RankingEvaluator, RatingEvaluator, best_epoch
 from Models.inputs import HIGHEST
-from Models.warm_start import load_earlier, split_after, start_from
+from Models.warm_start import load_earlier, on_scale_of, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
 from utils.config import to_json
@@ -85,7 +85,7 @@ def train(config: TrainConfig, device: torch.device) -> Path:
         split, n_epochs = all_rows(config, data)
     elif earlier:
         split = split_after(earlier, data, split)
-    data = data.on_scale_of(split.train)
+    data = on_scale_of(earlier, data) if earlier else config.data.scaled(data, split.train)
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
 
@@ -324,7 +324,7 @@ def describe_split(config: TrainConfig, data: RatingsData, split: Split) -> None
 
 def start(config: TrainConfig, data: RatingsData, split: Split) -> Path:
     """Create the run folder and write config.json."""
-    folder = runs.create_run(config.run.run)
+    folder = runs.create_run(config.run.run or runs.new_run(config.kind))
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     record = {"config": to_json(config) | {"data": to_json(config.data.located())}, "protocol": split.protocol}
     record |= {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info), "versions": versions}

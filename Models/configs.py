@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
+import numpy as np
 import tyro
 from torch import nn
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import RatingsData, load_data, split_rows
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
-from Models.inputs import FeatureConfig, NonNegFloat, NonNegInt, PositiveInt
+from Models.inputs import FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
 from Models.Recommender import NCFConfig, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils import runs
@@ -59,13 +60,33 @@ class DataConfig:
     test_file: OptionalFileName = None
     """own test ratings, with --train-file"""
     encoding: Encoding = None
+    scale: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(optional)")] = (
+        None
+    )
+    """the lowest and the highest possible rating (default: those of the training ratings)"""
 
     def load(self) -> tuple[RatingsData, Split]:
         """The data set with its movies' features, and which of its rows train, validate and test."""
         paths = self.located()
         data = load_data(paths.folder, paths.features, paths.train_file, paths.test_file, self.encoding)
         split = split_rows(data, self.split, self.ratios)
-        return data.on_scale_of(split.train), split
+        return self.scaled(data, split.train), split
+
+    def scaled(self, data: RatingsData, rows: np.ndarray) -> RatingsData:
+        """The data on the wanted scale or else on that of these training rows: other ratings say nothing of the scale.
+
+        Raises:
+            UserError: the wanted scale is none, or a rating lies outside.
+        """
+        if self.scale is None:
+            return dataclasses.replace(data, scale=RatingScale.of(data.rating[rows]))
+        low, high = self.scale
+        if not (low <= data.rating.min() and data.rating.max() <= high and high - low < float("inf")):
+            raise UserError(
+                f"--scale {low:g} {high:g}: the ratings are from {data.rating.min():g} to {data.rating.max():g}; "
+                "give the lowest and the highest that there can be."
+            )
+        return dataclasses.replace(data, scale=RatingScale(low, high))
 
     def located(self) -> "DataConfig":
         """The same with absolute paths; own files are looked for in the data set's folder as well."""
@@ -136,6 +157,11 @@ class TrainConfig:
         if (self.model.task == "ranking") != (self.ranking is not None):
             task = "ranking" if self.ranking else "rating prediction"
             raise ValueError(f"--num-negatives does not fit the preset {self.preset}, which is for {task}.")
+
+    @property
+    def kind(self) -> str:
+        """What is trained, for the name of its folder."""
+        return f"{self.preset}-final" if self.run.final else self.preset
 
     def training(self) -> dict[str, Any]:
         """All that decides what is trained, as plain values: not where, nor on which device."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -47,10 +47,6 @@ class RatingsData:
     def scaled_rating(self) -> np.ndarray:
         """The ratings as models see them, float32 [n]."""
         return self.scale.to_model(self.rating)
-
-    def on_scale_of(self, rows: np.ndarray) -> "RatingsData":
-        """The same data for models that are trained on these rows: the others' ratings tell nothing of the scale."""
-        return replace(self, scale=RatingScale.of(self.rating[rows]))
 
     def times(self) -> np.ndarray:
         """The times or, where the data has none, zeros: all ratings at once."""

@@ -84,16 +84,20 @@ class RatingEvaluator:
         return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
 
     def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Metrics of the test rows, and each row's prediction in the data's own ids."""
+        """Metrics of the test rows, also of always the mean training rating; each prediction in the data's own ids."""
         rows = self.data.by_user_and_time(self.split.test)
         prediction = self.predict(as_fitted(model, self.data, self.split.train), rows)
         columns = self.data.ids(self.data.user[rows], self.data.movie[rows])
         columns |= {"rating": self.data.rating[rows], "prediction": prediction}
-        return self.metrics(prediction, rows) | {"parts": self.by_part(prediction, rows)}, pd.DataFrame(columns)
+        always_mean = np.full(len(rows), self.data.rating[self.split.train].mean(dtype=np.float64))
+        metrics = self.metrics(prediction, rows) | {"parts": self.by_part(prediction, rows)}
+        return metrics | {"always_mean": self.metrics(always_mean, rows)}, pd.DataFrame(columns)
 
     @staticmethod
     def summary(metrics: dict[str, Any]) -> str:
-        return f"RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}"
+        mean = metrics["always_mean"]
+        words = f"RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}"
+        return f"{words} (always the mean rating: {mean['rmse']:.4f}, {mean['mae']:.4f})"
 
     def predict(self, fitted: FittedModel, rows: np.ndarray) -> np.ndarray:
         """Predicted ratings of these rows, clipped to the scale of the training ratings, [n].

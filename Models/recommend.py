@@ -200,7 +200,7 @@ def find_users(ids: IdMaps, written: Sequence[str]) -> list[int]:
             remedy = f"for several users, --users {unknown[0]}"
         raise UserError(
             f"{'Users' if len(unknown) > 1 else 'User'} {first_of([repr(user) for user in unknown])} "
-            f"{'are' if len(unknown) > 1 else 'is'} not in {ids.dataset} (its ids are {kind} such as "
+            f"{'have' if len(unknown) > 1 else 'has'} no ratings in {ids.dataset} (its ids are {kind} such as "
             f"{ids.user_ids[0]}): {remedy}."
         )
     return [indices[user] for user in written]

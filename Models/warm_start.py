@@ -1,5 +1,6 @@
 """Warm start: train on from a finished run when there are more ratings, users and movies than it knew."""
 
+import dataclasses
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from torch import nn
 
 from Models.checkpoint import SavedModel, load_model
 from Models.dataLoader import RatingsData
-from utils.files import UserError, read_json
+from utils.files import UserError, note, read_json
 from utils.splits import TEST, TRAIN, VAL, Split
 
-SAME_FEATURES = ("encoder_sha256", "pooling", "bert_dim", "genres")  # what decides what a feature's column means
+# What decides what a column of the features means, and its words.
+SAME_FEATURES = {"encoder_sha256": "encoder", "pooling": "pooling", "bert_dim": "width", "genres": "list of genres"}
+MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
 
 
 def load_earlier(run: Path, data: RatingsData) -> SavedModel:
@@ -25,8 +28,8 @@ def load_earlier(run: Path, data: RatingsData) -> SavedModel:
     now, then = asdict(data.features.info), read_json(run / "config.json").get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(
-            f"The features have another {changed[0]} than those that {run} was trained with: make them as they were, "
-            "or train anew without --continue-from."
+            f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: make them as they were, or train "
+            "anew without --continue-from."
         )
     return load_model(run / "best.pt", torch.device("cpu"))
 
@@ -60,21 +63,32 @@ def split_after(earlier: SavedModel, data: RatingsData, split: Split) -> Split:
     return Split(np.concatenate([split.train, moved_rows[0]]), np.concatenate([rows[0], moved_rows[1]]), rows[1], words)
 
 
+def on_scale_of(earlier: SavedModel, data: RatingsData) -> RatingsData:
+    """The data on the scale of the earlier training, on which its weights have their meaning.
+
+    Raises:
+        UserError: the ratings are clearly on another one.
+    """
+    scale, low, high = earlier.model.stats.scale, float(data.rating.min()), float(data.rating.max())
+    words = f"The ratings of {data.name} are from {low:g} to {high:g} and were from {scale.low:g} to {scale.high:g}"
+    outside = max(scale.low - low, high - scale.high)
+    if outside > (scale.high - scale.low) * MOST_OUTSIDE:
+        raise UserError(f"{words}, which is another scale: train anew without --continue-from.")
+    if outside > 0:
+        note(f"{words}: the model keeps its scale, so that no prediction lies outside it.")
+    return dataclasses.replace(data, scale=scale)
+
+
 @torch.no_grad()
 def start_from(earlier: SavedModel, data: RatingsData, model: nn.Module) -> None:
     """Give the model the earlier one's weights: users and movies by their ids; new ones stay as they were drawn.
 
     Raises:
-        UserError: the two models or their rating scales are not alike.
+        UserError: the two models are not alike.
     """
     old = earlier.model
     if type(model) is not type(old) or not hasattr(model, "tables"):
         raise UserError(f"A {type(model).__name__} can't go on from a {type(old).__name__}: leave --continue-from out.")
-    if model.stats.scale != old.stats.scale:
-        raise UserError(
-            f"The training ratings are from {model.stats.scale.low:g} to {model.stats.scale.high:g} now and were from "
-            f"{old.stats.scale.low:g} to {old.stats.scale.high:g}: train anew without --continue-from."
-        )
     tables, old_tables = model.tables(), old.tables()
     of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
     pairs = [(p, q) for p, q in zip(model.parameters(), old.parameters(), strict=True) if p.data_ptr() not in of_rows]

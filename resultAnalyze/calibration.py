@@ -40,7 +40,7 @@ class Settings:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    run = runs.finished_run(settings.run, tested=True)
+    run = runs.finished_run(settings.run, tested=True, holding="test_predictions.csv")
     if not (run / "test_predictions.csv").is_file():
         raise UserError(f"{display_path(run)} was trained to rank and predicts no ratings: name another with --run.")
     predictions = pd.read_csv(run / "test_predictions.csv", dtype={"userId": str, "movieId": str})

@@ -22,7 +22,7 @@ from annotated_types import Interval
 from utils.cli import display_path, resolve_device, run
 from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, Encoding, FeaturesFile, parse
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, encoder_hash, find_encoder
-from utils.features import FeaturesInfo, movies_hash, read_info, write_features
+from utils.features import FeaturesInfo, genres_path, movies_hash, read_info, write_features
 from utils.files import sha256
 from utils.readers import MovieLens, read_dataset
 
@@ -73,7 +73,7 @@ def feature_spec(data: MovieLens, folder: Path, settings: Settings) -> dict:
 def is_current(features: Path, planned: dict) -> bool:
     """Whether the features file is there, whole and as planned."""
     found = read_info(features)
-    if found is None or not features.is_file() or not (features.parent / "genre2idx.pkl").is_file():
+    if found is None or not features.is_file() or not genres_path(features).is_file():
         return False
     return all(getattr(found, name) == value for name, value in planned.items()) and (
         sha256(features) == found.features_sha256

@@ -9,6 +9,8 @@ from typing import Any
 
 from utils.files import Note, UserError
 
+NO_NOTES = "RECOMMENDER_NO_NOTES"  # the environment variable of scripts whose notes another one has printed
+
 
 class Messages:
     """The screen of a script with other work than printing: if its reader goes away, as `head` does, that goes on."""
@@ -39,7 +41,7 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
     A script that `prints_results` ends when nobody reads them any more; others go on with their work.
     """
     _replace_what_streams_lack()
-    warnings.simplefilter("once", Note)
+    warnings.simplefilter("ignore" if NO_NOTES in os.environ else "once", Note)
     warnings.showwarning = _show_warning(warnings.showwarning)
     if not prints_results:
         sys.stdout = Messages(sys.stdout)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.config import DEFAULT_FEATURES
 from utils.files import UserError, read_json, read_pickle, sha256, text_hash, write_json, write_pickle
 
 REMAKE = "make it with python utils/BERT.py and the same --data and --features"
@@ -44,6 +45,12 @@ def info_path(features: Path) -> Path:
     return features.with_suffix(".json")
 
 
+def genres_path(features: Path) -> Path:
+    """Where {genre: index} is written: `genre2idx.pkl`, as in the original, or beside features of another name."""
+    is_default = features.name == DEFAULT_FEATURES.name
+    return features.with_name("genre2idx.pkl" if is_default else f"{features.stem}_genre2idx.pkl")
+
+
 def read_info(features: Path) -> FeaturesInfo | None:
     """The description beside a features file; None where there is none or it is of another version."""
     try:
@@ -56,7 +63,7 @@ def write_features(path: Path, vectors: dict, info: FeaturesInfo) -> None:
     """Write the two pickles and, last, the description that makes them valid."""
     info_path(path).unlink(missing_ok=True)
     write_pickle(path, vectors)
-    write_pickle(path.parent / "genre2idx.pkl", {genre: i for i, genre in enumerate(info.genres)})
+    write_pickle(genres_path(path), {genre: i for i, genre in enumerate(info.genres)})
     write_json(info_path(path), {**asdict(info), "features_sha256": sha256(path)})
 
 

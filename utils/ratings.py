@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,11 @@ class _Layout:
     names: list[str]
 
 
-def read_ratings(path: Path, encoding: str | None = None) -> pd.DataFrame:
+def read_ratings(path: Path, encoding: str | None = None, needed: Sequence[str] = ("user", "movie")) -> pd.DataFrame:
     """Read one ratings file; its format is recognised from its first line, so that `u1.base` works as well.
+
+    Args:
+        needed: the columns that a file with a header must have
 
     Returns:
         a table with the columns user and movie (categories, as written) and, where the file has them, rating (float32)
@@ -48,7 +51,7 @@ def read_ratings(path: Path, encoding: str | None = None) -> pd.DataFrame:
     """
     content = read_utf8(path, encoding)
     note_on_cut(path, content)
-    layout = _layout(path, first_line(content))
+    layout = _layout(path, first_line(content), needed)
     table = _parse(content, layout)
     if table is None or (row := _first_wrong(table)) is not None:
         raise _blame(path, content, layout, None if table is None else row)
@@ -62,14 +65,14 @@ def read_ratings(path: Path, encoding: str | None = None) -> pd.DataFrame:
     return table
 
 
-def _layout(path: Path, first: str) -> _Layout:
+def _layout(path: Path, first: str, needed: Sequence[str]) -> _Layout:
     """The layout that the first line tells.
 
     Raises:
         UserError: it tells none.
     """
     if header := find_header(first, RATING_COLUMNS):
-        check_header(path, first, header, RATING_COLUMNS, ["user", "movie"])
+        check_header(path, first, header, RATING_COLUMNS, needed)
         return _Layout(header, header.separator, header.names)
     for separator in ("::", "\t"):  # the formats of MovieLens 1M and 100K, which have no header
         if (n := first.count(separator) + 1) in (3, 4):

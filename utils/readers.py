@@ -95,6 +95,8 @@ def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, use
     joined = pd.concat(ratings, ignore_index=True)
     if "rating" not in joined:
         joined["rating"] = np.float32(1)
+    if len(ratings) == 1 and joined["rating"].nunique() == 1:
+        joined = _newest_choices(folder, joined)
     if movies["movie"].duplicated().any():
         twice = movies["movie"][movies["movie"].duplicated()].iloc[0]
         raise UserError(f"{folder}: movie {str(twice)[:40]} is listed twice: keep one line for each movie.")
@@ -102,9 +104,27 @@ def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, use
         raise UserError(
             f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "
             f"({', '.join(str(movie)[:40] for movie in unknown[:5])}{', ...' if len(unknown) > 5 else ''}): "
-            "add them to the movies file or remove their ratings."
+            f"{_remedy(unknown, movies['movie'])}."
         )
-    return MovieLens(folder.resolve().name, joined, movies, users, tuple(map(len, ratings)))
+    n_of_file = tuple(map(len, ratings)) if len(ratings) > 1 else (len(joined),)
+    return MovieLens(folder.resolve().name, joined, movies, users, n_of_file)
+
+
+def _remedy(unknown: list, known: pd.Series) -> str:
+    """What to do about rated movies that the movies file lacks."""
+    without_zeros = {str(movie).lstrip("0") for movie in known}
+    if any(str(movie).lstrip("0") in without_zeros for movie in unknown):
+        return "there are such ids with other zeros in front: write each id alike in both files, as text"
+    return "add them to the movies file or remove their ratings"
+
+
+def _newest_choices(folder: Path, ratings: pd.DataFrame) -> pd.DataFrame:
+    """Choices, such as clicks, come again and again: of each user and movie the newest counts."""
+    by_time = ratings.sort_values("time", kind="stable") if "time" in ratings else ratings
+    kept = ratings.loc[~by_time.duplicated(["user", "movie"], keep="last").sort_index()]
+    if len(kept) < len(ratings):
+        note(f"{folder}: of {len(ratings):,} choices {len(kept):,} are kept, the newest of each user and movie.")
+    return kept.reset_index(drop=True)
 
 
 # Names of columns, as `textfiles.plain` writes them, and ours.

@@ -15,13 +15,17 @@ TEST_METRICS = "test_metrics.json"
 FINAL = "final.json"  # of a training on all ratings, which has no test
 
 
-def create_run(folder: Path | None) -> Path:
-    """Create the folder of a new run: the one named, or one in runs/ called after the time.
+def new_run(kind: str) -> Path:
+    """A folder in runs/, called after the time and the kind of training."""
+    return RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
+
+
+def create_run(folder: Path) -> Path:
+    """Create the folder of a new run.
 
     Raises:
-        UserError: the named folder is already there.
+        UserError: it is already there.
     """
-    folder = Path(folder) if folder else RUNS / f"{datetime.now():%Y%m%d-%H%M%S}"
     try:
         folder.mkdir(parents=True)
     except FileExistsError as error:
@@ -52,19 +56,20 @@ def is_finished(folder: Path) -> bool:
     return (folder / TEST_METRICS).is_file() or (folder / FINAL).is_file()
 
 
-def finished_run(folder: Path | None, tested: bool = False) -> Path:
+def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -> Path:
     """The named run, or the newest one in runs/.
 
     Args:
         tested: only a run with a test will do, not one that was trained on all ratings
+        holding: without a name, only a run with this file will do
 
     Raises:
         UserError: there is no such run, or it is not finished.
     """
     if folder is None:
-        if not (runs := finished_runs(tested)):
+        if not (found := [run for run in finished_runs(tested) if (run / holding).exists()]):
             raise UserError("There is no finished run in runs/: train one with python train.py.")
-        return runs[-1]
+        return found[-1]
     if tested and (Path(folder) / FINAL).is_file():
         raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")
     if not is_finished(Path(folder)):

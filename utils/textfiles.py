@@ -3,7 +3,7 @@
 import codecs
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def note_on_cut(path: Path, content: bytes) -> None:
 
 def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool) -> str:
     try:
-        return content.decode(encoding or "utf-8")
+        text = content.decode(encoding or "utf-8")
     except UnicodeError as error:
         if or_latin_1 and encoding is None and not NOT_LATIN_1.search(content):
             return content.decode("latin-1")
@@ -56,6 +56,13 @@ def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool)
             f"{path}, line {_line_at(content, start)}: the byte 0x{content[start]:02x} is not {encoding or 'UTF-8'}: "
             "name the file's encoding, as in --encoding cp1252 (Western Europe), cp1251 (Cyrillic) or gbk (Chinese)."
         ) from error
+    if encoding and (wrong := re.search(r"[\x80-\x9f]", text)):
+        number = text[: wrong.start()].count("\n") + 1
+        raise UserError(
+            f"{path}, line {number}: as {encoding}, there are control characters: the file is in another encoding, "
+            "such as cp1252 (Western Europe)."
+        )
+    return text
 
 
 def _line_at(content: bytes, position: int) -> int:
@@ -128,7 +135,9 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
-def check_header(path: Path, line: str, header: Header | None, columns: dict[str, str], needed: list[str]) -> Header:
+def check_header(
+    path: Path, line: str, header: Header | None, columns: dict[str, str], needed: Sequence[str]
+) -> Header:
     """The header, if it has the needed columns, and no two for one thing; a note names columns that are not used.
 
     Raises:

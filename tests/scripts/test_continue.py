@@ -24,7 +24,7 @@ from Models.checkpoint import build_model, load_model
 from Models.configs import PRESETS, saved_config
 from Models.dataLoader import load_data, model_inputs, split_rows
 from Models.warm_start import split_after, start_from
-from utils.files import UserError
+from utils.files import Note, UserError
 from utils.splits import SPLITS, TRAIN, VAL
 
 CPU = torch.device("cpu")
@@ -186,14 +186,27 @@ def test_flags_that_do_not_fit_are_refused(tiny_run, tmp_path, flags, words):
         train_here("--continue-from", tiny_run, "--run", tmp_path / "run", *flags)
 
 
+def test_a_rating_a_little_outside_the_scale_moves_nothing(tiny_run, tiny, tiny_features, tmp_path):
+    """The weights have their meaning on the scale of the earlier run."""
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    with (folder / "ratings.dat").open("a") as file:
+        file.write("1000::2::0.5::979000000\n1000::9::4::979000001\n")
+    flags = ("--data", folder, "--features", tiny_features, "--epochs", 1)
+    with pytest.warns(Note, match="are from 0.5 to 5 and were from 1 to 5: the model keeps its scale"):
+        run = train_here("--continue-from", tiny_run, *flags, "--run", tmp_path / "run")
+    scale = load_model(run / "best.pt", CPU).model.stats.scale
+    assert (scale.low, scale.high) == (1, 5)
+    assert all(1 <= float(row["prediction"]) <= 5 for row in rows_of(run / "test_predictions.csv"))
+
+
 def test_other_scales_and_features_are_refused(tiny_run, tiny, tiny_encoder, tmp_path):
     folder = write_dat(tmp_path / "scaled", [(u, m, r * 2, t) for u, m, r, t in tiny_ratings()])
     features = ("--features", tmp_path / "movie_bert_dict.pkl")
     run_command("utils/BERT.py", "--data", folder, "--encoder", tiny_encoder, *features)
-    with pytest.raises(UserError, match="are from 2 to 10 now and were from 1 to 5"):
+    with pytest.raises(UserError, match="are from 2 to 10 and were from 1 to 5, which is another scale"):
         train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
     run_command("utils/BERT.py", "--data", folder, "--encoder", tiny_encoder, *features, "--pooling", "cls")
-    with pytest.raises(UserError, match="have another pooling than those"):
+    with pytest.raises(UserError, match="The pooling of the features is not that of"):
         train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
     with pytest.raises(UserError, match="holds no finished run"):
         train_here("--continue-from", tmp_path, "--run", tmp_path / "run")

@@ -9,8 +9,8 @@ def test_main_skips_what_is_current_and_takes_no_foreign_run_for_its_own(run_scr
     """Not one with other settings, and after a new rating none of the old ones."""
     clone, folder = copy_of_repo(tmp_path / "clone"), write_dat(tmp_path / "tiny", tiny_ratings())
     flags = ("--data", folder, "--encoder", tiny_encoder)
-    places = ("--data", folder, "--features", clone / "dataset/movie_bert_dict.pkl")
-    run_script("utils/BERT.py", *flags, root=clone)
+    places = ("--data", folder, "--features", clone / "dataset/tiny.pkl")
+    run_script("utils/BERT.py", *flags, *places[2:], root=clone)
     for preset in ("ncf", "autoencoder"):
         foreign = ("--preset", preset, "--epochs", 1, "--embedding-dim", 2)
         tested = train_here(*places, *foreign, "--run", clone / "runs" / preset)
@@ -42,5 +42,7 @@ def test_choices_without_ratings_make_lists_alone(run_script, tiny_encoder, tmp_
     (folder / "shop.item").write_text("item_id:token\tname:token_seq\n" + items)
     done = run_script("main.py", "--data", folder, "--encoder", tiny_encoder, root=clone)
     assert done.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user user1: ['item")
+    assert (clone / "dataset/shop.pkl").is_file() and not (clone / "dataset/movie_bert_dict.pkl").exists()
+    assert done.stderr.count("Note: ") == len({line for line in done.stderr.splitlines() if line.startswith("Note: ")})
     assert "prediction" not in done.stdout.split("== 5.")[1]
     assert {run.name.split("-", 2)[2] for run in (clone / "runs").iterdir()} == {"autoencoder", "autoencoder-final"}

@@ -23,7 +23,7 @@ def test_main_makes_everything_from_nothing_on_ml_100k(run_script, ml_100k, real
     assert lines[-1].startswith("Top 10 recommended movie IDs for user 2: [")
     assert ["rank", "id", "title", "score", "prediction", "genres"] in [line.split() for line in lines]
     assert "nothing to do" not in done.stdout and "trains it on all" not in done.stderr
-    for made in ("dataset/movie_bert_dict.pkl", "dataset/genre2idx.pkl", "resultAnalyze/Figure_1.png"):
+    for made in ("dataset/ml-100k.pkl", "dataset/ml-100k_genre2idx.pkl", "resultAnalyze/Figure_1.png"):
         assert (clone / made).is_file()
     runs = runs_in(clone)
     assert {preset: len(found) for preset, found in runs.items()} == {"ncf": 2, "autoencoder": 2}

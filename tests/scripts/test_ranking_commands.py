@@ -102,7 +102,7 @@ def test_a_ranking_run_is_shown_and_says_what_it_learned(run_script, places, tmp
     run = train_here(*places, "--run", tmp_path / "run", *flags)
     done = run_script("generate_recommendation.py", "--run", run)
     assert done.stdout.splitlines()[0].split() == ["rank", "id", "title", "score", "genres"]
-    assert "learned to rank" in done.stderr
+    assert "From run: Sequential, trained on tiny." in done.stderr and "learned to predict" not in done.stderr
     run_script("resultAnalyze/loss_ananlyze.py", "--run", run, "--output", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     done = run_script("resultAnalyze/calibration.py", "--run", run, "--output", tmp_path / "calibration.png", code=1)

@@ -269,6 +269,8 @@ FILTERS = {
     "--genres Musical,WAR": {163, 900},
     "--years 1999-2000": {900, 901},
     "--years 1995": {163},
+    "--years 1999-": {900, 901},
+    "--years=-1961": {2, 9},
     "--exclude 2,9,16": {*range(23, 177, 7), 900, 901},
     "--candidates 900,2,9,16,23": {2, 9, 16, 23, 900},
     "--candidates some": {30, 37, 163},
@@ -304,7 +306,7 @@ def test_the_most_popular_movies_are_those_that_pass_the_filters(tiny_run, capsy
     line = recommend_here("--run", tiny_run, *asked).splitlines()[-1]
     assert line.startswith("Top 3 recommended movie IDs for user 4: [") and set(ids_in(line)) == set(some)
     said = capsys.readouterr().err
-    assert "overlap with the 3 most popular movies that are left: 3 of 3." in said
+    assert "Overlap with the 3 most popular movies that are left: 3 of 3." in said
     assert "For 1 of 1 users fewer than 10 movies are left." in said
 
 
@@ -409,11 +411,11 @@ def test_empty_values_are_refused(flag):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("--user", "2"), "User '2' is not in tiny .*: for a new user, name some movies with --liked"),
-        (("--user", "1,4,7"), "User '1,4,7' is not in tiny .*: for several users, --users 1,4,7"),
-        (("--user", "None"), "User 'None' is not in tiny"),
-        (("--users", "1,2,4,x"), "Users '2', 'x' are not in tiny .*: for a new user"),
-        (("--users", "1,5,6,8,9,11,12"), r"Users '5', '6', '8', '9', '11', \.\.\. are not in tiny"),
+        (("--user", "2"), "User '2' has no ratings in tiny .*: for a new user, name some movies with --liked"),
+        (("--user", "1,4,7"), "User '1,4,7' has no ratings in tiny .*: for several users, --users 1,4,7"),
+        (("--user", "None"), "User 'None' has no ratings in tiny"),
+        (("--users", "1,2,4,x"), "Users '2', 'x' have no ratings in tiny .*: for a new user"),
+        (("--users", "1,5,6,8,9,11,12"), r"Users '5', '6', '8', '9', '11', \.\.\. have no ratings in tiny"),
         (("--users", "1,4,7,4,1"), "--users names 1, 4 more than once: name each user once"),
         (("--users", "users.txt"), "There is no file users.txt: check the path"),
         (("--users", "empty"), "empty is empty"),
@@ -425,9 +427,10 @@ def test_empty_values_are_refused(flag):
         (("--genres", "Drama,Noir"), "tiny has no genre Noir: choose from Comedy, Drama, Musical, War"),
         (("--exclude", "2,3"), "tiny has no movie 3"),
         (("--candidates", "2,3,4"), "tiny has no movie 3, 4"),
-        (("--years", "1999-1990"), "--years '1999-1990' is no year or range of years: write 1994 or 1990-1999"),
+        (("--years", "1999-1990"), "--years '1999-1990' is no year or range: write 1994, 1990-1999 or 1990-"),
         (("--years", "abc"), "--years 'abc' is no year"),
-        (("--years", "1990-"), "--years '1990-' is no year"),
+        (("--years", "-"), "--years '-' is no year"),
+        (("--years", "1990-1995-1999"), "is no year"),
         (("--years", "٢٠٠٠"), "is no year"),
         (("--years", "1900-1950"), "No movie of tiny passes the filters: change --genres, --years"),
         (("--genres", "War", "--exclude", "900", "--all-users"), "No movie of tiny passes the filters"),
@@ -510,3 +513,34 @@ def test_times_of_a_new_user_are_those_of_the_data(tiny_run, tmp_path):
     path.write_text("userId,movieId,rating,timestamp\n7,2,4,1\n7,9,4,2\n")
     with pytest.raises(UserError, match="has times such as 2, but tiny such as 978"):
         recommend_here("--run", tiny_run, "--ratings", path)
+
+
+def test_a_new_users_ratings_need_no_user(tiny_run, tmp_path):
+    with_user, without = tmp_path / "with.csv", tmp_path / "without.csv"
+    with_user.write_text("userId,movieId,rating\n7,2,5\n7,9,1\n")
+    without.write_text("movieId,rating\n2,5\n9,1\n")
+    lists = [recommend_here("--run", tiny_run, "--ratings", path) for path in (with_user, without)]
+    assert lists[0] == lists[1]
+
+
+def test_lists_of_a_model_of_ratings_say_so_and_from_which_run_they_are(run_script, tiny_run):
+    for flags in (("--user", 1), ("--users", "1,4"), ("--all-users",)):
+        said = run_script(SCRIPT, "--run", tiny_run, *flags).stderr
+        assert "The model learned to predict ratings, not which movies are chosen" in said
+        assert f"From {tiny_run}: Recommender, trained on tiny." in said
+
+
+def test_the_columns_of_the_table_stand_below_their_names(tiny_encoder, tmp_path):
+    """Whatever the length of ids and titles."""
+    data, features = tmp_path / "own", tmp_path / "own.pkl"
+    data.mkdir()
+    long = "0123456789" * 2
+    rows = "".join(f"u{u},{long}{m},{r}\n" for u, m, r, _ in tiny_ratings())
+    (data / "ratings.csv").write_text("userId,movieId,rating\n" + rows)
+    movies = "".join(f"{long}{m},Film {m}\n" for m in sorted({row[1] for row in tiny_ratings()}))
+    (data / "movies.csv").write_text("movieId,title\n" + movies)
+    run_command("utils/BERT.py", "--data", data, "--encoder", tiny_encoder, "--features", features)
+    run = train_here("--data", data, "--features", features, "--run", tmp_path / "run", *TINY_TRAINING)
+    head, *lines = recommend_here("--run", run).splitlines()[:11]  # of user u1, the first of the data
+    assert all(line[head.index("title") - 2 :].startswith("  Film") for line in lines)
+    assert all(line[: head.index("title")].endswith(f"{line.split()[1]}  ") for line in lines)

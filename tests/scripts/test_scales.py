@@ -10,7 +10,8 @@ from helpers import SMALL, recommend_here, rows_of, test_metrics, tiny_ratings, 
 
 from Models.checkpoint import load_model
 from Models.configs import PRESETS
-from utils.files import UserError
+from utils.files import Note, UserError
+from utils.readers import read_dataset
 
 RATING_PRESETS = [name for name, config in PRESETS.items() if not config.ranking]
 RANKING_PRESETS = [name for name, config in PRESETS.items() if config.ranking]
@@ -119,3 +120,52 @@ def test_likes_and_dislikes_are_ratings(tiny_features, tmp_path_factory):
     run = trained(tmp_path_factory, tiny_features, "ncf", "run", lambda r: int(r > 3))
     scale = load_model(run / "best.pt", torch.device("cpu")).model.stats.scale
     assert (scale.low, scale.high) == (0, 1) and 0.2 < test_metrics(run)["rmse"] < 0.7
+
+
+def test_repeated_choices_count_once(tiny, tiny_features, tmp_path):
+    """The newest of each user and movie, whatever the order of the file."""
+    rows = [(u, m, t) for u, m, _, t in tiny_ratings()]
+    later = [(u, m, t + 10**6) for u, m, t in rows[::3]]
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    text = "".join(f"{u},{m},{t}\n" for u, m, t in later + rows)
+    (folder / "ratings.csv").write_text("userId,movieId,timestamp\n" + text)
+    movies = [line.split("::")[:2] for line in (tiny / "movies.dat").read_text(encoding="latin-1").splitlines()]
+    (folder / "movies.csv").write_text("movieId,title\n" + "".join(f'{m},"{t}"\n' for m, t in movies), encoding="utf-8")
+    with pytest.warns(Note, match="of 480 choices 360 are kept, the newest of each user and movie"):
+        ratings = read_dataset(folder).ratings
+    expected = {(u, m): t for u, m, t in rows} | {(u, m): t for u, m, t in later}
+    assert {(u, m): t for u, m, t in zip(ratings["user"], ratings["movie"], ratings["time"], strict=True)} == expected
+
+
+# --- a scale that is named -----------------------------------------------------------------------
+
+
+def test_a_named_scale_holds_whatever_ratings_there_are(tiny_features, tmp_path):
+    """Of 0 to 10 for ratings of 1 to 5: predictions may lie outside the ratings, and the threshold is on that scale."""
+    folder = write_dat(tmp_path / "tiny", tiny_ratings())
+    places = ("--data", folder, "--features", tiny_features, "--scale", 0, 10, "--epochs", 1)
+    run = train_here(
+        *places, "--run", tmp_path / "run", "--preset", "autoencoder", *SMALL["autoencoder"], "--relevance-threshold", 4
+    )
+    final = train_here("--final", run, "--run", tmp_path / "final")
+    for one in (run, final):
+        scale = load_model(one / "best.pt", torch.device("cpu")).model.stats.scale
+        assert (scale.low, scale.high) == (0, 10)
+    with pytest.raises(UserError, match=r"No training rating is 7.5 or higher"):
+        train_here(*places, "--run", tmp_path / "none", "--preset", "autoencoder", *SMALL["autoencoder"])
+
+
+@pytest.mark.parametrize("scale", [(2, 5), (1, 4), (5, 1), (1, "inf"), ("nan", 5)])
+def test_a_scale_without_the_ratings_is_refused(places, tmp_path, scale):
+    with pytest.raises(UserError, match=r"--scale .*: the ratings are from 1 to 5; give the lowest and the highest"):
+        train_here(*places, "--scale", *scale, "--run", tmp_path / "run", "--epochs", 1)
+
+
+def test_a_rating_run_shows_what_the_mean_would_do(tiny_run):
+    """So that a model that learned nothing is seen to."""
+    metrics, rows = test_metrics(tiny_run), rows_of(tiny_run / "test_predictions.csv")
+    split = np.random.default_rng(42).permutation(360)
+    mean = np.mean([tiny_ratings()[row][2] for row in split[180:]])
+    error = np.sqrt(np.mean([(float(row["rating"]) - mean) ** 2 for row in rows]))
+    assert metrics["always_mean"]["rmse"] == pytest.approx(error, rel=1e-6)

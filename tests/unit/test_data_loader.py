@@ -75,7 +75,7 @@ def test_model_inputs_hold_the_training_rows_alone(data):
     others = np.concatenate([split.val, split.test])
     rating = data.rating.copy()
     rating[others] = 9
-    changed = dataclasses.replace(data, rating=rating).on_scale_of(split.train)
+    changed = dataclasses.replace(data, rating=rating, scale=RatingScale.of(rating[split.train]))
     stats, inputs = model_inputs(data, split.train, FeatureConfig())
     other_stats, other_inputs = model_inputs(changed, split.train, FeatureConfig())
     assert stats == other_stats

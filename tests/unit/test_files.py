@@ -1,6 +1,7 @@
 """Files and run folders: whole or not at all, one training at a time, finished only with their last file."""
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -91,8 +92,8 @@ def test_a_new_run_never_takes_a_folder_that_is_there(folder):
     assert runs.create_run(folder / "a" / "b") == folder / "a" / "b"
     with pytest.raises(UserError, match="already there: name another folder with --run"):
         runs.create_run(folder / "a" / "b")
-    made = runs.create_run(None)
-    assert made.is_dir() and made.parent == folder
+    made = runs.create_run(runs.new_run("ncf"))
+    assert made.is_dir() and made.parent == folder and re.fullmatch(r"\d{8}-\d{6}-ncf", made.name)
 
 
 def test_a_run_is_written_by_one_training_at_a_time(folder):

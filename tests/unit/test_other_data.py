@@ -389,3 +389,17 @@ def test_json_genres_survive_as_they_are(tmp_path):
     genres = json.dumps(["Science, Fiction", "Film|Noir"]).replace('"', '""')
     data: MovieLens = read_dataset(csv_set(tmp_path, CSV_RATINGS + "7,1,5,9\n", f'{CSV_MOVIES}1,Heat,"{genres}"\n'))
     assert data.movies["genres"].tolist() == [("Science, Fiction", "Film|Noir")]
+
+
+def test_latin_1_for_a_file_of_windows_is_refused(tmp_path):
+    folder = csv_set(tmp_path, CSV_RATINGS + "7,1,5,9\n")
+    (folder / "movies.csv").write_bytes(b"movieId,title\n1,Heat\n2,Ocean\x92s Eleven\n")
+    with pytest.raises(UserError, match=r"line 3: as latin-1, there are control characters: .* such as cp1252"):
+        read_dataset(folder, "latin-1")
+    assert read_dataset(folder, "cp1252").movies["title"].tolist() == ["Heat", "Ocean\u2019s Eleven"]
+
+
+def test_zeros_that_one_file_lost_are_named(tmp_path):
+    movies = "movieId,title\n0086121936,Heat\n"
+    with pytest.raises(UserError, match="there are such ids with other zeros in front: write each id alike"):
+        read_dataset(csv_set(tmp_path, "userId,movieId,rating\n7,86121936,5\n", movies))

@@ -334,7 +334,7 @@ def test_an_id_is_the_same_user_as_number_and_as_text(saved):
     assert find_users(saved.ids, ["4", "1"]) == [saved.ids.user_ids.index(4), saved.ids.user_ids.index(1)]
     words = dataclasses.replace(saved.ids, user_ids=[f"u{user}" for user in saved.ids.user_ids])
     assert find_users(words, ["u4"]) == [saved.ids.user_ids.index(4)]
-    with pytest.raises(UserError, match=r"User '2' is not in tiny \(its ids are numbers such as 1\): for a new user"):
+    with pytest.raises(UserError, match=r"User '2' has no ratings in tiny \(its ids are numbers such as 1\): for a"):
         find_users(saved.ids, ["2"])
     with pytest.raises(UserError, match="its ids are strings such as u1"):
         find_users(words, ["4"])
@@ -348,7 +348,7 @@ def test_unknown_movies_are_named(saved):
 
 def test_of_many_unknown_ids_the_first_five_are_named(saved):
     many = ["1", *(f"x{n}" for n in range(7))]
-    with pytest.raises(UserError, match=r"Users 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\. are not in tiny"):
+    with pytest.raises(UserError, match=r"Users 'x0', 'x1', 'x2', 'x3', 'x4', \.\.\. have no ratings in tiny"):
         find_users(saved.ids, many)
     with pytest.raises(UserError, match=r"no movie 1, x0, x1, x2, x3, \.\.\.: take"):
         find_movies(saved.ids, many)
