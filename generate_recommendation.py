@@ -111,6 +111,7 @@ class Settings:
     device: Device = "auto"
 
 
+LEAST_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
 CLOCK = 10**8  # seconds since 1970, the year 1973: smaller times are a count of something
 FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
@@ -169,7 +170,8 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
             "python train.py --preset autoencoder."
         )
     if n_short:
-        say(f"For {n_short:,} of {n_users:,} users fewer than {settings.top_n} movies are left.")
+        of_users = f"For {n_short:,} of {n_users:,} users fewer" if several else "Fewer"
+        say(f"{of_users} than {settings.top_n} movies are left.")
     if settings.output:
         users_in_words = f"{n_users:,} user{'s' * (n_users > 1)}"
         print(f"Wrote the recommendations for {users_in_words} to {display_path(settings.output)}.")
@@ -377,12 +379,20 @@ def load_rating_model(settings: Settings, saved: SavedModel, device: torch.devic
     other = load_model(run / "best.pt", device)
     if saved.model.config.task != "ranking" or other.model.config.task != "rating":
         raise UserError("--predictions-from takes a run that predicts ratings, beside a --run that ranks.")
-    if any(getattr(other.ids, name) != getattr(saved.ids, name) for name in ("user_ids", "movie_ids", "titles")):
+    names = ("user_ids", "movie_ids", "titles")
+    are_alike = all(getattr(other.ids, name) == getattr(saved.ids, name) for name in names)
+    if not are_alike or shared_ratings(saved, other) < LEAST_SHARED:
         raise UserError(f"{run} was trained on other users or movies than --run: train both on the same data.")
     return other.model
 
 
 # --- output --------------------------------------------------------------------------------------
+
+
+def shared_ratings(one: SavedModel, other: SavedModel) -> float:
+    """The share of the ratings of one data set, of the same users and movies, that the other has: 0 to 1."""
+    pairs = [known.history.users() * len(one.ids.movie_ids) + known.history.movie for known in (one.known, other.known)]
+    return float(torch.isin(*pairs).double().mean())
 
 
 def show(

@@ -63,6 +63,8 @@ def main() -> None:
     os.environ[cli.NO_NOTES] = "1"  # said once is enough
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
     ratings = load_data(data, settings.features, encoding=settings.encoding)
+    if settings.user is not None and settings.user not in map(str, ratings.user_ids):
+        raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
     presets = [RANKING] if ratings.scale.is_constant else [RATING, RANKING]
     trainings = [trained(settings, data, preset) for preset in presets]
     heading("4. Loss curve")

@@ -62,7 +62,7 @@ from Models.warm_start import load_earlier, on_scale_of, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
 from utils.config import to_json
-from utils.files import UserError, read_json, write_json
+from utils.files import UserError, read_json, sha256, write_json
 from utils.splits import NEEDS_TIME, Split, share_before_training_end
 
 
@@ -108,7 +108,7 @@ def train(config: TrainConfig, device: torch.device) -> Path:
     folder = distributed.all_gather(folder)[0]
     shown = shlex.quote(display_path(folder))
     with runs.run_lock(folder) if writes else nullcontext():
-        epochs = restore(folder, model, optimizer, data) if config.run.resume else []
+        epochs = restore(config, model, optimizer, data) if config.run.resume else []
         log = make_logger(folder, config.run.tensorboard and writes)
         known = describe_data(data, split) | describe_model(model, inputs)
         print(f"Training on {device} into {shown}; if stopped, python train.py --resume {shown} goes on.")
@@ -296,7 +296,7 @@ def all_rows(config: TrainConfig, data: RatingsData) -> tuple[Split, int]:
         UserError: the run is not finished, or was trained on other ratings or features.
     """
     source = runs.finished_run(config.run.final, tested=True)
-    check_same_data(source, data)
+    check_same_data(source, config, data)
     n, nothing = len(data.user), np.empty(0, np.int64)
     split = Split(np.arange(n), nothing, nothing, f"all {n:,} ratings train, nothing is tested")
     metrics = read_json(source / runs.TEST_METRICS)
@@ -328,24 +328,33 @@ def start(config: TrainConfig, data: RatingsData, split: Split) -> Path:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     record = {"config": to_json(config) | {"data": to_json(config.data.located())}, "protocol": split.protocol}
     record |= {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info), "versions": versions}
+    record |= {"user_features": list(data.user_feature_names), "continued_from_sha256": continued_from(config)}
     write_json(folder / "config.json", record)
     return folder
 
 
-def check_same_data(folder: Path, data: RatingsData) -> None:
-    """Refuse to go on where a run's ratings or features are not those that it was trained with."""
+def continued_from(config: TrainConfig) -> str | None:
+    """SHA-256 of the weights that a training starts from; None where it starts anew."""
+    return sha256(config.run.continue_from / "best.pt") if config.run.continue_from else None
+
+
+def check_same_data(folder: Path, config: TrainConfig, data: RatingsData) -> None:
+    """Refuse to go on where a run's ratings, features or first weights are not those that it was trained with."""
     record = read_json(folder / "config.json")
     if record.get("features") != asdict(data.features.info):
         raise UserError(f"The features are not those that {folder} was trained with: make them again as they were.")
     if record.get("ratings_sha256") != data.fingerprint():
-        raise UserError(f"The ratings are not those that {folder} was trained with: put the old files back.")
+        raise UserError(f"The ratings or users are not those that {folder} was trained with: put the old files back.")
+    if record.get("continued_from_sha256") != continued_from(config):
+        raise UserError(f"{config.run.continue_from} is not as it was when {folder} went on from it: train anew.")
 
 
 def restore(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, data: RatingsData
+    config: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, data: RatingsData
 ) -> list[dict[str, Any]]:
     """Put model and optimizer where the stopped training left them; returns the metrics of its epochs, maybe none."""
-    check_same_data(folder, data)
+    folder = config.run.resume
+    check_same_data(folder, config, data)
     if not (folder / "last.pt").is_file():
         return []
     last = read_checkpoint(folder / "last.pt")

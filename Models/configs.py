@@ -15,7 +15,7 @@ from torch import nn
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import RatingsData, load_data, split_rows
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
-from Models.inputs import FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
+from Models.inputs import HIGHEST, LOWEST, FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
 from Models.Recommender import NCFConfig, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils import runs
@@ -33,8 +33,10 @@ from utils.config import (
     parse,
     to_json,
 )
-from utils.files import UserError, read_json
+from utils.files import UserError, note, read_json
 from utils.splits import Ratios, Split, SplitName
+
+MIDDLE = (LOWEST + HIGHEST) / 2  # of the scale of models
 
 # A model is one line here, and one preset at least below: the class of its settings and its own class.
 MODELS: dict[type, type[nn.Module]] = {
@@ -79,7 +81,14 @@ class DataConfig:
             UserError: the wanted scale is none, or a rating lies outside.
         """
         if self.scale is None:
-            return dataclasses.replace(data, scale=RatingScale.of(data.rating[rows]))
+            scale, n = RatingScale.of(data.rating[rows]), len(data.rating)
+            far = np.abs(scale.to_model(data.rating) - MIDDLE) > HIGHEST - LOWEST
+            if not scale.is_constant and far.any():
+                note(
+                    f"{far.sum():,} of {n:,} ratings are far outside the training ratings, {scale.low:g} to "
+                    f"{scale.high:g}: if they are on another scale, convert them."
+                )
+            return dataclasses.replace(data, scale=scale)
         low, high = self.scale
         if not (low <= data.rating.min() and data.rating.max() <= high and high - low < float("inf")):
             raise UserError(

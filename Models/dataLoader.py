@@ -17,7 +17,7 @@ from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
 from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale, prepare_features
 from Models.sequences import History, group_by_size
 from utils.features import Features, read_features
-from utils.files import UserError
+from utils.files import UserError, note
 from utils.readers import read_dataset
 from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 
@@ -42,6 +42,7 @@ class RatingsData:
     features: Features
     scale: RatingScale
     n_given_train: int | None = None
+    user_feature_names: tuple[str, ...] = ()
 
     @cached_property
     def scaled_rating(self) -> np.ndarray:
@@ -70,8 +71,8 @@ class RatingsData:
 
     def fingerprint(self) -> str:
         """SHA-256 of all ratings and their users: equal ones train alike."""
-        digest = hashlib.sha256(repr(self.user_ids).encode())
-        for column in (self.user, self.movie, self.rating, self.times()):
+        digest = hashlib.sha256(repr((self.user_ids, self.user_feature_names)).encode())
+        for column in (self.user, self.movie, self.rating, self.times(), self.user_features):
             digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()
 
@@ -117,6 +118,7 @@ def load_data(
     movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
     user, user_ids = pd.factorize(ratings["user"], sort=True)
     user, movie = user.astype(np.int64), movie.astype(np.int64)
+    user_features = demographics(data.users, user_ids)
     check_pairs(ratings, user * len(data.movies) + movie, f"{train_file} and {test_file}" if files else folder)
     return RatingsData(
         name=data.name,
@@ -125,7 +127,8 @@ def load_data(
         rating=ratings["rating"].to_numpy(),
         time=ratings["time"].to_numpy() if "time" in ratings else None,
         user_ids=user_ids.tolist(),
-        user_features=demographics(data.users, user_ids),
+        user_features=user_features.to_numpy(np.float32),
+        user_feature_names=tuple(map(str, user_features)),
         movies=data.movies,
         features=read_features(features, data.movies),
         scale=RatingScale.of(ratings["rating"].to_numpy()),
@@ -133,22 +136,23 @@ def load_data(
     )
 
 
+NO_VALUE = ("", "?", "NA", "N/A", "nan", "None", "null", "\\N", "-")
 AGES = [-1, 17, 24, 34, 44, 49, 55, np.inf]  # the groups of MovieLens 1M, each up to and with the age
 
 
-def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> np.ndarray:
-    """Gender, age group and occupation of the users, one-hot, float32 [n_users, n]; zeros where unknown.
+def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
+    """Gender, age group and occupation of the users, one column each, [n_users, n]: 1, or 0 also where unknown.
 
-    Ages that are numbers are grouped; where others are among them, such as 25-34, each is a group of its own.
+    Ages are grouped if most of them are numbers; otherwise each, such as 25-34, is a group of its own.
     """
-    table = users.drop_duplicates("user").set_index("user").reindex(user_ids).replace("", np.nan)
+    if len(users) and not (found := pd.Index(user_ids).isin(users["user"])).any():
+        note(f"None of the {len(found):,} users with ratings is in the users file: are the ids written alike?")
+    table = users.set_index("user").reindex(user_ids).replace(list(NO_VALUE), np.nan)
     if "age" in table:
         age = pd.to_numeric(table["age"], errors="coerce")
-        table["age"] = table["age"] if (age.isna() & table["age"].notna()).any() else pd.cut(age, AGES)
+        table["age"] = pd.cut(age, AGES) if age.notna().sum() > table["age"].notna().sum() / 2 else table["age"]
     known = [name for name in ("gender", "age", "occupation") if name in table]
-    if not known:
-        return np.zeros((len(user_ids), 0), np.float32)
-    return pd.get_dummies(table[known]).to_numpy(np.float32)
+    return pd.get_dummies(table[known]) if known else pd.DataFrame(index=table.index)
 
 
 def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None:

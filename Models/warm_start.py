@@ -1,7 +1,8 @@
 """Warm start: train on from a finished run when there are more ratings, users and movies than it knew."""
 
 import dataclasses
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,83 +11,128 @@ import torch
 from torch import nn
 
 from Models.checkpoint import SavedModel, load_model
+from Models.configs import saved_config
 from Models.dataLoader import RatingsData
+from utils import runs
 from utils.files import UserError, note, read_json
 from utils.splits import TEST, TRAIN, VAL, Split
 
 # What decides what a column of the features means, and its words.
 SAME_FEATURES = {"encoder_sha256": "encoder", "pooling": "pooling", "bert_dim": "width", "genres": "list of genres"}
 MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
+MOST_RENAMED = 0.1  # of the movies, whose title can have changed
+UNKNOWN = TEST + 1  # the part of a row that was not there
+ANEW = "train anew without --continue-from"
 
 
-def load_earlier(run: Path, data: RatingsData) -> SavedModel:
-    """The model to go on from.
+@dataclass(frozen=True)
+class Earlier:
+    """The run to go on from, and those that it went on from itself, the newest first."""
+
+    run: Path
+    lineage: list[SavedModel]
+
+    @property
+    def saved(self) -> SavedModel:
+        return self.lineage[0]
+
+
+def load_earlier(run: Path, data: RatingsData) -> Earlier:
+    """The run to go on from on this data; prints how much of what it knew is there.
 
     Raises:
-        UserError: it was trained with other features.
+        UserError: a run of its lineage is not there, or it was trained on other features, movies or demographics.
     """
-    now, then = asdict(data.features.info), read_json(run / "config.json").get("features", {})
+    earlier = Earlier(run, [load_model(one / "best.pt", torch.device("cpu")) for one in _lineage(run)])
+    saved, record = earlier.saved, read_json(run / "config.json")
+    now, then = asdict(data.features.info), record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
-        raise UserError(
-            f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: make them as they were, or train "
-            "anew without --continue-from."
-        )
-    return load_model(run / "best.pt", torch.device("cpu"))
+        raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
+    if hasattr(saved.model, "user_features") and record.get("user_features") != list(data.user_feature_names):
+        raise UserError(f"The genders, age groups or occupations are not those of {run}: {ANEW}.")
+    users = _places(saved.ids.user_ids, data.user_ids)
+    movies = _places(saved.ids.movie_ids, data.movies["movie"].tolist())
+    n_ratings = (known_parts(saved, data) != UNKNOWN).sum()
+    titles = data.movies["title"].to_numpy()[movies[movies >= 0]]
+    renamed = titles != np.array(saved.ids.titles, dtype=object)[movies >= 0]
+    if not len(titles) or renamed.mean() > MOST_RENAMED:
+        example = f", such as {titles[renamed][0]!r}" if renamed.any() else ""
+        raise UserError(f"{data.name} holds other movies than {run} was trained with{example}: {ANEW}.")
+    print(
+        f"Of what {run.name} knew, {data.name} has {(users >= 0).sum():,} of {len(users):,} users, "
+        f"{(movies >= 0).sum():,} of {len(movies):,} movies and {n_ratings:,} of {len(saved.known.part):,} ratings."
+    )
+    return earlier
 
 
-def split_after(earlier: SavedModel, data: RatingsData, split: Split) -> Split:
-    """The split without a test of what the earlier training knew: its training rows train, its validation rows
-    validate or train.
+def _lineage(run: Path | None) -> Iterator[Path]:
+    while run:
+        yield runs.finished_run(run)
+        run = saved_config(run).run.continue_from
+
+
+def _places(of: Sequence, among: Sequence) -> np.ndarray:
+    """Where each id stands among others, -1 for nowhere; ids are compared as they are written."""
+    return pd.Index([str(one) for one in among]).get_indexer([str(one) for one in of])
+
+
+def known_parts(saved: SavedModel, data: RatingsData) -> np.ndarray:
+    """The part that each rating had in a training: TRAIN, VAL, TEST or UNKNOWN, [n]."""
+    history = saved.known.history
+    user = _places(saved.ids.user_ids, data.user_ids)[history.users().numpy()]
+    movie = _places(saved.ids.movie_ids, data.movies["movie"].tolist())[history.movie.numpy()]
+    there = (user >= 0) & (movie >= 0)
+    pairs = user[there] * len(data.movies) + movie[there]
+    part = pd.Series(saved.known.part.numpy()[there].astype(np.int64), pairs)
+    return part.reindex(data.user * len(data.movies) + data.movie, fill_value=UNKNOWN).to_numpy()
+
+
+def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
+    """The split without a test of what was known before: training rows of a run of the lineage train, and validation
+    rows validate or train.
 
     Raises:
-        UserError: nothing is left to test.
+        UserError: nothing is left to test or, if the split has a validation, to validate.
     """
-    user, movie = (
-        pd.Index(ids).get_indexer(old) for ids, old in _ids(earlier, data)
-    )  # of the earlier indices; -1: gone
-    history = earlier.known.history
-    user, movie = user[history.users().numpy()], movie[history.movie.numpy()]
-    there = (user >= 0) & (movie >= 0)
-    part_of = pd.Series(earlier.known.part.numpy()[there], user[there] * len(data.movies) + movie[there])
-    then = part_of.reindex(data.user * len(data.movies) + data.movie, fill_value=TEST).to_numpy()
     now = split.parts(len(data.user))
-    part = np.minimum(now, then)  # training comes before validation, and that before the test
-    moved = int((part < now).sum())
-    rows = [rows[part[rows] == which] for which, rows in ((VAL, split.val), (TEST, split.test))]
-    if not len(rows[1]):
-        raise UserError(
-            f"The training before knew all ratings of {data.name}, so that none is left to test: add newer ones, or "
-            "train anew without --continue-from."
-        )
-    moved_rows = [np.flatnonzero((part == which) & (now != which)) for which in (TRAIN, VAL)]
-    words = f"{split.protocol}; {moved:,} rows moved towards training, which the training before knew"
-    return Split(np.concatenate([split.train, moved_rows[0]]), np.concatenate([rows[0], moved_rows[1]]), rows[1], words)
+    part = np.minimum.reduce([now, *(known_parts(one, data) for one in earlier.lineage)])  # TRAIN is the least
+    kept = {which: rows[part[rows] == which] for which, rows in enumerate((split.train, split.val, split.test))}
+    moved = {which: np.flatnonzero((part == which) & (now != which)) for which in (TRAIN, VAL)}
+    val = np.concatenate([kept[VAL], moved[VAL]])
+    for name, before, rows in (("test", split.test, kept[TEST]), ("validate", split.val, val)):
+        if len(before) and not len(rows):
+            raise UserError(
+                f"{earlier.run} knew so many ratings of {data.name} that none is left to {name}: add newer ones, "
+                f"continue from a run with a test, or {ANEW}."
+            )
+    words = f"{split.protocol}; {(part < now).sum():,} rows moved towards training, which runs before knew"
+    return Split(np.concatenate([kept[TRAIN], moved[TRAIN]]), val, kept[TEST], words)
 
 
-def on_scale_of(earlier: SavedModel, data: RatingsData) -> RatingsData:
+def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
     """The data on the scale of the earlier training, on which its weights have their meaning.
 
     Raises:
         UserError: the ratings are clearly on another one.
     """
-    scale, low, high = earlier.model.stats.scale, float(data.rating.min()), float(data.rating.max())
+    scale, low, high = earlier.saved.model.stats.scale, float(data.rating.min()), float(data.rating.max())
     words = f"The ratings of {data.name} are from {low:g} to {high:g} and were from {scale.low:g} to {scale.high:g}"
     outside = max(scale.low - low, high - scale.high)
     if outside > (scale.high - scale.low) * MOST_OUTSIDE:
-        raise UserError(f"{words}, which is another scale: train anew without --continue-from.")
+        raise UserError(f"{words}, which is another scale: {ANEW}.")
     if outside > 0:
         note(f"{words}: the model keeps its scale, so that no prediction lies outside it.")
     return dataclasses.replace(data, scale=scale)
 
 
 @torch.no_grad()
-def start_from(earlier: SavedModel, data: RatingsData, model: nn.Module) -> None:
+def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     """Give the model the earlier one's weights: users and movies by their ids; new ones stay as they were drawn.
 
     Raises:
         UserError: the two models are not alike.
     """
-    old = earlier.model
+    ids, old = earlier.saved.ids, earlier.saved.model
     if type(model) is not type(old) or not hasattr(model, "tables"):
         raise UserError(f"A {type(model).__name__} can't go on from a {type(old).__name__}: leave --continue-from out.")
     tables, old_tables = model.tables(), old.tables()
@@ -94,18 +140,11 @@ def start_from(earlier: SavedModel, data: RatingsData, model: nn.Module) -> None
     pairs = [(p, q) for p, q in zip(model.parameters(), old.parameters(), strict=True) if p.data_ptr() not in of_rows]
     pairs += [(t[:0], u[:0]) for kind in tables for t, u in zip(tables[kind], old_tables[kind], strict=True)]
     if any(one.shape != other.shape for one, other in pairs):
-        raise UserError(
-            "The model has other sizes than the one to go on from, by its settings, or by genders, ages or occupations "
-            "that are new: leave the settings as they were, or train anew without --continue-from."
-        )
+        raise UserError(f"The model has other sizes than that of {earlier.run}: leave its settings out, or {ANEW}.")
     for one, other in pairs:
         one.copy_(other)
-    for kind, (ids, old_ids) in zip(("user", "movie"), _ids(earlier, data), strict=True):
-        row = pd.Index(old_ids).get_indexer(ids)
-        for table, old_table in zip(tables.get(kind, ()), old_tables.get(kind, ()), strict=True):
-            table[row >= 0] = old_table[row[row >= 0]].to(table.device)
-
-
-def _ids(earlier: SavedModel, data: RatingsData) -> list[tuple[list, list]]:
-    """The users' and the movies' ids, each as they are now and as they were."""
-    return [(data.user_ids, earlier.ids.user_ids), (data.movies["movie"].tolist(), earlier.ids.movie_ids)]
+    row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
+    for kind in tables:
+        known = row[kind] >= 0
+        for table, old_table in zip(tables[kind], old_tables[kind], strict=True):
+            table[known] = old_table[row[kind][known]].to(table.device)

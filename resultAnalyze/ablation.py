@@ -139,6 +139,8 @@ def main() -> None:
         raise UserError("--seeds: give at least one seed.")
     data, split = settings.data.load()
     threshold = data.scale.threshold(settings.relevance_threshold)
+    if data.scale.is_constant:
+        raise UserError(f"An ablation compares ratings, and all of {data.name} are equal: take compare_baselines.py.")
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"ablation-{data.name}-{settings.data.split}-{settings.preset}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
@@ -174,7 +176,7 @@ def variants_of(preset: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]
 
 def fit(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> FittedModel:
     if name in REFERENCES:
-        return BASELINES[name][0](evaluator.data.select(evaluator.split.train), seed)
+        return BASELINES[name].fit(evaluator.data.select(evaluator.split.train), seed)
     return trained(output / "runs" / f"{name}-{seed}", config_of(settings, name, seed), evaluator)
 
 
@@ -214,8 +216,7 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
 def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray) -> dict[str, UnitMetric]:
     """The metrics of this file's docstring over these movies, bool [n_movies], by movie or by user."""
     data, test, k = evaluator.data, evaluator.split.test, evaluator.k
-    predicts = fitted.predict and not data.scale.is_constant
-    predictions = RatingEvaluator(data, evaluator.split).predict(fitted, test) if predicts else None
+    predictions = RatingEvaluator(data, evaluator.split).predict(fitted, test) if fitted.predict else None
     inside = movies[data.movie[test]]
     rows, scores = test[inside], scores_of_test_rows(fitted, predictions, evaluator)[inside]
     movie, rating = data.movie[rows], data.rating[rows]

@@ -4,6 +4,7 @@ Closed forms of a few lines are ours; all else is a library's (requirements-base
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -176,16 +177,26 @@ def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
 
 LARGE = 500_000  # ratings; below it the factor models are small ones
 Fit = Callable[[Interactions, int], FittedModel]
-# A baseline is one line here: its name, its function, and whether its seed changes anything.
-BASELINES: dict[str, tuple[Fit, bool]] = {
-    "most popular": (most_popular, False),
-    "user + movie bias": (biases, False),
-    "genre kNN": (genre_knn, False),
-    "item kNN (implicit)": (item_knn, False),
-    "MF (cornac)": (matrix_factorisation, True),
-    "Bayesian FM (myfm)": (bayesian_fm, True),
-    "ALS (implicit)": (als, True),
-    "BPR (implicit)": (bpr, True),
-    "EASE": (ease, False),
-    "EASE, weighted by rating": (ease_weighted, False),
+
+
+class Baseline(NamedTuple):
+    """A function, whether its seed changes anything, and whether it learns from how high ratings are."""
+
+    fit: Fit
+    is_seeded: bool
+    needs_ratings: bool
+
+
+# A baseline is one line here.
+BASELINES: dict[str, Baseline] = {
+    "most popular": Baseline(most_popular, False, False),
+    "user + movie bias": Baseline(biases, False, True),
+    "genre kNN": Baseline(genre_knn, False, True),
+    "item kNN (implicit)": Baseline(item_knn, False, False),
+    "MF (cornac)": Baseline(matrix_factorisation, True, True),
+    "Bayesian FM (myfm)": Baseline(bayesian_fm, True, True),
+    "ALS (implicit)": Baseline(als, True, False),
+    "BPR (implicit)": Baseline(bpr, True, False),
+    "EASE": Baseline(ease, False, False),
+    "EASE, weighted by rating": Baseline(ease_weighted, False, False),
 }

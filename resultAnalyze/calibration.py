@@ -54,11 +54,14 @@ def main() -> None:
     print(f"Wrote {display_path(settings.output)} and its numbers as CSV, of {display_path(run)}.")
 
 
+NO_SPREAD = 1e-3  # of predictions, below which a slope means nothing
+
+
 def in_words(predictions: pd.DataFrame) -> str:
     """How far predictions are off, and what a difference between two of them means, by linear regression."""
     prediction, rating = predictions["prediction"], predictions["rating"]
     words = f"The mean prediction is {(prediction - rating).mean():+.3f} off; "
-    if prediction.nunique() == 1:
+    if prediction.max() - prediction.min() < NO_SPREAD:
         return f"{words}all predictions are {prediction.iloc[0]:.3f}, so that they tell no movies apart."
     slope = np.polyfit(prediction, rating, 1)[0]
     return f"{words}a prediction higher by 1 means a rating higher by {slope:.2f}."

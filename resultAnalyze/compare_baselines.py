@@ -75,7 +75,7 @@ def main() -> None:
     protocol |= {"features_sha256": data.features.info.features_sha256, "k": settings.k}
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
-    for name, seed in wanted(settings, predicts=not data.scale.is_constant):
+    for name, seed in wanted(settings, data.scale.is_constant):
         if ((done["model"] == name) & (done["seed"] == seed)).any():
             continue
         print(f"{name}, seed {seed} ...", flush=True)
@@ -87,7 +87,7 @@ def main() -> None:
         done = pd.DataFrame([*done.to_dict("records"), row])
         write_table(output / "comparison.csv", done)
     if done.empty:
-        raise UserError("No model could be compared: pip install -r requirements-baselines.txt.")
+        raise UserError("No model could be compared: name others, or pip install -r requirements-baselines.txt.")
     text = markdown(evaluator, done, missing)
     with atomic_write(output / "comparison.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -108,18 +108,19 @@ def finished_rows(path: Path, k: int) -> pd.DataFrame:
     return done
 
 
-def wanted(settings: Settings, predicts: bool) -> list[tuple[str, int]]:
+def wanted(settings: Settings, of_choices: bool) -> list[tuple[str, int]]:
     """(model, seed) of every row; a model that draws no random numbers has one.
 
     Args:
-        predicts: whether there are ratings to predict; presets that do nothing else are left out where there are none
+        of_choices: all ratings are equal, so that models that learn from how high they are are left out
     """
     pairs = []
     for name in settings.models:
-        if name in PRESETS and not PRESETS[name].ranking and not predicts:
-            note(f"The preset {name} is left out: it predicts ratings, and these are all equal.")
+        needs_ratings = PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].needs_ratings
+        if of_choices and needs_ratings:
+            note(f"{name} is left out: it learns how high ratings are, and these are all equal.")
             continue
-        seeded = name in PRESETS or BASELINES[name][1]
+        seeded = name in PRESETS or BASELINES[name].is_seeded
         pairs += [(name, seed) for seed in (settings.seeds if seeded else settings.seeds[:1])]
     return pairs
 
@@ -135,11 +136,11 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
         fitted = fit_preset(evaluator, settings, run, name, seed)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:
-        fitted = BASELINES[name][0](evaluator.data.select(evaluator.known()), seed)
+        fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed)
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, settings.k)
     cold = cold_movies(evaluator) & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
-    if fitted.predict and not evaluator.data.scale.is_constant:
+    if fitted.predict:
         row |= rating_row(evaluator, fitted, cold)
     if fitted.score:
         row |= ranking_row(evaluator, fitted, cold)

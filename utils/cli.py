@@ -66,8 +66,10 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
 
 def _replace_what_streams_lack() -> None:
     """Show "?" for a character that the screen's encoding lacks, such as a Windows console's, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the script
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open to the end
+        if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")
 
 

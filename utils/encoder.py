@@ -3,7 +3,7 @@
 import http.client
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +25,8 @@ FILES = [
 ]
 USUAL_TOKENS = 512  # of a text, where neither the model nor its tokenizer sets a limit
 KNOWN_LIMIT = 10**9  # a tokenizer without a limit has a far larger number
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, IndexError)
 
 Pooling = Literal["mean", "cls"]
 
@@ -125,21 +127,28 @@ class Encoder:
         """
         import torch
         import transformers
+        from safetensors import SafetensorError
 
         transformers.utils.logging.disable_progress_bar()
         only_data = {"local_files_only": True, "trust_remote_code": False}
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **only_data)
-            model = transformers.AutoModel.from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, **only_data
+            model, loaded = transformers.AutoModel.from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **only_data
             )
             half = model.get_encoder() if model.config.is_encoder_decoder else model
             encoder = cls(tokenizer, half.eval().to(device), device)
             encoder.pool([[0]], "mean")  # fails if the model needs more than a text, such as a picture
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError) as error:
+        except (SafetensorError, *LOADING_ERRORS) as error:
             raise UserError(_why_unusable(folder, error)) from error
         if not _has_vocabulary(folder, tokenizer):
             raise UserError(f"{folder} holds no tokenizer: put the tokenizer's files beside the model.")
+        if len(tokenizer) > half.get_input_embeddings().num_embeddings:
+            raise UserError(
+                f"{folder}: the tokenizer has more tokens than the model knows: put those of one model together."
+            )
+        if missing := _missing_weights(half, loaded["missing_keys"]):
+            raise UserError(f"{folder} lacks weights that its config.json names, such as {missing[0]}: get it anew.")
         return encoder
 
     def encode(self, texts: Sequence[str], pooling: Pooling = "mean", batch_size: int = 128) -> np.ndarray:
@@ -163,13 +172,11 @@ class Encoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, at least one and no more than the model can take; notes if many are unknown."""
         limit = token_limit(self.tokenizer, self.model)
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_special_tokens_mask=True)
-        pairs = zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True)
-        words = [token for pair in pairs for token, is_special in zip(*pair, strict=True) if not is_special]
-        unknown = words.count(self.tokenizer.unk_token_id) / max(1, len(words))
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit)
+        unknown = sum(self.tokenizer.unk_token_id in ids for ids in encoded["input_ids"]) / max(1, len(texts))
         if unknown > 1 / 5:
             note(
-                f"{unknown:.0%} of the tokens of these titles are unknown to the encoder, so that different titles get "
+                f"{unknown:.0%} of the titles have words that the encoder does not know, so that different titles get "
                 f"the same vector: take a multilingual one, such as --encoder {MULTILINGUAL_ENCODER}."
             )
         # A tokenizer that adds no token of its own makes nothing of an empty text; a mark of a beginning stands for it.
@@ -206,6 +213,15 @@ def token_limit(tokenizer: Any, model: Any) -> int:
     positions -= max(indices, default=-1) + 1
     limits = [limit for limit in (tokenizer.model_max_length, positions) if 0 < limit < KNOWN_LIMIT]
     return min(limits, default=USUAL_TOKENS)
+
+
+def _missing_weights(encoder: Any, missing: Iterable[str]) -> list[str]:
+    """The weights of the encoder that were not in its files; transformers draws random ones in their place.
+
+    The pooler, which is not used, is often left out.
+    """
+    own = tuple(name for name in encoder.state_dict() if not name.startswith("pooler"))
+    return sorted(name for name in missing if name.endswith(own))
 
 
 def _has_vocabulary(folder: Path, tokenizer: Any) -> bool:

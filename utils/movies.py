@@ -10,11 +10,11 @@ import pandas as pd
 
 from utils.files import note
 
-NO_GENRE = ("(no genres listed)", "unknown", "")
-YEAR_AT_END = r"\((\d{4})\)\s*$"  # of a title
-YEAR_OF_DATE = r"^\s*(?:(\d{4})(?:\.0*)?(?:[-/ T].*)?|.*[-/. ](\d{4}))\s*$"  # 1995, 1995.0, 1995-10-30, 30-Oct-1995
-MANY_GENRES = 50  # so many, and one for every few movies, are hardly genres
-MOVIES_PER_GENRE = 10
+NO_GENRE = ("(no genres listed)", "unknown", "", "\\n", "nan", "none", "null", "n/a", "na", "-")
+YEAR_AT_END = r"\(([0-9]{4})\)\s*$"  # of a title
+# 1995, 1995.0, 19951030, 1995-10-30 or 30-Oct-1995
+YEAR_OF_DATE = r"^\s*(?:([0-9]{4})(?:[0-9]{4}|\.0*)?(?:[-/ T].*)?|.*[-/. ]([0-9]{4}))\s*$"
+MANY_GENRES = 50
 
 
 def split_genres(path: Path, written: pd.Series, separator: str | None = None) -> pd.Series:
@@ -30,27 +30,30 @@ def split_genres(path: Path, written: pd.Series, separator: str | None = None) -
             found if found is not None else text.split(separator) if separator else [text]
             for found, text in zip(lists, written, strict=True)
         ]
-    names = [[name.strip() for name in found] for found in lists]
+    names = [[name.strip(" \"'") if name.strip()[:1] in "\"'" else name.strip() for name in found] for found in lists]
     names = [[name for name in found if name.lower() not in NO_GENRE] for found in names]
     spelling = _one_spelling(Counter(name for found in names for name in found))
-    if len(spelling) > max(MANY_GENRES, len(written) / MOVIES_PER_GENRE):
+    if len(spelling) > MANY_GENRES:
         example = max(spelling.values(), key=len)
         note(
             f"{path}: {len(spelling):,} different genres for {len(written):,} movies, such as {example[:80]!r}: if "
             "there are several in one, separate them by |."
         )
+    if broken := [found[0] for found in names if found and found[0].startswith(("[", "{"))]:
+        note(f"{path}: {len(broken):,} lists of genres can't be read, such as {broken[0][:80]!r}: separate them by |.")
     return pd.Series([tuple(dict.fromkeys(spelling[name.lower()] for name in found)) for found in names], written.index)
 
 
 def _as_list(text: str) -> list[str] | None:
     """The names of a list in JSON or Python; None for other text."""
-    if not re.fullmatch(r"\s*\[.*\]\s*", text, re.DOTALL):
+    if not re.fullmatch(r"\s*([\[({]).*[\])}]\s*", text, re.DOTALL) or text.strip().lower() in NO_GENRE:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
+        found = [found] if isinstance(found, dict | str) else found
         return [str(one["name"]) if isinstance(one, dict) and "name" in one else str(one) for one in found]
     return None
 
@@ -68,7 +71,7 @@ def years(path: Path, titles: pd.Series, dates: pd.Series | None = None) -> pd.S
     found = pd.to_numeric(titles.str.extract(YEAR_AT_END, expand=False))
     if dates is not None:
         both = dates.str.extract(YEAR_OF_DATE)
-        of_date = pd.to_numeric(both[0].fillna(both[1]))
+        of_date = pd.to_numeric(both[0].where(both[0].notna(), both[1]))
         found = found.fillna(of_date.where(of_date.between(1800, 2200)))
         unread = dates[found.isna() & (dates.str.strip() != "")]
         if len(unread):

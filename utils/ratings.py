@@ -23,8 +23,11 @@ RATING_COLUMNS = {
 }
 FIELDS = ("user", "movie", "rating", "time")
 TIME_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-LATEST = 1e11  # seconds since 1970, the year 5138; such a number of milliseconds is of 1973
-EARLIEST_DAY, LATEST_DAY = 1800_00_00, 2200_00_00  # between them, whole numbers can be dates such as 19971114
+FIRST, LATEST = 10**8, 4 * 10**9  # seconds since 1970: of the times of a clock, in 1973 and 2096
+FIRST_FINE = 8 * 10**8  # 1995: before, nobody wrote down milliseconds
+MANY_LOWEST = 0.1  # the share of a lowest rating that may mean none
+# Dates as whole numbers, such as 19971114 and 19971114203634: between which numbers, and their form.
+WRITTEN_DATES = [(1800_00_00, 2200_00_00, "%Y%m%d"), (1800 * 10**10, 2200 * 10**10, "%Y%m%d%H%M%S")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def read_ratings(path: Path, encoding: str | None = None, needed: Sequence[str] 
         _refuse_cut_time(path, content, layout)
         table["time"] = _seconds(path, table["time"], 1 + _n_header(layout))
     if "rating" in table:
-        _note_on_lowest(path, table["rating"])
+        _note_on_ratings(path, table["rating"])
+    else:
+        note(f"{path} has no column for ratings: its lines count as choices.")
     return table
 
 
@@ -120,7 +125,7 @@ def _first_wrong(table: pd.DataFrame) -> int | None:
         if name in table and table[name].dtype.kind == "f":
             wrong |= ~np.isfinite(table[name].to_numpy())
         elif name in table:
-            wrong |= _dates(table[name].cat.categories).isna()[table[name].cat.codes.to_numpy()]
+            wrong |= _odd_times(table[name].cat.categories)[table[name].cat.codes.to_numpy()]
     return int(np.argmax(wrong)) if wrong.any() else None
 
 
@@ -159,13 +164,18 @@ def _fault(line: str, layout: _Layout) -> str | None:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return bool(np.isfinite(np.float32(text)))
-    except ValueError:
-        return False
+    """Whether it is one in plain digits; Python alone would take 1_000 and other digits for numbers."""
+    is_written = re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", text)
+    return bool(is_written) and bool(np.isfinite(np.float32(text)))
 
 
 # --- times ---------------------------------------------------------------------------------------
+
+
+def _odd_times(written: pd.Index) -> np.ndarray:
+    """Which strings are no dates or, if most are numbers, no numbers, bool [n]."""
+    is_number = np.array([_is_number(str(word)) for word in written])
+    return ~is_number if is_number.mean() > 0.5 else np.array(_dates(written).isna())
 
 
 def _seconds(path: Path, time: pd.Series, first: int) -> np.ndarray:
@@ -181,28 +191,39 @@ def _seconds(path: Path, time: pd.Series, first: int) -> np.ndarray:
         note(f"{path}: the times are dates, taken as universal time (UTC) where they name no other.")
         return _since_1970(_dates(time.cat.categories))[time.cat.codes.to_numpy()]
     time = time.to_numpy()
-    if ((time > EARLIEST_DAY) & (time < LATEST_DAY)).all() and not (dates := _dates(time.astype(int))).isna().any():
+    if (dates := _written_dates(time)) is not None:
         note(f"{path}: the times are dates such as {time[0]:.0f}.")
         return _since_1970(dates)
-    unit = _unit(path, np.abs(time), first)
+    unit = _unit(path, time, first)
     if unit != "seconds":
         note(f"{path}: the times are in {unit} since 1970.")
     return (time // TIME_UNITS[unit]).astype(np.int64)
 
 
+def _written_dates(time: np.ndarray) -> pd.DatetimeIndex | None:
+    """Whole numbers as dates; None where one of them is none."""
+    for least, most, form in WRITTEN_DATES:
+        if ((time > least) & (time < most)).all():
+            dates = pd.to_datetime(pd.Index(time.astype(np.int64)).astype(str), format=form, utc=True, errors="coerce")
+            return None if dates.isna().any() else dates
+    return None
+
+
 def _unit(path: Path, time: np.ndarray, first: int) -> str:
-    """The unit that makes the largest time a possible one, if the others are possible as well."""
-    unit = next((name for name, n in TIME_UNITS.items() if time.max() < LATEST * n), None)
-    if unit is None:
-        row = int(np.argmax(time))
-        raise UserError(f"{path}, line {row + first}: the time {time[row]:g} is none in any unit: correct it.")
-    least = LATEST * TIME_UNITS[unit] / 1000  # what is below it would be in the next smaller unit
-    if unit != "seconds" and (other := (time > 0) & (time < least)).any():
-        row = int(np.argmax(other))
+    """The unit that makes the median a possible time, if it makes all others possible as well."""
+    middle = np.median(np.abs(time))
+    unit = next((name for name, n in TIME_UNITS.items() if middle < LATEST * n), "nanoseconds")
+    n = TIME_UNITS[unit]
+    least = FIRST_FINE * n if unit != "seconds" else FIRST if middle >= FIRST else 0
+    wrong = (np.abs(time) >= LATEST * n) | ((time > 0) & (time < least))
+    if wrong.any():
+        row = int(np.argmax(wrong))
         raise UserError(
-            f"{path}, line {row + first}: the time {time[row]:.0f} is not in {unit}, as {time.max():.0f} and others "
-            "are: write all times in one unit."
+            f"{path}, line {row + first}: the time {time[row]:.0f} is none in {unit} since 1970, as most others "
+            "seem to be: write all alike, as seconds since 1970 or as dates such as 1997-11-14 20:36:34."
         )
+    if 0 < middle < FIRST:
+        note(f"{path}: the times, up to {time.max():.0f}, count as seconds: if they are days or years, write dates.")
     return unit
 
 
@@ -231,14 +252,24 @@ def _refuse_cut_time(path: Path, content: bytes, layout: _Layout) -> None:
 # --- ratings -------------------------------------------------------------------------------------
 
 
-def _note_on_lowest(path: Path, rating: pd.Series) -> None:
-    """Say where the lowest rating, 0 or -1, may mean that there is none: many have it, and few the ones just above."""
-    low, high = rating.min(), rating.max()
+def _note_on_ratings(path: Path, rating: pd.Series) -> None:
+    """Say where a value may mean that there is no rating: 0 or -1 with few just above it, or one far from others."""
+    values = np.unique(rating)
+    if len(values) < 3:
+        return
+    low, high = values[0], values[-1]
     share, near = (rating == low).mean(), ((rating > low) & (rating <= low + (high - low) / 4)).mean()
-    if low in (0, -1) and share > 0.2 and near < share / 2 and rating.nunique() > 2:
+    if low in (0, -1) and share > MANY_LOWEST and near < share / 2:
         note(
             f"{path}: {share:.0%} of the ratings are {low:g}, and few are just above it: if {low:g} means that a movie "
             "was not rated, delete those lines, or else they count as the worst."
+        )
+    gaps = np.diff(values)
+    if gaps.max() > (high - low) / 2:
+        k = int(np.argmax(gaps))
+        note(
+            f"{path}: the ratings are from {low:g} to {high:g}, none is between {values[k]:g} and {values[k + 1]:g}: "
+            "if those beyond the gap are no ratings, delete their lines, as the lowest and the highest set the scale."
         )
 
 
@@ -248,15 +279,15 @@ def _note_on_lowest(path: Path, rating: pd.Series) -> None:
 def common_ids(columns: list[pd.Series]) -> list[pd.Series]:
     """Columns of written ids as integers, where each id of each is written as that integer is, else as strings.
 
-    So `0012`, which is no integer as written, stays another id than `12`.
+    So `0012`, which is no integer as written, stays another id than `12`; blanks around an id do not count.
     """
     categories = [column.astype("category") for column in columns]
-    words = {str(word) for column in categories for word in column.cat.categories}
+    words = {str(word).strip() for column in categories for word in column.cat.categories}
     integers = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", word) for word in words)
     kind = np.int64 if integers else object
 
     def values(column: pd.Series) -> pd.Series:
-        ids = np.array([int(word) if integers else str(word) for word in column.cat.categories], dtype=kind)
+        ids = np.array([int(word) if integers else str(word).strip() for word in column.cat.categories], dtype=kind)
         return pd.Series(ids[column.cat.codes.to_numpy()], column.index, dtype=kind)
 
     return [values(column) for column in categories]

@@ -97,9 +97,10 @@ def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, use
         joined["rating"] = np.float32(1)
     if len(ratings) == 1 and joined["rating"].nunique() == 1:
         joined = _newest_choices(folder, joined)
-    if movies["movie"].duplicated().any():
-        twice = movies["movie"][movies["movie"].duplicated()].iloc[0]
-        raise UserError(f"{folder}: movie {str(twice)[:40]} is listed twice: keep one line for each movie.")
+    for name, table in (("movie", movies), ("user", users)):
+        if (repeated := table[name].duplicated()).any():
+            twice = str(table[name][repeated].iloc[0])[:40]
+            raise UserError(f"{folder}: {name} {twice} is listed twice: keep one line for each {name}.")
     if unknown := sorted(set(joined["movie"].unique()) - set(movies["movie"])):
         raise UserError(
             f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "

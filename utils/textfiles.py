@@ -1,6 +1,7 @@
 """Text files of any origin: encodings, lines, headers and separators; faults are named by file and line."""
 
 import codecs
+import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
@@ -10,15 +11,18 @@ from pathlib import Path
 from utils.files import UserError, note
 
 SEPARATORS = ("\t", ",", ";", "|")
-# What no text in latin-1 has: control characters, long runs of letters that are not English ones, pairs as in UTF-8.
-NOT_LATIN_1 = re.compile(rb"[\x80-\x9f]|[\xa0-\xff]{3}|[\xc2-\xdf][\xa0-\xbf]")
+# What titles in latin-1 hardly have: control characters, long runs of letters that are not English ones, pairs as in
+# UTF-8, signs inside a word, and Icelandic letters in whose place are Turkish ones in latin-5.
+NOT_LATIN_1 = re.compile(
+    rb"[\x80-\x9f]|[\xa0-\xff]{3}|[\xc2-\xdf][\xa0-\xbf]|[A-Za-z][\xa1-\xbf\xd7\xf7][a-z]|[\xd0\xdd\xde\xf0\xfd\xfe]"
+)
 
 
 def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False) -> bytes:
     """The content of a text file in UTF-8, without a byte-order mark.
 
     Args:
-        encoding: of the file; by default UTF-8
+        encoding: of the file where it is not in UTF-8
         or_latin_1: take a file that is not in UTF-8 for latin-1 where it looks like that, as MovieLens 100K and 1M do
 
     Raises:
@@ -27,7 +31,7 @@ def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False)
     if not path.exists():
         raise UserError(f"There is no file {path}: check the path.")
     content = path.read_bytes()
-    if encoding or not content.isascii():
+    if not content.isascii() or (encoding and b"\0" in content):
         content = _decoded(path, content, encoding, or_latin_1).encode().removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:  # parsers would read values beside them
         raise UserError(
@@ -46,15 +50,18 @@ def note_on_cut(path: Path, content: bytes) -> None:
 
 
 def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool) -> str:
+    with contextlib.suppress(UnicodeError):
+        if b"\0" not in content:
+            return content.decode()
+    if or_latin_1 and encoding is None and not NOT_LATIN_1.search(content):
+        return content.decode("latin-1")
     try:
         text = content.decode(encoding or "utf-8")
     except UnicodeError as error:
-        if or_latin_1 and encoding is None and not NOT_LATIN_1.search(content):
-            return content.decode("latin-1")
         start = getattr(error, "start", 0)
         raise UserError(
             f"{path}, line {_line_at(content, start)}: the byte 0x{content[start]:02x} is not {encoding or 'UTF-8'}: "
-            "name the file's encoding, as in --encoding cp1252 (Western Europe), cp1251 (Cyrillic) or gbk (Chinese)."
+            "name the file's encoding, as in --encoding cp1252 (Western), cp1251 (Cyrillic), gbk (Chinese) or utf-16."
         ) from error
     if encoding and (wrong := re.search(r"[\x80-\x9f]", text)):
         number = text[: wrong.start()].count("\n") + 1

@@ -23,7 +23,7 @@ from helpers import (
 from Models.checkpoint import build_model, load_model
 from Models.configs import PRESETS, saved_config
 from Models.dataLoader import load_data, model_inputs, split_rows
-from Models.warm_start import split_after, start_from
+from Models.warm_start import load_earlier, split_after, start_from
 from utils.files import Note, UserError
 from utils.splits import SPLITS, TRAIN, VAL
 
@@ -68,12 +68,13 @@ def earlier(request, places, tmp_path_factory) -> Path:
 def test_weights_are_carried_over_by_id(earlier, grown):
     """Of every user and movie that was known; those of new ones are as a new model has them."""
     data = load_data(grown[1], grown[3])
-    config, old = saved_config(earlier), load_model(earlier / "best.pt", CPU)
+    config, before = saved_config(earlier), load_earlier(earlier, data)
+    old = before.saved
     torch.manual_seed(0)
     fresh = build_model(config.model, *model_inputs(data, np.arange(len(data.user)), config.features))
     model = build_model(config.model, *model_inputs(data, np.arange(len(data.user)), config.features))
     model.load_state_dict(fresh.state_dict())
-    start_from(old, data, model)
+    start_from(before, data, model)
     ids = {"user": (data.user_ids, old.ids.user_ids), "movie": (data.movies["movie"].tolist(), old.ids.movie_ids)}
     tables = [one.tables() for one in (model, old.model, fresh)]
     assert any(tables[0].values())
@@ -94,7 +95,7 @@ def test_a_run_goes_on_with_more_ratings_users_and_movies(earlier, grown, tmp_pa
     run = train_here("--continue-from", earlier, *grown[:4], "--epochs", 2, "--run", tmp_path / "run")
     config, before = saved_config(run), saved_config(earlier)
     assert config.model == before.model and config.preset == before.preset and config.run.continue_from == earlier
-    assert "rows moved towards training, which the training before knew" in test_metrics(run)["protocol"]
+    assert "rows moved towards training, which runs before knew" in test_metrics(run)["protocol"]
     assert "recommended movie IDs for user 1000" in recommend_here("--run", run, "--user", 1000)
 
 
@@ -116,9 +117,11 @@ def test_what_was_known_is_never_tested(places, grown, tmp_path, name):
     run = train_here(
         *places, "--run", tmp_path / "run", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1, "--split", name
     )
-    earlier, data = load_model(run / "best.pt", CPU), load_data(grown[1], grown[3])
+    data = load_data(grown[1], grown[3])
+    before = load_earlier(run, data)
+    earlier = before.saved
     split = split_rows(data, name, RATIOS)
-    found = split_after(earlier, data, split)
+    found = split_after(before, data, split)
     assert sorted(np.concatenate([found.train, found.val, found.test])) == list(range(len(data.user)))
 
     history, part = earlier.known.history, earlier.known.part.numpy()
@@ -142,7 +145,7 @@ def test_what_was_known_is_never_tested(places, grown, tmp_path, name):
 def test_a_run_on_all_ratings_leaves_new_ones_to_test_and_only_those(places, grown, tmp_path):
     tested = train_here(*places, "--run", tmp_path / "tested", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1)
     final = train_here("--final", tested, "--run", tmp_path / "final")
-    with pytest.raises(UserError, match="knew all ratings of tiny, so that none is left to test"):
+    with pytest.raises(UserError, match="knew so many ratings of tiny that none is left to test"):
         train_here("--continue-from", final, "--run", tmp_path / "none")
     run = train_here("--continue-from", final, *grown[:4], "--run", tmp_path / "run")
     rows = {(int(row["userId"]), int(row["movieId"])) for row in rows_of(run / "test_predictions.csv")}
@@ -175,7 +178,7 @@ def test_a_stopped_one_is_resumed_and_a_finished_one_trained_on_all_ratings(run_
     ("flags", "words"),
     [
         (("--preset", "original"), "was trained with the preset ncf: leave --preset out"),
-        (("--embedding-dim", 8), "has other sizes than the one to go on from, by its settings"),
+        (("--embedding-dim", 8), "has other sizes than that of .*run: leave its settings out"),
         (("--resume", "RUN"), "has its own configuration: leave --continue-from"),
         (("--final", "RUN"), "has its own configuration: leave --continue-from"),
     ],
@@ -210,3 +213,94 @@ def test_other_scales_and_features_are_refused(tiny_run, tiny, tiny_encoder, tmp
         train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
     with pytest.raises(UserError, match="holds no finished run"):
         train_here("--continue-from", tmp_path, "--run", tmp_path / "run")
+
+
+# --- what must never be silent -------------------------------------------------------------------
+
+
+def test_ids_are_found_again_when_one_new_id_makes_all_of_them_strings(tiny_run, tiny, tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    with (folder / "ratings.dat").open("a") as file:
+        file.writelines(f"x{k}::{7 * m + 2}::4::979000000\n" for k in range(4) for m in range(8))
+    places = ("--data", folder, "--features", tmp_path / "tiny.pkl")
+    run_command("utils/BERT.py", *places, "--encoder", tiny_encoder)
+    run = train_here("--continue-from", tiny_run, *places, "--epochs", 1, "--run", tmp_path / "run")
+    known = {(str(u), str(m)) for u, m, *_ in trained_pairs(tiny_run)}
+    assert len(known) == 180
+    assert not known & {(row["userId"], row["movieId"]) for row in rows_of(run / "test_predictions.csv")}
+
+
+def trained_pairs(run: Path) -> set:
+    """The users and movies of a run's training and validation rows are not tested; here, those of its training."""
+    saved = load_model(run / "best.pt", CPU)
+    rows = saved.known.training()
+    users, movies = rows.users().tolist(), rows.movie.tolist()
+    return {(saved.ids.user_ids[u], saved.ids.movie_ids[m]) for u, m in zip(users, movies, strict=True)}
+
+
+def test_what_an_earlier_run_of_the_lineage_knew_is_not_tested(tiny_run, tiny, tiny_features, tmp_path):
+    """Though its ratings were gone from the data in between."""
+    half = write_dat(tmp_path / "half", tiny_ratings()[::2])
+    flags = ("--features", tiny_features, "--epochs", 1)
+    second = train_here("--continue-from", tiny_run, "--data", half, *flags, "--run", tmp_path / "second")
+    final = train_here("--final", second, "--run", tmp_path / "final")
+    folder = write_dat(tmp_path / "all", [*tiny_ratings(), *LATER])
+    for before in (second, final):
+        flags = ("--data", folder, "--features", tiny_features, "--epochs", 1)
+        third = train_here("--continue-from", before, *flags, "--run", tmp_path / f"after-{before.name}")
+        tested = {(int(row["userId"]), int(row["movieId"])) for row in rows_of(third / "test_predictions.csv")}
+        assert tested and not tested & (trained_pairs(tiny_run) | trained_pairs(before))
+    shutil.move(second, tmp_path / "moved")
+    with pytest.raises(UserError, match="holds no finished run"):
+        train_here("--continue-from", tmp_path / "after-second", *flags, "--run", tmp_path / "none")
+
+
+def test_a_run_that_was_made_anew_is_not_gone_on_from(places, tmp_path):
+    flags = (*places, *SMALL["ncf"], "--preset", "ncf", "--epochs", 1)
+    earlier = train_here(*flags, "--run", tmp_path / "earlier")
+    run = train_here("--continue-from", earlier, "--run", tmp_path / "run")
+    shutil.rmtree(earlier)
+    train_here(*flags, "--seed", 1, "--run", earlier)
+    (run / "test_metrics.json").unlink()
+    with pytest.raises(UserError, match=r"earlier is not as it was when .*run went on from it"):
+        train_here("--resume", run)
+
+
+def test_other_movies_with_the_same_ids_are_refused(tiny_run, tiny, tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    text = (folder / "movies.dat").read_text(encoding="latin-1")
+    (folder / "movies.dat").write_text(text.replace("Film number", "Another number"), encoding="latin-1")
+    places = ("--data", folder, "--features", tmp_path / "tiny.pkl")
+    run_command("utils/BERT.py", *places, "--encoder", tiny_encoder)
+    with pytest.raises(UserError, match=r"tiny holds other movies than .* such as 'Another number 0 "):
+        train_here("--continue-from", tiny_run, *places, "--run", tmp_path / "run")
+
+
+def test_other_demographics_are_refused_by_the_model_that_reads_them(places, tiny, tiny_features, tmp_path):
+    run = train_here(*places, "--run", tmp_path / "earlier", "--preset", "history", *SMALL["history"], "--epochs", 1)
+    folder = shutil.copytree(tiny, tmp_path / "tiny")
+    text = (folder / "users.dat").read_text()
+    (folder / "users.dat").write_text(text.replace("::F::", "::M::"))  # as many columns, with another meaning
+    with pytest.raises(UserError, match="The genders, age groups or occupations are not those of"):
+        train_here("--continue-from", run, "--data", folder, "--features", tiny_features, "--run", tmp_path / "run")
+    unfinished = train_here(
+        *places, "--run", tmp_path / "unfinished", "--preset", "history", *SMALL["history"], "--epochs", 1
+    )
+    (unfinished / "test_metrics.json").unlink()
+    (tiny / "users.dat").rename(tiny / "users.off")
+    try:
+        with pytest.raises(UserError, match="The ratings or users are not those"):
+            train_here("--resume", unfinished)
+    finally:
+        (tiny / "users.off").rename(tiny / "users.dat")
+
+
+def test_a_run_that_knew_all_rows_to_validate_is_refused(places, tiny_features, tmp_path):
+    """With a split by time, all that is new is tested, and no row is left to choose the epoch by."""
+    tested = train_here(
+        *places, "--run", tmp_path / "tested", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1, "--split", "time"
+    )
+    final = train_here("--final", tested, "--run", tmp_path / "final")
+    folder = write_dat(tmp_path / "tiny", [*tiny_ratings(), *LATER])
+    with pytest.raises(UserError, match="none is left to validate: add newer ones, continue from a run with a test"):
+        train_here("--continue-from", final, "--data", folder, "--features", tiny_features, "--run", tmp_path / "run")

@@ -182,6 +182,6 @@ def test_a_final_training_on_other_ratings_is_refused(tiny_features, tmp_path):
     folder = write_dat(tmp_path / "tiny", tiny_ratings())
     run = train_here("--data", folder, "--features", tiny_features, *TRAINING, "--run", tmp_path / "run")
     shuffle_ratings(folder)
-    with pytest.raises(UserError, match="The ratings are not those that"):
+    with pytest.raises(UserError, match="The ratings or users are not those that"):
         train_here("--final", run, "--run", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -37,7 +37,7 @@ def test_indices_lead_back_to_the_ids_of_the_files(data):
 
 def test_a_repeated_pair_is_refused(tmp_path, tiny_features):
     user, movie, _, _ = tiny_ratings()[5]
-    folder = write_dat(tmp_path / "tiny", [*tiny_ratings(), (user, movie, 1, 9)])
+    folder = write_dat(tmp_path / "tiny", [*tiny_ratings(), (user, movie, 1, 978_300_009)])
     with pytest.raises(UserError, match=f"user {user} rates movie {movie} more than once"):
         load_data(folder, tiny_features)
 

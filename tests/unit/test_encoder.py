@@ -285,15 +285,15 @@ def notes_on(encoder: Encoder, titles: list[str]) -> list[str]:
 def test_titles_that_the_default_encoder_can_not_read_are_noted(real_encoder):
     encoder = Encoder.load(real_encoder, CPU)
     (text,) = notes_on(encoder, CHINESE)
-    assert "unknown to the encoder" in text and "--encoder sentence-transformers/paraphrase-multilingual" in text
+    assert "that the encoder does not know" in text and "--encoder sentence-transformers/paraphrase" in text
     assert not notes_on(encoder, FRENCH) and not notes_on(encoder, ["Star Wars (1977)", "Toy Story (1995)"])
 
 
-def test_the_note_gives_the_share_of_unknown_tokens(tiny_encoder):
+def test_the_note_gives_the_share_of_titles_with_unknown_words(tiny_encoder):
     encoder = Encoder.load(tiny_encoder, CPU)
-    (text,) = notes_on(encoder, ["电影", "film"])  # a token for each sign
-    assert text.startswith("67% of the tokens of these titles are unknown")
-    assert not notes_on(encoder, ["电", "film film film film"])  # a fifth is not more than a fifth
+    (text,) = notes_on(encoder, ["电影 (1999) film film film", "film"])  # however many are known beside them
+    assert text.startswith("50% of the titles have words that the encoder does not know")
+    assert not notes_on(encoder, ["电", *["film"] * 4])  # a fifth is not more than a fifth
     assert not notes_on(encoder, [""]) and not notes_on(encoder, FRENCH)
 
 

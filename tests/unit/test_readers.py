@@ -106,7 +106,7 @@ def test_real_ml_latest_small():
 
 rating_rows = st.lists(
     st.tuples(
-        st.integers(1, 10**9), st.integers(1, 10**9), st.sampled_from([0.5, 1, 2.5, 4, 5]), st.integers(0, 2**31)
+        st.integers(1, 10**9), st.integers(1, 10**9), st.sampled_from([0.5, 1, 2.5, 4, 5]), st.integers(10**8, 2**31)
     ),
     min_size=1,
     unique_by=lambda row: row[:2],
@@ -190,7 +190,7 @@ def test_a_folder_of_no_known_format_is_refused(tmp_path):
 
 
 def test_a_rated_movie_must_be_in_the_movies_file(tmp_path):
-    write_dat(tmp_path / "ml", [*tiny_ratings(), (1, 555, 3, 1)])
+    write_dat(tmp_path / "ml", [*tiny_ratings(), (1, 555, 3, 978_300_001)])
     with pytest.raises(UserError, match=r"lacks.*555"):
         read_dataset(tmp_path / "ml")
 
