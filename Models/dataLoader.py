@@ -147,7 +147,8 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
     """
     if len(users) and not (found := pd.Index(user_ids).isin(users["user"])).any():
         note(f"None of the {len(found):,} users with ratings is in the users file: are the ids written alike?")
-    table = users.set_index("user").reindex(user_ids).replace(list(NO_VALUE), np.nan)
+    table = users.set_index("user").reindex(user_ids)
+    table = table.mask(table.isin(NO_VALUE))
     if "age" in table:
         age = pd.to_numeric(table["age"], errors="coerce")
         table["age"] = pd.cut(age, AGES) if age.notna().sum() > table["age"].notna().sum() / 2 else table["age"]

@@ -96,7 +96,7 @@ def test_a_damaged_data_set_is_read_or_named(tmp_path, name, data):
     assert np.isfinite(found.ratings["rating"]).all() and len(found.ratings)
     assert set(found.ratings["movie"]) <= set(found.movies["movie"])
     assert all(isinstance(title, str) for title in found.movies["title"])
-    assert np.isfinite(demographics(found.users, found.ratings["user"].unique())).all()
+    assert np.isfinite(demographics(found.users, found.ratings["user"].unique()).to_numpy(np.float32)).all()
 
 
 @fuzzed
@@ -167,7 +167,7 @@ def test_a_training_does_not_continue_with_other_ratings(tiny, tiny_features, tm
     started.stop(signal.SIGKILL)
     text = (data / "ratings.dat").read_text()
     (data / "ratings.dat").write_text(text.replace("::5::", "::4::", 1))
-    assert "ratings are not those" in explanation(Script(train.main, "--resume", run))
+    assert "ratings or users are not those" in explanation(Script(train.main, "--resume", run))
 
 
 def test_a_training_does_not_continue_with_other_features(tiny, tiny_encoder, tmp_path):

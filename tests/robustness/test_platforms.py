@@ -63,6 +63,15 @@ def test_an_error_is_shown_on_any_screen(run_script, monkeypatch):
     assert done.stderr.startswith("error: Am") and "holds no finished run: train one" in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="its shells close no streams")
+def test_a_closed_screen_stops_no_training(places, tmp_path):
+    """Started with `>&-`, as some schedulers do."""
+    flags = (*places, *TINY_TRAINING, "--epochs", 1, "--run", tmp_path / "run")
+    words = [sys.executable, str(ROOT / "train.py"), *map(str, flags)]
+    done = subprocess.run(["sh", "-c", '"$@" >&- 2>&-', "sh", *words], timeout=600)
+    assert done.returncode == 0 and (tmp_path / "run/test_metrics.json").is_file()
+
+
 # --- names of folders ----------------------------------------------------------------------------
 
 

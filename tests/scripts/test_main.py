@@ -28,6 +28,8 @@ def test_main_skips_what_is_current_and_takes_no_foreign_run_for_its_own(run_scr
     assert asked.count("nothing to do") == 1 and len(list((clone / "runs").iterdir())) == 4 + 4 + 4
     line = asked.splitlines()[-1]
     assert line.startswith("Top 10 recommended movie IDs for user 1000: [") and 2 not in json.loads(line.split(": ")[1])
+    unknown = run_script("main.py", *flags, "--user", 2, root=clone, code=1)
+    assert "User '2' has no ratings in tiny" in unknown.stderr and "== 4." not in unknown.stdout
     missing = run_script("main.py", "--data", tmp_path / "none", root=clone, code=1)
     assert "There is no folder" in missing.stderr
 

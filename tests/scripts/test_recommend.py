@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tiny_ratings, train_here
+from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tiny_ratings, train_here, write_dat
 
 from Models.checkpoint import SavedModel, load_model
 from Models.configs import PRESETS
@@ -76,7 +76,7 @@ def test_a_final_run_recommends_without_a_hint_to_train_one(tiny_run, tmp_path, 
     line = recommend_here("--run", final, "--user", 4, "--top-n", 100).splitlines()[-1]
     assert line.startswith("Top 15 recommended movie IDs for user 4: [") and not set(ids_in(line)) & RATED[4]
     said = capsys.readouterr().err
-    assert "For 1 of 1 users fewer than 100 movies are left." in said and "--final" not in said
+    assert "Fewer than 100 movies are left." in said and "--final" not in said
 
 
 def test_too_many_wanted_gives_all_that_are_left(tiny_run):
@@ -307,7 +307,7 @@ def test_the_most_popular_movies_are_those_that_pass_the_filters(tiny_run, capsy
     assert line.startswith("Top 3 recommended movie IDs for user 4: [") and set(ids_in(line)) == set(some)
     said = capsys.readouterr().err
     assert "Overlap with the 3 most popular movies that are left: 3 of 3." in said
-    assert "For 1 of 1 users fewer than 10 movies are left." in said
+    assert "Fewer than 10 movies are left." in said
 
 
 def test_seen_movies_are_among_the_most_popular_where_they_are_recommended(tiny_run, capsys):
@@ -319,7 +319,7 @@ def test_a_user_who_has_rated_all_that_pass_has_an_empty_list(tiny_run, capsys):
     line = recommend_here("--run", tiny_run, "--user", 4, "--candidates", min(RATED[4])).splitlines()[-1]
     assert line == "Top 0 recommended movie IDs for user 4: []"
     said = capsys.readouterr().err
-    assert "fewer than 10 movies are left" in said and "overlap" not in said
+    assert "Fewer than 10 movies are left" in said and "overlap" not in said
 
 
 def test_too_few_similar_movies_are_noted(tiny_run, tmp_path, capsys):
@@ -544,3 +544,14 @@ def test_the_columns_of_the_table_stand_below_their_names(tiny_encoder, tmp_path
     head, *lines = recommend_here("--run", run).splitlines()[:11]  # of user u1, the first of the data
     assert all(line[head.index("title") - 2 :].startswith("  Film") for line in lines)
     assert all(line[: head.index("title")].endswith(f"{line.split()[1]}  ") for line in lines)
+
+
+def test_predictions_for_other_people_of_the_same_ids_are_refused(places, tiny_features, tmp_path):
+    """Their movies are the same; their ratings are not."""
+    shifted = [(user, 7 * ((movie // 7 + 12) % 25) + 2, rating, time) for user, movie, rating, time in tiny_ratings()]
+    folder = write_dat(tmp_path / "tiny", shifted)
+    flags = ("--preset", "autoencoder", *SMALL["autoencoder"], "--epochs", 1)
+    run = train_here(*places, *flags, "--run", tmp_path / "ranking")
+    other = train_here("--data", folder, "--features", tiny_features, "--run", tmp_path / "other", *TINY_TRAINING)
+    with pytest.raises(UserError, match="other users or movies"):
+        recommend_here("--run", run, "--predictions-from", other)

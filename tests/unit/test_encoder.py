@@ -251,6 +251,34 @@ def test_the_hub_is_asked_for_weights_and_tokenizer_alone(more, wanted):
     assert sorted(filter_repo_objects(files, allow_patterns=FILES)) == sorted([*always, *wanted])
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", b"half"]
+)
+def test_damaged_weights_are_refused(copied, content):
+    """Empty, the pointer that git leaves in their place, and cut."""
+    weights = copied(roberta) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100] if content == b"half" else content)
+    with pytest.raises(UserError, match="is no usable encoder"):
+        Encoder.load(weights.parent, CPU)
+
+
+def test_weights_that_are_not_there_are_never_drawn(copied):
+    """A layer more than the file has: transformers alone would make it of random numbers."""
+    folder = copied(roberta)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    with pytest.raises(UserError, match=r"lacks weights that its config.json names, such as encoder.layer.2"):
+        Encoder.load(folder, CPU)
+
+
+def test_a_tokenizer_of_another_model_is_refused(copied, saved):
+    folder = copied(xlm_roberta)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(saved(roberta) / name, folder / name)
+    with pytest.raises(UserError, match="the tokenizer has more tokens than the model"):
+        Encoder.load(folder, CPU)
+
+
 def test_a_model_that_needs_pictures_is_refused(copied):
     folder = copied(gpt2)
     text = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
