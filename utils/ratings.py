@@ -101,9 +101,7 @@ def _parse(content: bytes, layout: _Layout) -> pd.DataFrame | None:
         **{"keep_default_na": False, "na_values": [""], "encoding": "utf-8"},
         "float_precision": "legacy",  # pandas' default one crashes on a number such as 1e999999999999
     }
-    if (
-        layout.separator == "::"
-    ):  # with ":" as the separator every second field is empty, and the fast parser can read it
+    if layout.separator == "::":  # to ":" every second field is empty, and the fast parser can read that
         options |= {"sep": ":", "usecols": [0, 2, 4, 6][: len(layout.names)]}
     for time_type in (np.float64, "category"):
         types = dict.fromkeys(layout.names, "category") | {"rating": np.float32, "time": time_type}
