@@ -26,7 +26,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.inputs import (
@@ -40,10 +39,9 @@ from Models.inputs import (
     UnsuitableData,
     decades,
 )
+from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters
 from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
-DAY = 86_400.0  # seconds
-N_CLOCK = 7
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
 LONGEST = 8_000  # training ratings of a user
 BYTES_PER_PAIR = 100  # of a user's ratings, in a training step; measured: 78 to 135
@@ -318,44 +316,6 @@ def with_noise(kernel: Tensor, mask: Tensor) -> Tensor:
     """K + 1 of histories, [B, L, L]; rows and columns of padding are those of the identity."""
     both = mask[:, :, None] & mask[:, None]
     return kernel * both + torch.eye(kernel.shape[1], device=kernel.device)
-
-
-class Posterior(nn.Module):
-    """Vectors as far as the ratings tell: independent Gaussians (mean field), in training a sample of them."""
-
-    def __init__(self, n: int, dim: int, std: float):
-        super().__init__()
-        self.mean = nn.Parameter(std * torch.randn(n, dim))
-        self.log_std = nn.Parameter(torch.full((n, dim), 0.05).log())
-
-    def forward(self) -> Tensor:
-        return self.mean + self.log_std.exp() * torch.randn_like(self.mean) if self.training else self.mean
-
-    def variance(self) -> Tensor:
-        return (2 * self.log_std).exp()
-
-    def divergence(self, precision: float | None) -> Tensor:
-        """Kullback-Leibler divergence from the prior N(0, 1 / precision), up to a constant.
-
-        Without a precision, each dimension has the one that makes this least (empirical Bayes).
-        """
-        square = (self.mean.square() + self.variance()).sum(0)
-        prior = 0.5 * len(self.mean) * square.log() if precision is None else 0.5 * precision * square
-        return prior.sum() - self.log_std.sum()
-
-
-class SumOverRaters(torch.autograd.Function):
-    """Of each movie, the sum of the vectors of the users who rated it; its gradient is the same sum the other way."""
-
-    @staticmethod
-    def forward(ctx, vectors: Tensor, users: Tensor, start: Tensor, movies: Tensor, start_back: Tensor) -> Tensor:
-        """`users` of movie after movie, the first of each at `start`; `movies` of user after user likewise."""
-        ctx.save_for_backward(movies, start_back)
-        return F.embedding_bag(users, vectors, start, mode="sum")
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return F.embedding_bag(ctx.saved_tensors[0], gradient, ctx.saved_tensors[1], mode="sum"), *[None] * 4
 
 
 class MarginalLikelihood(torch.autograd.Function):

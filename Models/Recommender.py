@@ -1,16 +1,21 @@
-"""The multimodal NCF model: user, movie, title and genres into biases, a dot product and an MLP.
+"""The multimodal NCF: a tower for the user and one for the movie, their product, and an MLP over both.
 
-    prediction(u, i) = mean + b_u + b_i + p_u · z_i + MLP([p_u, q_i, f_i])
-    z_i = q_i + W f_i        b_i = c_i + w · f_i        f_i = [title vector, genres]
+    prediction(u, i, t) = mean + b_u + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
+    z_u = p_u + n_u^-1/2 sum_j x_j + C x        j: the movies in u's history, i left out
+    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i      v: the users who rated i in training
+    f_i = [title vector, genres, decade]        x = [demographics of u, clock of u, i and t]
 
-The product and the MLP side by side are those of He et al. 2017, "Neural Collaborative Filtering"; W f_i and w · f_i
-give a factor and a bias to movies that nobody has rated. The configuration switches parts off; the original is
-highest * sigmoid(MLP([p_u, q_i, f_i])). Trained to rank, the same number is a score.
+The product and the MLP are those of He et al. 2017, "Neural Collaborative Filtering"; the sums those of SVD++ (Koren
+2008, "Factorization Meets the Neighborhood"), on both sides. p and q are Gaussians, as far as the ratings tell (Lim and
+Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare users and movies are trusted less.
+The expected squared error over them is a closed form:
+
+    E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i
 """
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
@@ -27,8 +32,252 @@ from Models.inputs import (
     NonNegInt,
     PositiveInt,
     UnsuitableData,
+    decades,
 )
-from Models.sequences import History, PaddedHistory
+from Models.layers import N_CLOCK, Posterior, SumOverRaters, clock
+from Models.sequences import History, PaddedHistory, offsets
+
+Tower = Literal["ids", "history", "audience", "features", "demographics", "clock"]
+
+
+@dataclass(frozen=True)
+class NCFConfig:
+    """Settings of the NCF model."""
+
+    embedding_dim: PositiveInt = 32
+    """size of a user's or movie's vector"""
+    hidden_dim: NonNegInt = 64
+    """units of the MLP's hidden layer; 0: no MLP"""
+    towers: tuple[Tower, ...] = ("ids", "history", "audience", "features", "demographics", "clock")
+    """what the vectors are made of; what the data lacks is left out"""
+    history_precision: NonNegFloat = 8.0
+    """prior precision of the implicit item factors x"""
+    audience_precision: NonNegFloat = 300.0
+    """prior precision of the implicit user factors y"""
+    feature_precision: NonNegFloat = 500.0
+    """prior precision of the weights of movie features"""
+    bias_precision: NonNegFloat = 3.0
+    """prior precision of the biases"""
+
+    task: ClassVar = "rating"
+
+
+class Recommender(nn.Module):
+    """The NCF of the formula above."""
+
+    batching = RowBatches()
+    reads_histories = True
+
+    def __init__(self, config: NCFConfig, stats: DataStats, inputs: ModelInputs):
+        super().__init__()
+        self.config, self.stats = config, stats
+        features = torch.cat([inputs.features, decades(inputs.year)], 1) * ("features" in config.towers)
+        demographics = inputs.user_features * ("demographics" in config.towers)
+        for name, part in {"features": features, "year": inputs.year, "demographics": demographics}.items():
+            self.register_buffer(name, part, persistent=False)
+        self.remember(inputs)
+        dim, n_context = config.embedding_dim, demographics.shape[1] + N_CLOCK
+        self.users = Posterior(stats.n_users, dim, 0.1 / dim**0.5)  # p
+        self.movies = Posterior(stats.n_movies, dim, 0.1 / dim**0.5)  # q
+        self.history = nn.Parameter(torch.zeros(stats.n_movies, dim))  # x, implicit item factors
+        self.audience = nn.Parameter(torch.zeros(stats.n_users, dim))  # y, implicit user factors
+        self.user_bias = nn.Parameter(torch.zeros(stats.n_users))
+        self.movie_bias = nn.Parameter(torch.zeros(stats.n_movies))
+        self.feature_weights = nn.Parameter(torch.zeros(features.shape[1], dim + 1))  # W and w
+        self.context_weights = nn.Parameter(torch.zeros(n_context, dim + 1))  # C and c
+        if config.hidden_dim:
+            layers = nn.Linear(2 * dim + n_context, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, 1)
+            self.mlp = nn.Sequential(*layers)
+            nn.init.zeros_(self.mlp[2].weight)
+        self.mean = nn.Parameter(torch.tensor(stats.mean_rating))
+        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating
+
+    def remember(self, inputs: ModelInputs) -> None:
+        """Keep who rated what in training, by user and by movie."""
+        by_movie = torch.argsort(inputs.movie, stable=True)
+        n_of_movie = torch.bincount(inputs.movie, minlength=self.stats.n_movies)
+        known = History.of(inputs.user, inputs.movie, inputs.rating, inputs.time, self.stats.n_users)
+        parts = {"offsets": known.offsets, "rated": known.movie, "rating": known.rating, "time": known.time}
+        parts |= {"raters": inputs.user[by_movie], "offset_of_movie": offsets(n_of_movie), "n_of_movie": n_of_movie}
+        for name, part in parts.items():
+            self.register_buffer(f"training_{name}", part, persistent=False)
+
+    def training_history(self) -> History:
+        return History(self.training_offsets, self.training_rated, self.training_rating, self.training_time)
+
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each user, and for each movie."""
+        users = [*self.users.parameters(), self.audience, self.user_bias]
+        return {"user": users, "movie": [*self.movies.parameters(), self.history, self.movie_bias]}
+
+    # --- training --------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> TrainingOutput:
+        """The mean over the ratings of the negative log likelihood, and of the priors' part for each.
+
+        -log N(r; prediction, noise), in expectation over p and q, = (E (r - prediction)^2 / noise + log noise) / 2
+        """
+        user, movie = batch["user"], batch["movie"]
+        known, items = self.training_history(), self.item_tower()
+        others = self.taste(take(self.sum_of_rated(), user) - take(self.history, movie), known.lengths(user) - 1)
+        context = self.context(known, user, user, movie, batch["time"])
+        p, q = take(self.users.mean, user) * self.has("ids"), take(items["vectors"], movie)
+        bias, movie_bias = take(self.user_bias, user), take(items["bias"], movie)
+        prediction, z = self.interaction(p, bias, others, context, q, movie_bias)
+        var_p, var_q = (
+            take(one.variance(), row) * self.has("ids") for one, row in ((self.users, user), (self.movies, movie))
+        )
+        expected = (batch["rating"] - prediction).square()
+        expected = expected + (z.square() * var_q + q.square() * var_p + var_p * var_q).sum(1)
+        likelihood = 0.5 * (expected / self.log_noise.exp() + self.log_noise).mean()
+        return TrainingOutput(likelihood + self.divergence() / len(known.movie), len(prediction), prediction)
+
+    def divergence(self) -> Tensor:
+        """What the loss adds once for all ratings: the priors of what is learned."""
+        c = self.config
+        precisions = (
+            (c.history_precision, self.history),
+            (c.audience_precision, self.audience),
+            (c.feature_precision, self.feature_weights),
+            (c.bias_precision, self.user_bias),
+            (c.bias_precision, self.movie_bias),
+        )
+        points = sum(0.5 * precision * part.square().sum() for precision, part in precisions)
+        return self.users.divergence() + self.movies.divergence() + points
+
+    # --- the formula -----------------------------------------------------------------------------
+
+    def has(self, tower: Tower) -> bool:
+        return tower in self.config.towers
+
+    def item_tower(self) -> dict[str, Tensor]:
+        """z and bias of every movie, [n_movies, D] and [n_movies]."""
+        from_features = self.features @ self.feature_weights  # [n_movies, D + 1]
+        return {
+            "vectors": self.movies.mean * self.has("ids") + self.audience_part() + from_features[:, :-1],
+            "bias": self.movie_bias * self.has("ids") + from_features[:, -1],
+        }
+
+    def audience_part(self) -> Tensor:
+        """n_i^-1/2 sum_v y_v of every movie, [n_movies, D]."""
+        edges = (self.training_raters, self.training_offset_of_movie, self.training_rated, self.training_offsets[:-1])
+        total = SumOverRaters.apply(self.audience, *edges)
+        return total * self.has("audience") / self.training_n_of_movie.clamp(min=1).sqrt()[:, None]
+
+    def sum_of_rated(self) -> Tensor:
+        """sum_j x_j over all training ratings of every user, [n_users, D]."""
+        edges = (self.training_rated, self.training_offsets[:-1], self.training_raters, self.training_offset_of_movie)
+        return SumOverRaters.apply(self.history, *edges)
+
+    def taste(self, total: Tensor, n: Tensor) -> Tensor:
+        """n^-1/2 sum_j x_j from the sum over n movies, [B, D] and [B]."""
+        return total * self.has("history") / n.clamp(min=1).sqrt()[:, None]
+
+    def context(self, history: History, place: Tensor, user: Tensor, movie: Tensor, time: Tensor) -> Tensor:
+        """x of ratings, [B, C]: demographics, zeros for new users, and the clock by the history at `place`."""
+        demographics = self.demographics[user.clamp(min=0)] * (user >= 0)[:, None]
+        return torch.cat([demographics, clock(history, place, time, self.year[movie]) * self.has_clock()], 1)
+
+    def has_clock(self) -> bool:
+        return self.has("clock") and self.stats.newest > 0
+
+    def interaction(
+        self, p: Tensor, bias: Tensor, taste: Tensor, context: Tensor, q: Tensor, movie_bias: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predictions, [B], and z of their users, [B, D], from the parts of users and movies."""
+        from_context = context @ self.context_weights  # [B, D + 1]
+        z = p + taste + from_context[:, :-1]
+        prediction = self.mean + bias * self.has("ids") + movie_bias + from_context[:, -1] + (z * q).sum(1)
+        if self.config.hidden_dim:
+            prediction = prediction + self.mlp(torch.cat([z, q.expand_as(z), context], 1)).squeeze(1)
+        return prediction, z
+
+    # --- use -------------------------------------------------------------------------------------
+
+    def predict(self, batch: Batch, history: History) -> Tensor:
+        """Predicted ratings of the rows, not clipped, [B], by users of the data with these histories."""
+        user, movie = batch["user"], batch["movie"]
+        items = self.item_tower()
+        taste = self.taste(sum_of(self.history, history), history.offsets.diff())[user]
+        context = self.context(history, user, user, movie, batch["time"])
+        parts = self.users.mean[user] * self.has("ids"), self.user_bias[user], taste, context
+        return self.interaction(*parts, items["vectors"][movie], items["bias"][movie])[0]
+
+    def score(self, history: PaddedHistory) -> Tensor:
+        """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
+        items, known = self.item_tower(), history.flat()
+        users = self.user_tower(history.user, known, items)
+        return torch.stack([self.score_for(k, history.user, known, users, items) for k in range(len(history.user))])
+
+    def score_for(
+        self, k: int, users: Tensor, known: History, parts: dict[str, Tensor], items: dict[str, Tensor]
+    ) -> Tensor:
+        """The same for user number k, [n_movies]."""
+        movie = torch.arange(self.stats.n_movies, device=users.device)
+        own = known.time[known.offsets[k] : known.offsets[k + 1]]
+        time = torch.full_like(movie, int(own[-1]) if len(own) else self.stats.newest)
+        context = self.context(known, torch.full_like(movie, k), users[k].expand_as(movie), movie, time)
+        row = slice(k, k + 1)
+        return self.interaction(
+            parts["p"][row], parts["bias"][row], parts["taste"][row], context, items["vectors"], items["bias"]
+        )[0]
+
+    def user_tower(self, user: Tensor, known: History, items: dict[str, Tensor]) -> dict[str, Tensor]:
+        """p, bias and taste of users with these histories, NEW_USER for new ones: [B, D], [B] and [B, D]."""
+        index = user.clamp(min=0)
+        p, bias = self.users.mean[index] * self.has("ids"), self.user_bias[index]
+        taste = self.taste(sum_of(self.history, known), known.offsets.diff())
+        for k in (user < 0).nonzero().squeeze(1).tolist():
+            p[k], bias[k] = self.fit_new_user(k, known, items)
+        return {"p": p, "bias": bias, "taste": taste}
+
+    def fit_new_user(self, k: int, known: History, items: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """p, [D], and bias of a new user: what the training would learn from their ratings, in closed form.
+
+        The posterior mean of a linear regression of what is left of the ratings on [z_i, 1] (Bishop 2006, "Pattern
+        Recognition and Machine Learning", equation 3.53), with the priors of the training, and with z_i uncertain.
+        """
+        rows = slice(int(known.offsets[k]), int(known.offsets[k + 1]))
+        movie, n = known.movie[rows], rows.stop - rows.start
+        place, nobody = torch.full_like(movie, k), torch.full_like(movie, -1)
+        others = self.taste(self.history[movie].sum(0) - self.history[movie], torch.full_like(movie, n - 1))
+        context = self.context(known, place, nobody, movie, known.time[rows])
+        q = items["vectors"][movie]
+        nothing = torch.zeros_like(others), torch.zeros(n, device=q.device)
+        without, z = self.interaction(*nothing, others, context, q, items["bias"][movie])
+        design = torch.cat([q, torch.ones_like(q[:, :1])], 1)  # [n, D + 1]
+        var_q = F.pad(self.movies.variance()[movie] * self.has("ids"), (0, 1))
+        products = design.T @ design + var_q.sum(0).diag()  # E sum_j [z_j, 1] [z_j, 1]^T
+        target = design.T @ (known.rating[rows] - without) - (var_q * F.pad(z, (0, 1))).sum(0)
+        bias_precision = torch.full((1,), self.config.bias_precision, device=q.device)
+        prior = torch.cat([1 / self.users.prior_variance(), bias_precision])
+        noise = self.log_noise.exp()
+        found = torch.linalg.solve(products / noise + prior.diag(), target / noise)
+        return found[:-1] * self.has("ids"), found[-1]
+
+    def movie_vectors(self) -> Tensor:
+        """z of every movie, [n_movies, D]."""
+        return self.item_tower()["vectors"]
+
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """z of users with these histories but for what the context adds, [B, D]."""
+        parts = self.user_tower(history.user, history.flat(), self.item_tower())
+        return parts["p"] + parts["taste"]
+
+
+def take(table: Tensor, index: Tensor) -> Tensor:
+    """table[index], with a gradient that is the same each time, however many threads add it up."""
+    return table.index_select(0, index)
+
+
+def sum_of(vectors: Tensor, history: History) -> Tensor:
+    """Of each user, the sum of the vectors of the rated movies, [n_users, D]."""
+    if not len(history.movie):
+        return vectors.new_zeros(len(history.offsets) - 1, vectors.shape[1])
+    return F.embedding_bag(history.movie, vectors, history.offsets, mode="sum", include_last_offset=True)
+
+
+# --- the original, and the NCF trained to rank ---------------------------------------------------
 
 CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
 NEW_USER_STEPS = 200  # of Adam, to fit the embedding of a user who was not in training
@@ -38,8 +287,8 @@ Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class NCFConfig:
-    """Settings of the NCF model."""
+class OriginalConfig:
+    """Settings of the NCF that knows users by embeddings alone."""
 
     embedding_dim: PositiveInt = 64
     """size of a user or movie embedding"""
@@ -71,8 +320,13 @@ class NCFConfig:
         return "ranking" if self.num_negatives else "rating"
 
 
-class Recommender(nn.Module):
-    """The NCF model of the formula above.
+class OriginalRecommender(nn.Module):
+    """The NCF that knows users and movies by embeddings, and movies by features as well.
+
+    prediction(u, i) = mean + b_u + b_i + p_u · z_i + MLP([p_u, q_i, f_i])    z_i = q_i + W f_i    b_i = c_i + w · f_i
+
+    The configuration switches parts off; the original is highest * sigmoid(MLP([p_u, q_i, f_i])). Trained to rank, the
+    same number is a score.
 
     The first layer of the MLP is linear in its three inputs, so a movie's part of it, where most of the work lies, is
     computed once for each movie of a batch and not once for each rating.
@@ -83,7 +337,7 @@ class Recommender(nn.Module):
 
     batching = RowBatches()
 
-    def __init__(self, config: NCFConfig, stats: DataStats, inputs: ModelInputs):
+    def __init__(self, config: OriginalConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
         self.register_buffer("features", inputs.features, persistent=False)

@@ -16,7 +16,7 @@ from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import RatingsData, load_data, split_rows
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import HIGHEST, LOWEST, FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
-from Models.Recommender import NCFConfig, Recommender
+from Models.Recommender import NCFConfig, OriginalConfig, OriginalRecommender, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils import runs
 from utils.config import (
@@ -41,6 +41,7 @@ MIDDLE = (LOWEST + HIGHEST) / 2  # of the scale of models
 # A model is one line here, and one preset at least below: the class of its settings and its own class.
 MODELS: dict[type, type[nn.Module]] = {
     NCFConfig: Recommender,
+    OriginalConfig: OriginalRecommender,
     HistoryConfig: HistoryRecommender,
     SequentialConfig: Sequential,
     AutoencoderConfig: Autoencoder,
@@ -193,11 +194,13 @@ PRESETS: dict[str, TrainConfig] = {
         TrainConfig(
             preset="ncf",
             model=NCFConfig(),
-            optim=OptimConfig(epochs=100, batch_size=4096, lr=3e-3, weight_decay=10.0, schedule="constant", patience=5),
+            optim=OptimConfig(epochs=12, batch_size=4096, lr=0.01, weight_decay=1.0),
         ),
         TrainConfig(
             preset="original",
-            model=NCFConfig(embedding_dim=32, dropout=0.2, biases=False, gmf=False, sigmoid=True, l2=0.0, l2_bias=0.0),
+            model=OriginalConfig(
+                embedding_dim=32, dropout=0.2, biases=False, gmf=False, sigmoid=True, l2=0.0, l2_bias=0.0
+            ),
             optim=OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant"),
             features=FeatureConfig(unit_titles=False),
         ),
@@ -208,7 +211,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         TrainConfig(
             preset="ncf-ranking",
-            model=NCFConfig(l2=1e-3, l2_bias=0.0, num_negatives=32),
+            model=OriginalConfig(l2=1e-3, l2_bias=0.0, num_negatives=32),
             optim=OptimConfig(epochs=10, batch_size=4096, lr=3e-3, weight_decay=1.0),
             ranking=RankingConfig(),
         ),

@@ -92,7 +92,8 @@ class TopNRecommender:
         """Scores of every movie on the CPU, [B, n_movies]; where histories are read, no rating scores its own movie."""
         known = beside(model, known)
         scores = model.score(known).cpu().clone()
-        reads_histories = isinstance(model.batching, UserBatches) or bool((known.user == NEW_USER).any())
+        reads_histories = getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
+        reads_histories |= bool((known.user == NEW_USER).any())
         if self.include_seen and reads_histories:
             for k in range(len(scores)):
                 scores[k, known.movie[k][known.mask[k]].cpu()] = scores_of_known(model, known.row(k)).cpu()

@@ -28,6 +28,11 @@ class PaddedHistory:
     def lengths(self) -> Tensor:
         return self.mask.sum(1)
 
+    def flat(self) -> "History":
+        """The same ratings without padding, of user k the k-th."""
+        columns = (column[self.mask] for column in (self.movie, self.rating, self.time))
+        return History(offsets(self.lengths(), closed=True), *columns)
+
     def take(self, index: Tensor, mask: Tensor, row: slice | Tensor = slice(None)) -> "PaddedHistory":
         """The ratings at `index`, int64 [B, T], of the users at `row`; valid where `mask`, [B, T], is True."""
         columns = (column[row].gather(1, index) for column in (self.movie, self.rating, self.time))

@@ -53,17 +53,20 @@ from utils.files import RUNS, UserError, atomic_write
 from utils.metrics import auc_by_user, metrics_at
 from utils.runs import write_table
 
+# What a movie is, without what is learned of it alone; of the sequential models and the NCF.
+SEQUENTIAL_FEATURES = {"ids": False}
+FEATURES_ONLY = {"towers": ("history", "features", "demographics", "clock")}
 # A variant is one line here: its name, and the features and model settings that it changes.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ids": ({"titles": "none", "genres": False}, {}),
     "ids + genres": ({"titles": "none"}, {}),
     "ids + titles": ({"genres": False}, {}),
     "all": ({}, {}),
-    "features only": ({}, {"ids": False}),
+    "features only": ({}, FEATURES_ONLY),
     "titles shuffled": ({"titles": "shuffled"}, {}),
 }
 DROPPED = "all, ids dropped"
-SEQUENTIAL_VARIANTS = {DROPPED: ({}, {"id_dropout": 0.3})}
+SEQUENTIAL_VARIANTS = {"features only": ({}, SEQUENTIAL_FEATURES), DROPPED: ({}, {"id_dropout": 0.3})}
 REFERENCES = ("user + movie bias", "genre kNN")
 # What changes between two variants: its name, the variant with it and the one without.
 CONTRASTS: list[tuple[str, str, str]] = [

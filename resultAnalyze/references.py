@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from Models.checkpoint import SavedModel
 from Models.dataLoader import RatingsData
-from Models.Recommender import NCFConfig
+from Models.Recommender import OriginalConfig
 from utils.encoder import Encoder
 
 REFERENCE_RATINGS = 50_000
@@ -55,7 +55,7 @@ class ReferenceDataset(Dataset):
 class ReferenceNCF(nn.Module):
     """The original's model as tutorials write it: everything concatenated for each rating."""
 
-    def __init__(self, config: NCFConfig, n_users: int, n_movies: int, n_features: int):
+    def __init__(self, config: OriginalConfig, n_users: int, n_movies: int, n_features: int):
         super().__init__()
         self.user = nn.Embedding(n_users, config.embedding_dim)
         self.movie = nn.Embedding(n_movies, config.embedding_dim)
@@ -71,7 +71,7 @@ class ReferenceNCF(nn.Module):
 
 def reference_train(data: RatingsData) -> float:
     """Ratings per second of a loop over single samples."""
-    config = NCFConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
+    config = OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
     model = ReferenceNCF(config, len(data.user_ids), len(data.movies), data.features.vectors.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     rows = np.random.default_rng(0).permutation(len(data.rating))[:REFERENCE_RATINGS]

@@ -35,7 +35,7 @@ def without_seconds(run: Path) -> list[dict[str, float]]:
     "flags",
     [
         # 180 training rows: the last batch is a single row, which one of the two ranks has to do without
-        ("--preset", "ncf", *SMALL["ncf"], "--dropout", 0, "--batch-size", 179, "--epochs", 3),
+        ("--preset", "ncf", *SMALL["ncf"], "--batch-size", 179, "--epochs", 3),
         ("--preset", "history", *SMALL["history"], "--batch-size", 40, "--epochs", 3),  # batches of whole users
     ],
     ids=["ncf", "history"],

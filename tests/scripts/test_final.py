@@ -26,7 +26,21 @@ from utils.files import UserError
 from utils.splits import TRAIN
 
 # Soon no better by validation, so that the epoch that it chooses is not the last one.
-TRAINING = ("--preset", "ncf", *SMALL["ncf"], "--lr", 0.03, "--epochs", 30, "--patience", 3, "--seed", 5)
+TRAINING = (
+    "--preset",
+    "ncf",
+    *SMALL["ncf"],
+    "--lr",
+    0.002,
+    "--schedule",
+    "constant",
+    "--epochs",
+    30,
+    "--patience",
+    3,
+    "--seed",
+    5,
+)
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_what_the_ratings_cannot_give_is_refused(places, tmp_path, flags, words)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("ncf", "--num-negatives", 5), "--num-negatives does not fit the preset ncf, which is for rating"),
+        (("original", "--num-negatives", 5), "--num-negatives does not fit the preset original, which is for rating"),
         (("ncf-ranking", "--num-negatives", 0), "--num-negatives does not fit the preset ncf-ranking, which is for"),
         (("ncf", "--relevance-threshold", 3), "Unrecognized options: --relevance-threshold"),
     ],

@@ -257,7 +257,7 @@ def test_a_device_that_is_not_there_is_named(run_script, places, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "flag", "value"), [("history", "--dropout", 0.1), ("ncf", "--hidden-dim", 3)], ids=["history", "ncf"]
+    ("preset", "flag", "value"), [("history", "--dropout", 0.1), ("ncf", "--hidden-dims", 3)], ids=["history", "ncf"]
 )
 def test_flags_of_another_model_are_wrong_usage(run_script, places, tmp_path, preset, flag, value):
     done = run_script("train.py", *places, "--run", tmp_path / "run", "--preset", preset, flag, value, code=2)

@@ -20,14 +20,15 @@ from Models.checkpoint import (
 from Models.dataLoader import model_inputs, split_rows
 from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import FeatureConfig
-from Models.Recommender import NCFConfig
+from Models.Recommender import NCFConfig, OriginalConfig
 from Models.Sequential import SequentialConfig
 from utils.files import UserError
 
 CPU = torch.device("cpu")
 CONFIGS = {
-    "ncf": NCFConfig(embedding_dim=4, hidden_dims=(8, 4, 3)),
-    "ncf-ranking": NCFConfig(embedding_dim=4, hidden_dims=(8,), num_negatives=5),
+    "ncf": NCFConfig(embedding_dim=4, hidden_dim=5),
+    "original": OriginalConfig(embedding_dim=4, hidden_dims=(8, 4, 3)),
+    "ncf-ranking": OriginalConfig(embedding_dim=4, hidden_dims=(8,), num_negatives=5),
     "history": HistoryConfig(embedding_dim=4, hidden_dim=5, context=("time",)),
     "transformer": SequentialConfig(embedding_dim=4, max_length=6),
     "gru": SequentialConfig(architecture="gru", embedding_dim=4, max_length=6),
@@ -95,7 +96,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
 
 def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04")
-    weights = read_checkpoint(tiny_run / "best.pt")["state"]["user.weight"].numpy().tobytes()
+    weights = read_checkpoint(tiny_run / "best.pt")["state"]["users.mean"].numpy().tobytes()
     content = bytearray((tiny_run / "best.pt").read_bytes())
     content[content.index(weights)] ^= 1
     (tmp_path / "flipped.pt").write_bytes(content)
@@ -124,7 +125,7 @@ def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
 
 
 def test_data_that_does_not_suit_a_model_is_explained(data, split):
-    config = NCFConfig(num_negatives=500)
+    config = OriginalConfig(num_negatives=500)
     with pytest.raises(UserError, match="unrated movies: lower --num-negatives"):
         build_model(config, *model_inputs(data, split.train, FeatureConfig()))
 

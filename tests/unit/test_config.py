@@ -24,7 +24,7 @@ from Models.configs import (
     saved_config,
 )
 from Models.inputs import FeatureConfig
-from Models.Recommender import NCFConfig
+from Models.Recommender import OriginalConfig
 from Models.Sequential import SequentialConfig
 from utils.config import from_json, to_json
 from utils.files import UserError
@@ -100,7 +100,7 @@ def test_the_last_of_several_presets_counts():
 
 def test_the_original_preset_is_the_original_to_the_letter():
     original = parsed("--preset", "original")
-    model = NCFConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2, biases=False, gmf=False, sigmoid=True)
+    model = OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2, biases=False, gmf=False, sigmoid=True)
     assert original.model == dataclasses.replace(model, ids=True, l2=0.0, l2_bias=0.0, num_negatives=0)
     optim = OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant", patience=0)
     assert original.optim == optim and original.ranking is None
@@ -120,9 +120,9 @@ def test_flags_beside_a_preset_win():
 
 
 def test_changes_are_the_settings_that_are_not_those_of_the_preset():
-    assert parsed("--embedding-dim", 64, "--seed", 3, "--data", "elsewhere").changes() == {}
-    found = parsed("--embedding-dim", 4, "--hidden-dims", 8, 4, "--titles", "none", "--lr", 0.5, "--no-biases")
-    changes = {"embedding_dim": 4, "hidden_dims": [8, 4], "titles": "none", "lr": 0.5, "biases": False}
+    assert parsed("--embedding-dim", 32, "--seed", 3, "--data", "elsewhere").changes() == {}
+    found = parsed("--embedding-dim", 4, "--hidden-dim", 0, "--titles", "none", "--lr", 0.5, "--towers", "ids", "clock")
+    changes = {"embedding_dim": 4, "hidden_dim": 0, "titles": "none", "lr": 0.5, "towers": ["ids", "clock"]}
     assert found.changes() == changes
 
 
@@ -135,14 +135,14 @@ def test_changes_are_the_settings_that_are_not_those_of_the_preset():
         (("--embedding-dim", 0), "error: --embedding-dim '0' is not at least 1 and below 2147483648."),
         (("--epochs", 0), "error: --epochs '0' is not at least 1"),
         (("--batch-size", 2**31), "error: --batch-size '2147483648' is not at least 1 and below 2147483648."),
-        (("--hidden-dims", 8, 0), "error: --hidden-dims '0' is not at least 1"),
-        (("--hidden-dims",), "error: --hidden-dims: give the units of at least one layer."),
-        (("--dropout", 1), "error: --dropout '1.0' is not at least 0.0 and below 1.0."),
-        (("--dropout", "nan"), "error: --dropout 'nan' is not at least 0.0"),
+        (("--preset", "original", "--hidden-dims", 8, 0), "error: --hidden-dims '0' is not at least 1"),
+        (("--preset", "original", "--hidden-dims"), "error: --hidden-dims: give the units of at least one layer."),
+        (("--preset", "gru", "--dropout", 1), "error: --dropout '1.0' is not at least 0.0 and below 1.0."),
+        (("--preset", "gru", "--dropout", "nan"), "error: --dropout 'nan' is not at least 0.0"),
         (("--lr", -0.1), "error: --lr '-0.1' is not a finite number of at least 0.0."),
         (("--lr", "nan"), "error: --lr 'nan' is not a finite number of at least 0.0."),
         (("--lr", "inf"), "error: --lr 'inf' is not a finite number of at least 0.0."),
-        (("--l2", "nan"), "error: --l2 'nan' is not a finite number of at least 0.0."),
+        (("--preset", "original", "--l2", "nan"), "error: --l2 'nan' is not a finite number of at least 0.0."),
         (("--seed", -1), "error: --seed '-1' is not at least 0"),
         (("--patience", -1), "error: --patience '-1' is not at least 0"),
         (("--features", ".."), "error: --features '..' is not the name of a file."),
@@ -157,7 +157,10 @@ def test_changes_are_the_settings_that_are_not_those_of_the_preset():
         (("--preset", "history", "--history-dropout", "nan"), "error: --history-dropout 'nan' is not at least 0.0"),
         (("--preset", "gru", "--max-length", 0), "error: --max-length '0' is not at least 1"),
         (("--preset", "transformer", "--num-heads", 0), "error: --num-heads '0' is not at least 1"),
-        (("--num-negatives", 5), "--num-negatives does not fit the preset ncf, which is for rating prediction."),
+        (
+            ("--preset", "original", "--num-negatives", 5),
+            "--num-negatives does not fit the preset original, which is for",
+        ),
         (
             ("--preset", "ncf-ranking", "--num-negatives", 0),
             "the preset ncf-ranking, which is for ranking.",
@@ -275,7 +278,7 @@ def test_what_is_trained_does_not_depend_on_where(tmp_path, monkeypatch):
     one = parsed("--data", "ml", "--features", "f.pkl", "--run", "a", "--device", "cpu")
     other = parsed("--data", tmp_path / "ml", "--features", tmp_path / "f.pkl", "--tensorboard")
     assert one.training() == other.training() != parsed("--data", "ml").training()
-    for flags in (("--seed", 1), ("--epochs", 3), ("--no-genres",), ("--split", "time"), ("--dropout", 0.1)):
+    for flags in (("--seed", 1), ("--epochs", 3), ("--no-genres",), ("--split", "time"), ("--hidden-dim", 5)):
         assert parsed("--data", "ml", "--features", "f.pkl", *flags).training() != one.training()
 
 

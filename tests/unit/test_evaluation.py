@@ -16,7 +16,7 @@ from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator, as_fitted, best_epoch, rank_all, rank_sampled
 from Models.HistoryRecommender import HistoryConfig
-from Models.Recommender import NCFConfig
+from Models.Recommender import OriginalConfig
 from utils.files import UserError
 from utils.metrics import mean_metrics, metrics_at
 from utils.splits import Split
@@ -262,7 +262,7 @@ def test_the_most_popular_movies_are_counted_in_the_known_rows(data, split):
 
 
 def test_a_model_that_ranks_predicts_no_ratings(data, split):
-    config = NCFConfig(embedding_dim=4, hidden_dims=(8, 4), num_negatives=5)
+    config = OriginalConfig(embedding_dim=4, hidden_dims=(8, 4), num_negatives=5)
     assert as_fitted(random_model(data, split.train, config), data, split.train).predict is None
     assert FittedModel().score is None
 

@@ -1,292 +1,769 @@
-"""The NCF model: equal to its formula, whichever way it is computed; negatives and the sampled softmax by hand."""
+"""The NCF: predictions, training loss and new users by plain loops over the formula at the head of its file."""
 
 import dataclasses
+import math
+import re
 
 import numpy as np
 import pytest
 import torch
-from helpers import batch_of, cross_entropy, one_history, random_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from helpers import RATIOS, batch_of, one_history, random_model
+from torch.distributions import Normal, kl_divergence
 
-from Models.inputs import (
-    DataStats,
-    FeatureBlock,
-    FeatureConfig,
-    ModelInputs,
-    RatingScale,
-    UnsuitableData,
-    prepare_features,
-)
-from Models.Recommender import NCFConfig, Recommender, draw_negatives
-from Models.sequences import NEW_USER, PaddedHistory
-from resultAnalyze.references import ReferenceNCF
+from Models.configs import parse_training
+from Models.dataLoader import RatingsData, model_inputs, split_rows
+from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale
+from Models.recommend import scores_of_known
+from Models.Recommender import NCFConfig, Recommender
+from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 
-BLOCKS = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
-STATS = DataStats(n_users=6, n_movies=9, blocks=BLOCKS, mean_rating=3.5, scale=RatingScale(1.0, 5.0))
-ORIGINAL = {"biases": False, "gmf": False, "sigmoid": True, "l2": 0.0, "l2_bias": 0.0}
-BATCH = {
-    "user": torch.tensor([0, 5, 5, 2]),
-    "movie": torch.tensor([8, 1, 8, 0]),
-    "rating": torch.tensor([4.0, 1.0, 5.0, 3.0]),
-}
+TOWERS = NCFConfig().towers
+EVERY_MOVIE = torch.arange(27)
+ASKED = [(0, 3), (0, 24), (7, 26), (7, 0), (12, 25), (29, 11)]  # user, movie; 24 has no year, 25 and 26 no rating
 
 
-def inputs_of(features: torch.Tensor, user: list[int] | None = None, movie: list[int] | None = None) -> ModelInputs:
-    """What a model is given: these features, and perhaps some ratings."""
-    nothing = torch.empty(0, dtype=torch.int64)
-    user, movie = (nothing if one is None else torch.tensor(one) for one in (user, movie))
-    n = len(features)
-    return ModelInputs(features, torch.zeros(n), torch.zeros(6, 0), user, movie, torch.ones(len(user)), user * 0)
+@pytest.fixture(scope="module")
+def spread(data) -> RatingsData:
+    """The small data set with ratings over weeks, two at a time, and demographics that tell users apart."""
+    rank = np.arange(12).repeat(30).reshape(12, 30).T.ravel()  # of each rating among its user's
+    time = 978_300_000 + data.user * 7_000 + rank // 2 * 130_000
+    user_features = np.random.default_rng(0).integers(0, 2, (30, 3)).astype(np.float32)
+    return dataclasses.replace(data, time=time, user_features=user_features)
 
 
-def made(stats: DataStats = STATS, inputs: ModelInputs | None = None, **changes) -> Recommender:
-    """A model with every parameter random."""
-    torch.manual_seed(0)
-    config = NCFConfig(**{"embedding_dim": 5, "hidden_dims": (7, 4), "dropout": 0.0} | changes)
-    model = Recommender(config, stats, inputs or inputs_of(torch.randn(9, 11)))
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter)
-    return model.eval()
+@pytest.fixture(scope="module")
+def split(spread):
+    return split_rows(spread, "random", RATIOS)
 
 
-def history_of(*users: int) -> PaddedHistory:
-    """Users of the data whose ratings do not matter."""
-    n = len(users)
-    empty = torch.zeros(n, 1, dtype=torch.int64)
-    return PaddedHistory(torch.tensor(users), empty, empty.float(), empty, empty.bool())
+@pytest.fixture(scope="module")
+def train(spread, split) -> np.ndarray:
+    """The training rows; user 12 has none."""
+    return split.train[spread.user[split.train] != 12]
+
+
+def made(data: RatingsData, rows: np.ndarray, std: float = 0.3, **config) -> Recommender:
+    return random_model(data, rows, NCFConfig(**{"embedding_dim": 4, "hidden_dim": 5} | config), std=std)
+
+
+@torch.inference_mode()
+def predicted(model: Recommender, data: RatingsData, rows: np.ndarray, known: np.ndarray) -> torch.Tensor:
+    """The predictions of these rows from the ratings of the rows `known`."""
+    return model.predict(batch_of(data, rows), data.history(known))
+
+
+def asked_at(pairs: list[tuple[int, int]], time: int) -> dict[str, torch.Tensor]:
+    """A batch of users and movies at one time."""
+    user, movie = torch.tensor(pairs).T
+    return {"user": user, "movie": movie, "time": torch.full_like(user, time)}
+
+
+def all_movies(user: int, time: int) -> dict[str, torch.Tensor]:
+    return asked_at([(user, movie) for movie in range(27)], time)
+
+
+def of_user(data: RatingsData, rows: np.ndarray, user: int) -> np.ndarray:
+    """The user's own of these rows, oldest first."""
+    return data.by_user_and_time(rows[data.user[rows] == user])
+
+
+def as_new(history: PaddedHistory) -> PaddedHistory:
+    return dataclasses.replace(history, user=torch.full_like(history.user, NEW_USER))
 
 
 # --- the formula ---------------------------------------------------------------------------------
 
 
-def test_the_original_preset_equals_the_plain_concatenation():
-    model = made(**ORIGINAL)
-    reference = ReferenceNCF(model.config, 6, 9, 11).eval()
-    reference.user, reference.movie = model.user, model.movie
-    reference.mlp[0], reference.mlp[3], reference.mlp[5] = model.first, model.head[0], model.head[2]
-    prediction = model.predict(BATCH)
-    expected = 5 * reference(BATCH["user"], BATCH["movie"], model.features[BATCH["movie"]])
-    torch.testing.assert_close(prediction, expected)
-    output = model.train()(BATCH)
-    torch.testing.assert_close(output.loss, ((prediction - BATCH["rating"]) / 5).square().mean())
-    torch.testing.assert_close(output.prediction, prediction)
-    assert output.n_samples == 4
+class ByHand:
+    """The formula with plain loops in float64, from the data and the values of the model's parameters alone."""
+
+    def __init__(self, model: Recommender, data: RatingsData, train: np.ndarray):
+        self.data, self.year = data, data.movies["year"].fillna(0).astype(int).tolist()
+        self.raters = {i: [u for u, j in self.pairs(train) if j == i] for i in range(27)}
+        self.value = {name: part.detach().double().numpy() for name, part in model.named_parameters()}
+        self.features = model_inputs(data, train, FeatureConfig())[1].features.double().numpy()
+        self.hidden_dim = model.config.hidden_dim
+
+    def pairs(self, rows: np.ndarray) -> list[tuple[int, int]]:
+        return list(zip(self.data.user[rows].tolist(), self.data.movie[rows].tolist(), strict=True))
+
+    def f(self, movie: int) -> np.ndarray:
+        """Title vector, genres and decade."""
+        decade = np.zeros(13)
+        if self.year[movie]:
+            decade[(self.year[movie] - 1900) // 10] = 1
+        return np.concatenate([self.features[movie], decade])
+
+    def x(self, user: int, movie: int, time: int, times: list[int]) -> np.ndarray:
+        """Demographics, and the clock of a user who rated at these times."""
+        demographics = np.zeros(3) if user == NEW_USER else self.data.user_features[user]
+        day, week = (2 * math.pi * (time % size) / size for size in (86_400, 7 * 86_400))
+        days = max(time - min(times, default=time), 0) / 86_400
+        older = sum(one < time for one in times)
+        age = min(max(1970 + time / (365.25 * 86_400) - self.year[movie], 0), 100) if self.year[movie] else 0
+        waves = math.sin(day), math.cos(day), math.sin(week), math.cos(week)
+        return np.array([*demographics, math.log1p(days) / 4, math.log1p(older) / 4, *waves, age / 25])
+
+    def z_of_movie(self, movie: int) -> np.ndarray:
+        z = self.value["movies.mean"][movie] + self.f(movie) @ self.value["feature_weights"][:, :-1]
+        for rater in self.raters[movie]:
+            z = z + self.value["audience"][rater] / math.sqrt(len(self.raters[movie]))
+        return z
+
+    def z_of_user(self, p: np.ndarray, x: np.ndarray, rated: list[int]) -> np.ndarray:
+        z = p + x @ self.value["context_weights"][:, :-1]
+        for movie in rated:
+            z = z + self.value["history"][movie] / math.sqrt(len(rated))
+        return z
+
+    def mlp(self, z_u: np.ndarray, z_i: np.ndarray, x: np.ndarray) -> float:
+        if not self.hidden_dim:
+            return 0.0
+        hidden = self.value["mlp.0.weight"] @ np.concatenate([z_u, z_i, x]) + self.value["mlp.0.bias"]
+        return float(self.value["mlp.2.weight"][0] @ np.maximum(hidden, 0) + self.value["mlp.2.bias"][0])
+
+    def prediction(self, user: int, movie: int, time: int, known: np.ndarray, leave_out: bool = False) -> float:
+        """By a user of the data with the ratings of the rows `known`; `leave_out`: without this movie's in the sum."""
+        own = of_user(self.data, known, user)
+        rated = [i for i in self.data.movie[own].tolist() if not (leave_out and i == movie)]
+        p, bias = self.value["users.mean"][user], self.value["user_bias"][user]
+        return self.of_parts(p, bias, self.x(user, movie, time, self.data.time[own].tolist()), movie, rated)
+
+    def of_parts(self, p: np.ndarray, bias: float, x: np.ndarray, movie: int, rated: list[int]) -> float:
+        z_u, z_i = self.z_of_user(p, x, rated), self.z_of_movie(movie)
+        biases = bias + self.value["movie_bias"][movie] + self.f(movie) @ self.value["feature_weights"][:, -1]
+        from_context = x @ self.value["context_weights"][:, -1]
+        return self.value["mean"] + biases + from_context + z_u @ z_i + self.mlp(z_u, z_i, x)
 
 
-@pytest.mark.parametrize("hidden_dims", [(7, 4), (6,), (5, 4, 3)])
-def test_predictions_and_loss_equal_their_formula(hidden_dims):
-    model = made(l2=0.1, l2_bias=0.01, hidden_dims=hidden_dims)
-    prediction = model.predict(BATCH)
-    for k, (u, i) in enumerate(zip(BATCH["user"], BATCH["movie"], strict=True)):
-        p, q, f = model.user.weight[u], model.movie.weight[i], model.features[i]
-        from_f = model.feature_factors.weight @ f
-        mlp = model.head(torch.relu(model.first(torch.cat([p, q, f]))))
-        biases = model.user_bias.weight[u] + model.movie_bias.weight[i] + model.feature_bias.weight @ f
-        torch.testing.assert_close(prediction[k : k + 1], 3.5 + biases + p @ (q + from_f) + mlp)
-    users, movies = BATCH["user"], BATCH["movie"]
-    from_f = model.features[movies] @ model.feature_factors.weight.T
-    factors = sum(part.square().sum(1) for part in (model.user.weight[users], model.movie.weight[movies], from_f))
-    from_f = model.features[movies] @ model.feature_bias.weight.T
-    biases = sum(
-        part.square().sum(1) for part in (model.user_bias.weight[users], model.movie_bias.weight[movies], from_f)
+@pytest.mark.parametrize("hidden_dim", [5, 0])
+@pytest.mark.parametrize("known", ["training", "training and validation", "test", "none"])
+def test_predictions_equal_the_formula(spread, split, train, known, hidden_dim):
+    """From the history that is given; who rated the movies is known from the training alone."""
+    rows = {
+        "training": train,
+        "training and validation": np.concatenate([train, split.val]),
+        "test": split.test,
+        "none": train[:0],
+    }[known]
+    model = made(spread, train, hidden_dim=hidden_dim)
+    hand, history = ByHand(model, spread, train), spread.history(rows)
+    for time in (900_000_000, int(spread.time[spread.user == 7][4]), 978_500_000, 1_100_000_000):
+        with torch.inference_mode():
+            found = model.predict(asked_at(ASKED, time), history)
+        expected = torch.tensor([hand.prediction(user, movie, time, rows) for user, movie in ASKED])
+        torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_predictions_of_test_rows_equal_the_formula(spread, split, train):
+    model = made(spread, train)
+    hand, rows = ByHand(model, spread, train), split.test
+    columns = spread.user[rows].tolist(), spread.movie[rows].tolist(), spread.time[rows].tolist()
+    expected = torch.tensor([hand.prediction(*row, train) for row in zip(*columns, strict=True)])
+    torch.testing.assert_close(predicted(model, spread, rows, train).double(), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_predictions_of_a_fresh_model_are_about_the_mean(spread, split, train):
+    torch.manual_seed(0)
+    model = Recommender(NCFConfig(), *model_inputs(spread, train, FeatureConfig())).eval()
+    found = predicted(model, spread, split.test, train)
+    torch.testing.assert_close(found, torch.full_like(found, spread.rating[train].mean()), atol=0.2, rtol=0)
+
+
+def test_without_towers_and_mlp_every_prediction_is_the_mean(spread, split, train):
+    model = made(spread, train, towers=(), hidden_dim=0)
+    found = predicted(model, spread, split.test, train)
+    assert torch.equal(found, model.mean.detach().expand_as(found))
+
+
+def test_test_and_validation_ratings_affect_no_prediction(spread, split, train):
+    """A model of the same training rows, with other ratings and times in the other rows, is the same."""
+    changed = dataclasses.replace(spread, rating=spread.rating.copy(), time=spread.time.copy())
+    others = np.concatenate([split.val, split.test])
+    changed.rating[others] = 6 - changed.rating[others]
+    changed.time[others] += 10**7
+    batch = batch_of(spread, split.test)
+    with torch.inference_mode():
+        found = [made(one, train).predict(batch, one.history(train)) for one in (spread, changed)]
+    assert torch.equal(*found)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def test_predictions_in_training_equal_the_formula_without_the_rated_movie(spread, train):
+    model = made(spread, train).train()
+    hand, batch = ByHand(model, spread, train), batch_of(spread, train)
+    columns = (batch[name].tolist() for name in ("user", "movie", "time"))
+    rows = list(zip(*columns, strict=True))
+    found = model(batch).prediction.detach().double()
+    expected, with_itself = (
+        torch.tensor([hand.prediction(*row, train, leave_out) for row in rows]) for leave_out in (True, False)
     )
-    errors, penalties = (prediction - BATCH["rating"]).square(), 0.1 * factors + 0.01 * biases
-    torch.testing.assert_close(model.train()(BATCH).loss, (errors + penalties).mean() / 25)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert (expected - with_itself).abs().mean() > 0.05
 
 
-def test_an_mlp_without_hidden_layers_is_refused():
-    with pytest.raises(ValueError, match="--hidden-dims"):
-        NCFConfig(hidden_dims=())
+def test_a_prediction_in_training_is_that_of_a_model_that_never_had_the_rating(spread, train):
+    """But for the movie's audience, of which the user is one: that tower is off."""
+    towers = tuple(tower for tower in TOWERS if tower != "audience")
+    model = made(spread, train, towers=towers).train()
+    found = model(batch_of(spread, train)).prediction.detach()
+    for k in range(0, len(train), 9):
+        others = np.delete(train, k)
+        alone = predicted(made(spread, others, towers=towers), spread, train[k : k + 1], others)
+        torch.testing.assert_close(found[k : k + 1], alone, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, ORIGINAL, {"biases": False}, {"gmf": False}])
-@pytest.mark.parametrize("chunk", [4096, 2])
-def test_scoring_the_catalogue_equals_predicting_pairs(changes, chunk, monkeypatch):
-    monkeypatch.setattr("Models.Recommender.CHUNK_MOVIES", chunk)
-    model = made(**changes)
-    scores = model.score(history_of(3, 0))
-    assert scores.shape == (2, 9)
-    pairs = {"user": torch.tensor([3] * 9 + [0] * 9), "movie": torch.arange(9).repeat(2)}
-    torch.testing.assert_close(scores.flatten(), model.predict(pairs))
+def test_the_implicit_factor_of_a_rated_movie_does_not_reach_its_own_prediction(spread, train):
+    """Changed for one movie, predictions of that movie stay, and those of its raters' other movies change."""
+    model, batch = made(spread, train).train(), batch_of(spread, train)
+    before = model(batch).prediction.detach()
+    with torch.no_grad():
+        model.history[9] += 1
+    change = (model(batch).prediction.detach() - before).abs()
+    its_own = batch["movie"] == 9
+    by_raters = torch.isin(batch["user"], batch["user"][its_own]) & ~its_own
+    assert its_own.sum() > 3 and by_raters.sum() > 10
+    assert change[its_own].max() < 1e-5 and change[~its_own & ~by_raters].max() < 1e-5
+    assert (change[by_raters] > 1e-3).float().mean() > 0.9
+
+
+def test_the_values_of_ratings_do_not_reach_predictions_but_through_what_is_learned(spread, train):
+    """Neither those of the batch nor those that the model was made with."""
+    other = dataclasses.replace(spread, rating=6 - spread.rating)
+    batch = batch_of(spread, train)
+    found = [made(one, train).train()(batch_of(one, train)).prediction for one in (spread, other)]
+    found.append(made(spread, train).train()(batch | {"rating": 6 - batch["rating"]}).prediction)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    losses = [made(spread, train).train()(one).loss for one in (batch, batch_of(other, train))]
+    assert abs(losses[0] - losses[1]) > 0.01
+
+
+def test_predictions_in_training_do_not_depend_on_the_batch(spread, train):
+    model = made(spread, train).train()
+    together = model(batch_of(spread, train)).prediction
+    alone = torch.cat([model(batch_of(spread, train[k : k + 1])).prediction for k in range(len(train))])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+
+
+def expected_error(model: Recommender, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """E (r - prediction)^2 as the training loss has it, its mean over the batch."""
+    likelihood = model(batch).loss - model.divergence() / len(model.training_rated)
+    return (2 * likelihood - model.log_noise) * model.log_noise.exp()
+
+
+@torch.inference_mode()
+def test_the_expected_error_is_the_mean_over_draws_of_p_and_q(spread, train):
+    """Within a tolerance that is a quarter of the least of what the variances add, for each of some ratings."""
+    model = made(spread, train, hidden_dim=0).train()
+    hand, random, n = ByHand(model, spread, train), np.random.default_rng(0), 800_000
+    for k in train[::30]:
+        user, movie, time = (int(column[k]) for column in (spread.user, spread.movie, spread.time))
+        own = of_user(spread, train, user)
+        x = hand.x(user, movie, time, spread.time[own].tolist())
+        rated = [i for i in spread.movie[own].tolist() if i != movie]
+        z_u, z_i = hand.z_of_user(hand.value["users.mean"][user], x, rated), hand.z_of_movie(movie)
+        std_p = np.exp(hand.value["users.log_std"][user])
+        std_q = np.exp(hand.value["movies.log_std"][movie])
+        noise_p, noise_q = (random.normal(size=(n // 4, 4)) * std for std in (std_p, std_q))
+        both = [(one * noise_p, other * noise_q) for one in (1, -1) for other in (1, -1)]  # each draw with its mirrors
+        product = np.concatenate([((z_u + one) * (z_i + other)).sum(1) for one, other in both])
+        center = hand.prediction(user, movie, time, train, leave_out=True)
+        square = (center + 1 - (center - z_u @ z_i + product)) ** 2
+        added = z_u**2 @ std_q**2, z_i**2 @ std_p**2, std_p**2 @ std_q**2
+        rating = torch.tensor([center + 1]).float()  # near enough for the variances to count
+        found = float(expected_error(model, batch_of(spread, np.array([k])) | {"rating": rating}))
+        assert found == pytest.approx(square.mean(), abs=min(added) / 4)
+        assert found == pytest.approx(1 + sum(added), rel=1e-3)
+        error_of_mean = square.reshape(4, -1).mean(0).std() / (n // 4) ** 0.5
+        assert min(added) / 4 > 4 * error_of_mean, "too few draws to tell"
+
+
+@torch.inference_mode()
+def test_without_ids_no_variance_is_in_the_expected_error(spread, train):
+    model = made(spread, train, towers=tuple(tower for tower in TOWERS if tower != "ids")).train()
+    batch = batch_of(spread, train)
+    mean_square = (model(batch).prediction - batch["rating"]).square().mean()
+    torch.testing.assert_close(expected_error(model, batch), mean_square, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_the_priors_part_of_the_loss_by_hand(spread, train):
+    """Once for all ratings, in equal parts for each; of p and q, the divergence from the best Gaussian priors."""
+    precisions = {"history": 2.0, "audience": 3.0, "feature": 5.0, "bias": 7.0}
+    config = {f"{name}_precision": value for name, value in precisions.items()}
+    model = made(spread, train, **config).train()
+    parts = {"history": [model.history], "audience": [model.audience], "feature": [model.feature_weights]}
+    parts["bias"] = [model.user_bias, model.movie_bias]
+    expected = sum(0.5 * precisions[name] * float((one**2).sum()) for name in parts for one in parts[name])
+    for one in (model.users, model.movies):
+        n, std = len(one.mean), one.log_std.exp()
+        variance = (one.mean**2 + std**2).mean(0)
+        prior = Normal(torch.zeros_like(one.mean), variance.sqrt().expand_as(one.mean))
+        constant = 0.5 * n * 4 * math.log(n)  # which the model leaves out
+        expected += float(kl_divergence(Normal(one.mean, std), prior).sum()) + constant
+    assert float(model.divergence()) == pytest.approx(expected, rel=1e-5)
+    for rows in (train, train[:7]):
+        batch = batch_of(spread, rows)
+        output, noise = model(batch), model.log_noise.exp()
+        likelihood = (expected_error(model, batch) / noise + noise.log()) / 2
+        torch.testing.assert_close(output.loss, likelihood + expected / len(train), atol=1e-4, rtol=1e-4)
+        assert output.n_samples == len(rows) and output.prediction.shape == (len(rows),)
+
+
+@pytest.mark.parametrize("hidden_dim", [5, 0])
+def test_every_parameter_is_trained(spread, train, hidden_dim):
+    model = made(spread, train, hidden_dim=hidden_dim).train()
+    model(batch_of(spread, train)).loss.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all() and parameter.grad.abs().sum() > 0, name
+    assert ("mlp.0.weight" in dict(model.named_parameters())) == (hidden_dim > 0)
+
+
+def test_every_row_of_the_tables_is_trained(spread, train):
+    """By its ratings or its prior, whether or not it has ratings in the batch."""
+    model = made(spread, train).train()
+    model(batch_of(spread, train[:5])).loss.backward()
+    for parameter in [one for table in model.tables().values() for one in table]:
+        assert (parameter.grad != 0).all()
+
+
+def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple[DataStats, ModelInputs]:
+    """Random ratings, user after user and oldest first."""
+    torch.manual_seed(0)
+    blocks = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
+    stats = DataStats(n_users, n_movies, blocks, 3.5, RatingScale(1.0, 5.0), newest=10**9, has_years=True)
+    pair = torch.randperm(n_users * n_movies)[:n].sort().values
+    columns = pair // n_movies, pair % n_movies, torch.randint(1, 6, (n,)).float(), torch.arange(n) * 100 + 10**8
+    inputs = torch.randn(n_movies, 11), torch.full((n_movies,), 1990.0), torch.zeros(n_users, 0)
+    return stats, ModelInputs(*inputs, *columns)
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time():
-    """Large gathers run on several threads: added up in any order, two trainings with one seed would differ."""
-    stats = dataclasses.replace(STATS, n_users=3000, n_movies=2000)
-    torch.manual_seed(0)
-    model = Recommender(NCFConfig(dropout=0.0), stats, inputs_of(torch.randn(2000, 11)))
-    batch = {
-        "user": torch.randint(0, 3000, (4096,)),
-        "movie": torch.randint(0, 2000, (4096,)),
-        "rating": torch.ones(4096),
-    }
+    """On two threads, as users have: added up in any order, two trainings with one seed would differ."""
+    stats, inputs = large_data()
+    model = Recommender(NCFConfig(), stats, inputs)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    rows = torch.randperm(len(inputs.user))[:2048]  # times 32 is enough for several threads
+    batch = {name: getattr(inputs, name)[rows] for name in ("user", "movie", "rating", "time")}
 
-    def gradients() -> list[torch.Tensor]:
+    def gradients() -> dict[str, torch.Tensor]:
         model.zero_grad()
         model(batch).loss.backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
+        return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
-    first = gradients()
-    for _ in range(10):
-        assert all(torch.equal(one, other) for one, other in zip(first, gradients(), strict=True))
-
-
-@pytest.mark.parametrize("changes", [{}, ORIGINAL])
-def test_every_parameter_is_trained(changes):
-    model = made(**changes).train()
-    model(BATCH).loss.backward()
-    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = gradients()
+        for _ in range(10):
+            assert {name for name, part in gradients().items() if not torch.equal(part, first[name])} == set()
+    finally:
+        torch.set_num_threads(threads)
 
 
-# --- features ------------------------------------------------------------------------------------
+def trained(model: Recommender, batch: dict[str, torch.Tensor], steps: int = 60) -> list[float]:
+    """The losses of some steps on one batch, the last ones small."""
+    optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.05), []
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss = model(batch).loss
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
 
 
-def test_unit_titles_have_length_1_and_genres_stay():
-    features = torch.randn(20, 11)
-    titles, genres = prepare_features(features, BLOCKS, FeatureConfig()).tensor_split([8], dim=1)
-    torch.testing.assert_close(titles.norm(dim=1), torch.ones(20))
-    centred = features[:, :8] - features[:, :8].mean(0)
-    torch.testing.assert_close(titles, centred / centred.norm(dim=1, keepdim=True))
-    torch.testing.assert_close(genres, features[:, 8:])
-    raw = prepare_features(features, BLOCKS, FeatureConfig(unit_titles=False))
-    torch.testing.assert_close(raw, features)
-
-
-def with_features(config: FeatureConfig, **changes) -> tuple[Recommender, torch.Tensor, torch.Tensor]:
-    """A model with these inputs, the features that it was made from, and its scores."""
+@pytest.mark.parametrize("lacking", ["nothing", "times", "demographics", "years", "all three"])
+def test_data_that_lacks_something_trains_and_is_served(spread, split, lacking):
+    poor = {
+        "times": {"time": None},
+        "demographics": {"user_features": np.zeros((30, 0), np.float32)},
+        "years": {"movies": spread.movies.assign(year=np.full(len(spread.movies), np.nan))},
+    }
+    changes = {name: part for one in poor if lacking in (one, "all three") for name, part in poor[one].items()}
+    data = dataclasses.replace(spread, **changes)
     torch.manual_seed(0)
-    features = torch.randn(9, 11)
-    ncf = NCFConfig(embedding_dim=5, hidden_dims=(7, 4), dropout=0.0, **changes)
-    model = Recommender(ncf, STATS, inputs_of(prepare_features(features, BLOCKS, config)))
-    torch.nn.init.normal_(model.feature_factors.weight)
-    return model, features, model.score(history_of(*range(6)))
+    config = NCFConfig(embedding_dim=4, hidden_dim=5)
+    model = Recommender(config, *model_inputs(data, split.train, FeatureConfig()))
+    losses = trained(model, batch_of(data, split.train))
+    assert losses[-1] < losses[0] - 0.1 and np.isfinite(losses).all()
+    model.eval()
+    error = (predicted(model, data, split.train, split.train) - batch_of(data, split.train)["rating"]).square().mean()
+    assert error < 0.8 * data.rating[split.train].var()
+    history = data.history(split.train).pad(torch.tensor([3, 12]))
+    for one in (history, as_new(history)):
+        assert model.score(one).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("config", "columns"),
-    [(FeatureConfig(titles="none"), slice(8)), (FeatureConfig(genres=False), slice(8, 11))],
-    ids=["titles", "genres"],
-)
-def test_a_feature_that_is_off_changes_nothing(config, columns):
-    model, features, scores = with_features(config)
-    features[:, columns] += 1 + torch.randn_like(features[:, columns])
-    model.features = prepare_features(features, BLOCKS, config)
-    torch.testing.assert_close(model.score(history_of(*range(6))), scores)
-    model.features = prepare_features(features.flip(1), BLOCKS, config)
-    assert not torch.allclose(model.score(history_of(*range(6))), scores)
+def test_the_clock_is_left_out_where_the_data_has_no_times(spread, split):
+    """Of which its absence, the 1 January 1970, would be one."""
+    data = dataclasses.replace(spread, time=None)
+    model = made(data, split.train)
+    before = predicted(model, data, split.test, split.train)
+    with torch.no_grad():
+        model.context_weights[3:] += 1
+    assert torch.equal(predicted(model, data, split.test, split.train), before)
 
 
-def test_without_ids_only_features_tell_movies_apart():
-    model, features, scores = with_features(FeatureConfig(), ids=False)
-    assert (scores.std(dim=1) > 0.01).all()
-    model.features = prepare_features(features[:1].expand(9, -1), BLOCKS, FeatureConfig())
-    scores = model.score(history_of(*range(6)))
-    torch.testing.assert_close(scores, scores[:, :1].expand(-1, 9))
-    model.train()(BATCH).loss.backward()
-    assert model.movie.weight.grad is None and model.movie_bias.weight.grad is None
+# --- scoring all movies --------------------------------------------------------------------------
 
 
-def test_shuffled_titles_are_the_titles_of_other_movies():
-    model, features, _ = with_features(FeatureConfig(titles="shuffled"))
-    own = prepare_features(features, BLOCKS, FeatureConfig())
-    rows = {tuple(row) for row in own[:, :8].tolist()}
-    assert {tuple(row) for row in model.features[:, :8].tolist()} == rows and len(rows) == 9
-    assert not torch.equal(model.features[:, :8], own[:, :8])
-    torch.testing.assert_close(model.features[:, 8:], own[:, 8:])
+@pytest.mark.parametrize("hidden_dim", [5, 0])
+def test_scoring_is_predicting_all_movies_at_the_time_of_the_last_rating(spread, split, train, hidden_dim):
+    """From training ratings and from others; of user 12, who has none in training, at the newest training time."""
+    model = made(spread, train, hidden_dim=hidden_dim)
+    for rows in (train, split.test):
+        history = spread.history(rows)
+        for user in (0, 12, 29):
+            own = of_user(spread, rows, user)
+            now = spread.time[own].max() if len(own) else spread.time[train].max()
+            with torch.inference_mode():
+                scores = model.score(history.pad(torch.tensor([user])))
+                expected = model.predict(all_movies(user, int(now)), history)
+            torch.testing.assert_close(scores[0], expected, atol=1e-5, rtol=1e-5)
+            assert scores.shape == (1, 27) and scores.std() > 0.1
+
+
+def test_users_without_a_history_are_scored_at_the_time_of_the_newest_training_rating(spread, train):
+    model = made(spread, train)
+    with torch.inference_mode():
+        scores = model.score(spread.history(train[:0]).pad(torch.tensor([4, 12])))
+        newest = int(spread.time[train].max())
+        expected = [model.predict(all_movies(user, newest), spread.history(train[:0])) for user in (4, 12)]
+    torch.testing.assert_close(scores, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+def mixed_history(spread: RatingsData, rows: np.ndarray) -> PaddedHistory:
+    """Histories of users of the data and of new users, long, short and empty."""
+    history = spread.history(rows).pad(torch.tensor([0, 12, 7, 29, 12, 3]))
+    user, mask = history.user.clone(), history.mask.clone()
+    user[3:] = NEW_USER
+    mask[5, 2:] = False
+    return dataclasses.replace(history, user=user, mask=mask)
+
+
+@torch.inference_mode()
+def test_scores_do_not_depend_on_who_is_scored_beside_a_user(spread, train):
+    model, history = made(spread, train), mixed_history(spread, train)
+    together = model.score(history)
+    alone = torch.cat([model.score(history.row(k)) for k in range(6)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+    columns = (column.flip(0) for column in vars(history).values())
+    torch.testing.assert_close(model.score(PaddedHistory(*columns)).flip(0), together, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_scores_do_not_depend_on_padding(spread, train):
+    """Longer, and of other movies, ratings and times."""
+    model, history = made(spread, train), mixed_history(spread, train)
+    padding = {"movie": 17, "rating": 1.0, "time": 1_500_000_000}
+    columns = {
+        name: torch.nn.functional.pad(torch.where(history.mask, getattr(history, name), value), (0, 4), value=value)
+        for name, value in padding.items()
+    }
+    padded = PaddedHistory(history.user, **columns, mask=torch.nn.functional.pad(history.mask, (0, 4)))
+    torch.testing.assert_close(model.score(padded), model.score(history))
+    torch.testing.assert_close(model.user_vectors(padded), model.user_vectors(history))
+
+
+@torch.inference_mode()
+def test_predictions_do_not_depend_on_what_is_predicted_beside_them(spread, split, train):
+    model = made(spread, train)
+    together = predicted(model, spread, split.test, train)
+    alone = [predicted(model, spread, split.test[k : k + 1], train) for k in range(len(split.test))]
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 # --- new users -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{}, {"biases": False}, {"gmf": False}])
-def test_the_embedding_fitted_for_a_new_user_fits_their_ratings(changes):
-    """Better than that of a user of whom nothing is known."""
-    model = made(l2=0.01, l2_bias=0.01, **changes)
-    ratings = [5.0, 1.0] * 3
-    known = one_history(*range(6), rating=ratings)
-    nothing = dataclasses.replace(known, mask=torch.zeros(1, 6).bool())
-    fitted, average = (model.score(one)[0, :6] for one in (known, nothing))
-    error, average_error = ((scores - torch.tensor(ratings)).square().mean() for scores in (fitted, average))
-    assert error < average_error
+def objective(model: Recommender, hand: ByHand, data: RatingsData, own: np.ndarray):
+    """What the training minimises over p and b of a user with these rows, who has no demographics, from its parts."""
+    movies, times = data.movie[own].tolist(), data.time[own].tolist()
+    x = [hand.x(NEW_USER, i, t, times) for i, t in zip(movies, times, strict=True)]
+    others = [[j for j in movies if j != i] for i in movies]
+    nothing = np.zeros(4)
+    left = [hand.of_parts(nothing, 0.0, *one) for one in zip(x, movies, others, strict=True)]
+    tastes = [hand.z_of_user(nothing, *one) for one in zip(x, others, strict=True)]
+    rest, taste = torch.tensor(data.rating[own] - np.array(left)), torch.tensor(np.array(tastes))
+    q = torch.tensor(np.array([hand.z_of_movie(i) for i in movies]))
+    variance = torch.tensor(np.exp(2 * hand.value["movies.log_std"][movies]))
+    noise, prior = math.exp(hand.value["log_noise"]), model.users.prior_variance().detach().double()
+
+    def loss(p: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        expected = (rest - bias - q @ p).square() + ((taste + p).square() * variance).sum(1)
+        return 0.5 * (expected.sum() / noise + (p.square() / prior).sum() + model.config.bias_precision * bias.square())
+
+    return loss
 
 
-def test_fitting_a_new_user_leaves_the_model_as_it_was():
-    model = made()
-    before = {name: part.clone() for name, part in model.state_dict().items()}
+def minimum(loss) -> tuple[torch.Tensor, torch.Tensor]:
+    """p and b by a search that knows nothing of the closed form."""
+    p, bias = torch.zeros(4).double().requires_grad_(), torch.zeros(()).double().requires_grad_()
+    optimizer = torch.optim.LBFGS([p, bias], max_iter=300, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = loss(p, bias)
+        value.backward()
+        return value
+
+    optimizer.step(step)
+    return p.detach(), bias.detach()
+
+
+@pytest.mark.parametrize("movies", ["certain", "uncertain"])
+def test_a_new_user_is_the_minimum_of_the_training_objective(spread, train, movies):
+    """Over their p and bias, all else fixed; with certain and with uncertain vectors of movies."""
+    model = made(spread, train, hidden_dim=0, bias_precision=0.7)
+    if movies == "certain":
+        torch.nn.init.constant_(model.movies.log_std, -12.0)
+    for user in (0, 7, 29):
+        own = of_user(spread, train, user)
+        p, bias = minimum(objective(model, ByHand(model, spread, train), spread, own))
+        history = as_new(spread.history(train).pad(torch.tensor([user])))
+        with torch.inference_mode():
+            found = model.user_tower(history.user, history.flat(), model.item_tower())
+        torch.testing.assert_close(found["p"][0].double(), p, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found["bias"][0].double(), bias, atol=1e-3, rtol=1e-3)
+        assert p.abs().max() > 0.1 and abs(bias) > 0.02
+
+
+@pytest.mark.parametrize("hidden_dim", [5, 0])
+def test_scores_of_a_new_user_equal_the_formula_with_their_p_and_bias(spread, train, hidden_dim):
+    """Without demographics, at the time of their last rating."""
+    model = made(spread, train, hidden_dim=hidden_dim)
+    hand, own = ByHand(model, spread, train), of_user(spread, train, 7)
+    history = as_new(spread.history(train).pad(torch.tensor([7])))
     with torch.inference_mode():
-        model.score(one_history(1, 2, rating=[1.0, 5.0]))
-    assert all(torch.equal(part, before[name]) for name, part in model.state_dict().items())
+        found, scores = model.user_tower(history.user, history.flat(), model.item_tower()), model.score(history)[0]
+    p, bias = found["p"][0].double().numpy(), float(found["bias"])
+    rated, times = spread.movie[own].tolist(), spread.time[own].tolist()
+    x = [hand.x(NEW_USER, movie, times[-1], times) for movie in range(27)]
+    expected = [hand.of_parts(p, bias, x[movie], movie, rated) for movie in range(27)]
+    torch.testing.assert_close(scores.double(), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_new_user_without_ratings_has_no_p_and_no_bias(spread, train):
+    """And is scored at the time of the newest training rating."""
+    model = made(spread, train)
+    hand = ByHand(model, spread, train)
+    history = one_history()
+    found = model.user_tower(history.user, history.flat(), model.item_tower())
+    assert not found["p"].any() and not found["bias"].any() and not found["taste"].any()
+    newest = int(spread.time[train].max())
+    expected = [hand.of_parts(np.zeros(4), 0.0, hand.x(NEW_USER, movie, newest, []), movie, []) for movie in range(27)]
+    torch.testing.assert_close(model.score(history)[0].double(), torch.tensor(expected), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_more_ratings_of_like_movies_move_predictions_towards_them(spread, train):
+    """Of ten movies with one vector, more and more are rated with 5 and those of the opposite vector with 1."""
+    model = made(spread, train, towers=("ids",), hidden_dim=0)
+    model.movies.mean[:10], model.movies.mean[10:20] = 0.5, -0.5
+    model.movies.log_std.fill_(-3.0)
+    model.movie_bias[:20] = 0
+    model.mean.fill_(3.0)
+    liked, disliked = [], []
+    for n in range(9):
+        pairs = [(movie, rating) for k in range(n) for movie, rating in ((k, 5.0), (10 + k, 1.0))]
+        rated, ratings = [movie for movie, _ in pairs], [rating for _, rating in pairs]
+        scores = model.score(one_history(*rated, rating=ratings))[0]
+        liked.append(float(scores[9]))
+        disliked.append(float(scores[19]))
+    assert liked == sorted(liked) and disliked == sorted(disliked, reverse=True)
+    assert liked[0] == disliked[0] == 3.0 and 4.5 < liked[-1] < 5 and 1 < disliked[-1] < 1.5
+
+
+@torch.inference_mode()
+def test_the_order_of_ratings_of_one_time_does_not_matter(spread, train):
+    model, movies, ratings = made(spread, train), [3, 14, 8, 25, 20], [5.0, 1.0, 4.0, 2.0, 3.0]
+    times = [990_000_000] * 5
+    first = model.score(one_history(*movies, rating=ratings, time=times))
+    for order in ([4, 3, 2, 1, 0], [2, 0, 4, 1, 3]):
+        changed = one_history(*(movies[k] for k in order), rating=[ratings[k] for k in order], time=times)
+        torch.testing.assert_close(model.score(changed), first, atol=1e-4, rtol=1e-4)
+    swapped = model.score(one_history(*movies, rating=ratings[::-1], time=times))
+    assert (swapped - first).abs().max() > 0.1
+
+
+@torch.inference_mode()
+def test_a_rating_of_a_new_user_does_not_affect_its_own_score_among_seen_movies(spread, train):
+    """Changed alone, it leaves the score of its own movie as it was, and changes those of the others."""
+    model, history = made(spread, train), as_new(spread.history(train).pad(torch.tensor([5])))
+    rating = history.rating.clone()
+    rating[0, 3] += 2
+    before = scores_of_known(model, history)
+    change = (scores_of_known(model, dataclasses.replace(history, rating=rating)) - before).abs()
+    assert change[3] < 1e-5 < 1e-3 < change.max()
+
+
+def test_a_new_user_gets_the_predictions_of_a_trained_one_with_the_same_ratings(spread):
+    """Once training has settled, without MLP, where every second user likes every second movie and no other."""
+    rows = np.arange(len(spread.user))
+    likes = (spread.user + spread.movie) % 2 == 0
+    rating = np.where(likes, 4, 2) + np.random.default_rng(0).normal(size=len(rows)) / 2
+    spread = dataclasses.replace(spread, rating=rating.astype(np.float32))
+    torch.manual_seed(0)
+    config = NCFConfig(embedding_dim=4, hidden_dim=0, towers=("ids", "features"))
+    model = Recommender(config, *model_inputs(spread, rows, FeatureConfig()))
+    for one in (model.users.mean, model.movies.mean):
+        torch.nn.init.normal_(one, std=0.7)
+    trained(model, batch_of(spread, rows), steps=500)
+    history = spread.history(rows).pad(torch.arange(30))
+    with torch.inference_mode():
+        own, new, unknown = (model.eval().score(one) for one in (history, as_new(history), one_history()))
+    differences = [float((one - own).square().mean()) for one in (new, unknown)]
+    assert differences[1] > 0.2 and differences[0] < 0.01 * differences[1]
+
+
+def test_scoring_leaves_the_model_as_it_was(spread, train):
+    model, history = made(spread, train), mixed_history(spread, train)
+    before = {name: part.clone() for name, part in [*model.named_parameters(), *model.named_buffers()]}
+    with torch.inference_mode():
+        first = model.score(history)
+        model.user_vectors(history)
+        assert torch.equal(model.score(history), first)
+    model.score(history)
+    after = dict([*model.named_parameters(), *model.named_buffers()])
+    assert all(torch.equal(part, before[name]) for name, part in after.items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_padding_does_not_change_a_new_user():
-    model = made()
-    alone = model.score(one_history(1, 2, rating=[1.0, 5.0]))
-    columns = {"movie": [[1, 2, 7, 7], [0, 3, 4, 5]], "rating": [[1.0, 5.0, 3.0, 3.0], [2.0, 2.0, 5.0, 5.0]]}
-    movie, rating = torch.tensor(columns["movie"]), torch.tensor(columns["rating"])
-    mask = torch.tensor([[True, True, False, False], [True] * 4])
-    together = model.score(PaddedHistory(torch.tensor([NEW_USER] * 2), movie, rating, movie * 0, mask))
-    torch.testing.assert_close(together[:1], alone, atol=1e-3, rtol=1e-3)
+# --- towers --------------------------------------------------------------------------------------
 
 
-# --- negatives and the sampled softmax -----------------------------------------------------------
+@torch.inference_mode()
+def outputs(model: Recommender, data: RatingsData, known: History, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Predictions in training and in use, and scores of users of the data and of new ones."""
+    history = known.pad(torch.arange(0, 30, 7))
+    scores = [model.score(one).flatten() for one in (history, as_new(history))]
+    return torch.cat([model.train()(batch).prediction, model.eval().predict(batch, known), *scores])
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.data())
-def test_negatives_are_unrated_and_different(draw):
-    """As many as the user with the most ratings has unrated movies: then all of these are drawn."""
-    n_movies = draw.draw(st.integers(2, 12))
-    some = st.sets(st.integers(0, n_movies - 1), min_size=1, max_size=n_movies - 1)
-    rated = draw.draw(st.lists(some, min_size=1, max_size=4))
-    keys = torch.tensor(sorted(user * n_movies + movie for user, movies in enumerate(rated) for movie in movies))
-    n = min(n_movies - len(movies) for movies in rated)
-    users = torch.arange(len(rated)).repeat(40)
-    negatives = draw_negatives(users, keys, n_movies, n)
-    for user, row in zip(users.tolist(), negatives.tolist(), strict=True):
-        assert len(set(row)) == n and not set(row) & rated[user]
+def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -> torch.Tensor:
+    """The outputs of a model whose inputs of this tower, and nothing else, are others than the data's."""
+    known, batch, made_of = data.history(rows), batch_of(data, rows), data
+    if tower == "features":
+        vectors = np.random.default_rng(1).normal(size=data.features.vectors.shape).astype(np.float32)
+        made_of = dataclasses.replace(data, features=dataclasses.replace(data.features, vectors=vectors))
+    if tower == "demographics":
+        made_of = dataclasses.replace(data, user_features=1 - data.user_features)
+    model = made(made_of, rows, towers=towers)
+    with torch.no_grad():
+        if tower == "ids":
+            for one in (model.users.mean, model.users.log_std, model.movies.mean, model.user_bias, model.movie_bias):
+                one += torch.randn_like(one)
+        if tower == "history":  # the implicit factors: which movies are rated is also in the new users' p
+            model.history += torch.randn_like(model.history)
+        if tower == "audience":  # other movies' raters
+            n = model.training_n_of_movie.flip(0)
+            model.training_n_of_movie, model.training_offset_of_movie = n, offsets(n)
+        if tower == "clock":
+            known = dataclasses.replace(known, time=known.time + 5_000 * torch.arange(len(known.time)))
+            model.training_time = known.time
+            batch["time"] = batch["time"] + 1_234_567
+    return outputs(model, made_of, known, batch)
 
 
-def test_negatives_are_uniform():
-    torch.manual_seed(0)
-    drawn = draw_negatives(torch.zeros(4000, dtype=torch.int64), torch.tensor([1, 3]), 6, 2)
-    share = torch.bincount(drawn.flatten(), minlength=6) / drawn.numel()
-    assert share.tolist() == pytest.approx([0.25, 0, 0.25, 0, 0.25, 0.25], abs=0.02)
+@pytest.mark.parametrize("tower", TOWERS)
+def test_a_tower_that_is_off_changes_nothing(spread, train, tower):
+    """With its inputs changed, all that the model gives stays; with it on, it changes."""
+    off = tuple(one for one in TOWERS if one != tower)
+    for towers, same in ((off, True), (TOWERS, False), ((tower,), False)):
+        rest = outputs(made(spread, train, towers=towers), spread, spread.history(train), batch_of(spread, train))
+        assert torch.allclose(with_other(tower, spread, train, towers), rest, atol=1e-3) == same
 
 
-def test_more_negatives_than_unrated_movies_are_refused():
-    inputs = inputs_of(torch.randn(9, 11), user=[0, 0, 0, 1], movie=[0, 1, 2, 5])
-    made(inputs=inputs, num_negatives=6)
-    with pytest.raises(UnsuitableData, match="only 6 unrated movies: lower --num-negatives"):
-        made(inputs=inputs, num_negatives=7)
+@torch.inference_mode()
+def test_without_the_history_tower_the_rated_movies_do_not_matter_to_users_of_the_data(spread, split, train):
+    batch, known = batch_of(spread, split.test), spread.history(train)
+    other = dataclasses.replace(known, movie=(known.movie + 1) % 27)
+    for towers, same in ((TOWERS, False), (tuple(one for one in TOWERS if one != "history"), True)):
+        model = made(spread, train, towers=towers)
+        assert torch.equal(model.predict(batch, known), model.predict(batch, other)) == same
 
 
-def test_the_sampled_softmax_by_hand(data):
-    """With as many negatives as the user has unrated movies, none is left to chance."""
-    rows = np.flatnonzero(data.user == 2)
-    unrated = sorted(set(range(27)) - set(data.movie[rows].tolist()))
-    shape = {"embedding_dim": 4, "hidden_dims": (8, 4), "dropout": 0, "l2": 0, "l2_bias": 0}
-    model = random_model(data, rows, NCFConfig(num_negatives=len(unrated), **shape), std=0.5).train()
-    batch = batch_of(data, rows)
-    scores = model.score(history_of(2))[0]
-    expected = [cross_entropy(scores, movie, unrated) for movie in batch["movie"].tolist()]
-    output = model(batch)
-    torch.testing.assert_close(output.loss, torch.stack(expected).mean())
-    assert output.prediction is None and output.n_samples == len(rows)
+@torch.inference_mode()
+def test_years_are_in_the_features_and_in_the_clock(spread, train):
+    """In the one as decades, in the other as the movies' age; with both off, they do not matter."""
+    older = dataclasses.replace(spread, movies=spread.movies.assign(year=spread.movies["year"] - 30))
+    batch, known = batch_of(spread, train), spread.history(train)
+    neither = ("ids", "history", "audience", "demographics")
+    for towers, same in ((neither, True), ((*neither, "features"), False), ((*neither, "clock"), False)):
+        found = [outputs(made(one, train, towers=towers), one, known, batch) for one in (spread, older)]
+        assert torch.allclose(*found, atol=1e-3) == same
 
 
-def test_the_penalty_of_a_ranking_is_that_of_users_and_all_drawn_movies(data):
-    rows = np.flatnonzero(data.user == 2)
-    unrated = sorted(set(range(27)) - set(data.movie[rows].tolist()))
-    shape = {"embedding_dim": 4, "hidden_dims": (8, 4), "dropout": 0, "num_negatives": len(unrated)}
-    plain, penalised = (
-        random_model(data, rows, NCFConfig(**shape, l2=l2, l2_bias=l2_bias), std=0.5).train()
-        for l2, l2_bias in ((0.0, 0.0), (0.1, 0.01))
-    )
-    batch = batch_of(data, rows)
-    user = penalised.user_tower(torch.tensor([2]))["penalty"]
-    drawn = torch.tensor([[movie, *unrated] for movie in batch["movie"].tolist()])
-    penalty = user + penalised.item_tower(torch.arange(27))["penalty"][drawn]
-    torch.testing.assert_close(penalised(batch).loss - plain(batch).loss, penalty.mean())
-    assert penalty.mean() > 0.01
+@pytest.mark.parametrize(
+    ("config", "columns"),
+    [(FeatureConfig(titles="none"), slice(8)), (FeatureConfig(genres=False), slice(8, None))],
+    ids=["titles", "genres"],
+)
+def test_features_that_are_off_change_nothing(spread, split, train, config, columns):
+    vectors = spread.features.vectors.copy()
+    vectors[:, columns] = np.random.default_rng(1).normal(size=vectors[:, columns].shape)
+    other = dataclasses.replace(spread, features=dataclasses.replace(spread.features, vectors=vectors))
+    for features, same in ((config, True), (FeatureConfig(), False)):
+        found = [
+            predicted(random_model(one, train, NCFConfig(embedding_dim=4), **vars(features)), one, split.test, train)
+            for one in (spread, other)
+        ]
+        assert torch.allclose(*found, atol=1e-3) == same
+
+
+def test_towers_are_chosen_by_the_command_line(capsys):
+    found = parse_training("", ["--preset", "ncf", "--towers", "features", "clock"])
+    assert found.model == NCFConfig(towers=("features", "clock"))
+    for words in (["ids", "mood"], ["titles"]):
+        with pytest.raises(SystemExit) as caught:
+            parse_training("", ["--towers", *words])
+        assert caught.value.code == 2
+        message = re.sub(r"[\s│]+", " ", capsys.readouterr().err)
+        assert words[-1] in message and "demographics" in message
+
+
+# --- vectors and tables --------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def test_the_vectors_of_movies_are_their_z_by_hand(spread, train):
+    """Of movies that nobody rated, without an audience."""
+    model = made(spread, train)
+    hand, vectors = ByHand(model, spread, train), model.movie_vectors()
+    expected = torch.tensor(np.array([hand.z_of_movie(movie) for movie in range(27)]))
+    torch.testing.assert_close(vectors.double(), expected, atol=1e-5, rtol=1e-5)
+    assert not hand.raters[25] and not hand.raters[26]
+
+
+@torch.inference_mode()
+def test_the_product_of_the_vectors_is_what_scores_are_made_of(spread, train):
+    """Without MLP and context, the rest is the mean and the biases; of users of the data and of new ones."""
+    model = made(spread, train, hidden_dim=0, towers=("ids", "history", "audience", "features"))
+    history = mixed_history(spread, train)
+    items = model.item_tower()
+    bias = model.user_tower(history.user, history.flat(), items)["bias"]
+    vectors = model.user_vectors(history)
+    expected = model.mean + bias[:, None] + items["bias"] + vectors @ model.movie_vectors().T
+    torch.testing.assert_close(model.score(history), expected, atol=1e-4, rtol=1e-4)
+    rated = spread.movie[of_user(spread, train, 7)]
+    expected = model.users.mean[7] + model.history[rated].sum(0) / len(rated) ** 0.5
+    torch.testing.assert_close(vectors[2], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(vectors[1], model.users.mean[12])
+
+
+def test_tables_are_the_parameters_with_a_row_for_each_user_or_movie(spread, train):
+    model = made(spread, train)
+    tables, names = model.tables(), {id(part): name for name, part in model.named_parameters()}
+    found = {side: {names[id(part)] for part in parts} for side, parts in tables.items()}
+    assert found["user"] == {"users.mean", "users.log_std", "audience", "user_bias"}
+    assert found["movie"] == {"movies.mean", "movies.log_std", "history", "movie_bias"}
+    for side, n in (("user", 30), ("movie", 27)):
+        assert all(len(part) == n for part in tables[side])
+        assert {name for name, part in model.named_parameters() if part.shape[:1] == (n,)} == found[side]

@@ -1,0 +1,174 @@
+"""What several models are made of: divergences by torch.distributions, sums and clocks by plain loops."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from Models.HistoryRecommender import clock_features
+from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters, clock, count_before
+from Models.sequences import History, PaddedHistory, offsets
+
+# --- Gaussian parameters -------------------------------------------------------------------------
+
+
+def posterior(seed: int = 0, n: int = 7, dim: int = 3) -> Posterior:
+    """With random means and variances, float64."""
+    torch.manual_seed(seed)
+    one = Posterior(n, dim, 1.0).double()
+    torch.nn.init.normal_(one.mean, std=2.0)
+    torch.nn.init.normal_(one.log_std)
+    return one
+
+
+def kl(one: Posterior, prior_variance: torch.Tensor) -> torch.Tensor:
+    """The whole divergence from priors around 0, with its constant."""
+    prior = Normal(torch.zeros_like(one.mean), prior_variance.sqrt().expand_as(one.mean))
+    return kl_divergence(Normal(one.mean, one.log_std.exp()), prior).sum()
+
+
+def gradients_of(loss: torch.Tensor, one: Posterior) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, list(one.parameters())))
+
+
+def test_the_divergence_from_a_known_prior_is_that_of_torch_up_to_a_constant():
+    """Of two posteriors, the difference; of one, the gradients."""
+    variance = torch.full((3,), 1 / 2.5).double()
+    one, other = posterior(0), posterior(1)
+    expected = kl(one, variance) - kl(other, variance)
+    torch.testing.assert_close(one.divergence(2.5) - other.divergence(2.5), expected)
+    torch.testing.assert_close(gradients_of(one.divergence(2.5), one), gradients_of(kl(one, variance), one))
+
+
+def test_the_prior_variance_makes_the_divergence_least():
+    one = posterior()
+    best = one.prior_variance().detach()
+    for dim in range(3):
+        for factor in (0.9, 1.1):
+            changed = best.clone()
+            changed[dim] *= factor
+            assert kl(one, changed) > kl(one, best)
+    mean, std = one.mean.tolist(), one.log_std.exp().tolist()
+    by_hand = [sum(mean[k][dim] ** 2 + std[k][dim] ** 2 for k in range(7)) / 7 for dim in range(3)]
+    torch.testing.assert_close(best, torch.tensor(by_hand, dtype=torch.float64))
+
+
+def test_the_divergence_without_a_precision_is_that_from_the_best_prior():
+    """Of two posteriors, the difference; of one, the gradients, which are those with its prior held fast."""
+    one, other = posterior(0), posterior(1)
+    best, best_other = one.prior_variance(), other.prior_variance()
+    torch.testing.assert_close(one.divergence() - other.divergence(), kl(one, best) - kl(other, best_other))
+    torch.testing.assert_close(gradients_of(one.divergence(), one), gradients_of(kl(one, best.detach()), one))
+
+
+def test_a_posterior_is_sampled_in_training_and_its_mean_in_use():
+    one = posterior()
+    torch.testing.assert_close(one.variance(), one.log_std.exp() ** 2)
+    draws = torch.stack([one().detach() for _ in range(20_000)])
+    scale = one.log_std.detach().exp()
+    assert ((draws.mean(0) - one.mean).abs() < 0.05 * scale).all() and (draws.std(0) / scale - 1).abs().max() < 0.05
+    assert one.eval()() is one.mean
+
+
+# --- sums over raters ----------------------------------------------------------------------------
+
+
+def test_the_sum_over_raters_and_its_gradient_are_those_of_plain_loops():
+    """Of 5 movies, from the vectors of 6 users; user 2 rated nothing, and movie 3 has no rater."""
+    pairs = [(0, 0), (0, 2), (1, 1), (3, 0), (3, 1), (3, 4), (4, 2), (5, 4)]  # user, movie
+    user, movie = torch.tensor(pairs).T
+    by_movie = torch.argsort(movie, stable=True)
+    starts = offsets(torch.bincount(movie, minlength=5)), offsets(torch.bincount(user, minlength=6))
+    torch.manual_seed(0)
+    vectors, slope = torch.randn(6, 3, requires_grad=True), torch.randn(5, 3)
+    found = SumOverRaters.apply(vectors, user[by_movie], starts[0], movie, starts[1])
+    (gradient,) = torch.autograd.grad((found * slope).sum(), vectors)
+    sums, gradients = torch.zeros(5, 3), torch.zeros(6, 3)
+    for u, i in pairs:
+        sums[i] += vectors[u].detach()
+        gradients[u] += slope[i]
+    torch.testing.assert_close(found, sums)
+    torch.testing.assert_close(gradient, gradients)
+    assert found[3].abs().sum() == 0 and gradient[2].abs().sum() == 0
+
+
+# --- the clock -----------------------------------------------------------------------------------
+
+NOW = 978_300_000
+TIMES = [[NOW, NOW, NOW, NOW + 90_000, NOW + 90_000], [], [5, 400_000_000], [NOW - 7], []]  # user after user, with ties
+
+
+def history_of(times: list[list[int]]) -> History:
+    """Users who rated at these times; which movies and how does not matter."""
+    time = torch.tensor([one for user in times for one in user], dtype=torch.int64)
+    size = torch.tensor([len(user) for user in times])
+    return History(offsets(size, closed=True), torch.zeros_like(time), time.float(), time)
+
+
+def padded(times: list[list[int]]) -> PaddedHistory:
+    return history_of(times).pad(torch.arange(len(times)))
+
+
+def asked(times: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Users and times to ask: each user at all times, just before and after them, and long before and after all."""
+    known = [one for user in times for one in user]
+    ask = sorted({one + more for one in known for more in (-1, 0, 1)} | {0, 10**10})
+    return torch.tensor([(user, time) for user in range(len(times)) for time in ask]).T.contiguous()
+
+
+def test_the_count_of_older_ratings_is_that_of_a_plain_loop():
+    user, time = asked(TIMES)
+    expected = [sum(one < t for one in TIMES[u]) for u, t in zip(user.tolist(), time.tolist(), strict=True)]
+    assert count_before(history_of(TIMES), user, time).tolist() == expected
+    assert len(expected) > 50 and set(expected) == {0, 1, 2, 3, 5}
+
+
+def test_the_count_is_right_where_all_ratings_have_one_time():
+    user, time = torch.tensor([0, 1, 2, 2, 2]), torch.tensor([7, 7, 7, 8, 6])
+    assert count_before(history_of([[7], [], [7, 7]]), user, time).tolist() == [0, 0, 0, 2, 0]
+
+
+def clock_by_hand(times: list[int], time: int, year: int) -> list[float]:
+    day, week = (2 * math.pi * (time % size) / size for size in (86_400, 7 * 86_400))
+    days = max(time - times[0], 0) / 86_400 if times else 0
+    age = 1970 + time / (365.25 * 86_400) - year if year else 0
+    numbers = math.log1p(days) / 4, math.log1p(sum(one < time for one in times)) / 4
+    waves = math.sin(day), math.cos(day), math.sin(week), math.cos(week)
+    return [*numbers, *waves, min(max(age, 0), 100) / 25]
+
+
+def years(n: int) -> torch.Tensor:
+    """Of the movies asked for: long ago, known, unknown, yet to come."""
+    return torch.tensor([1850.0, 1995.0, 0.0, 2040.0]).repeat(n)[:n]
+
+
+@pytest.mark.parametrize("times", [TIMES, [[], []]], ids=["some ratings", "no ratings"])
+def test_the_clock_is_that_of_plain_loops(times):
+    user, time = asked(TIMES)
+    user = user % len(times)
+    year = years(len(user))
+    found = clock(history_of(times), user, time, year)
+    rows = zip(user.tolist(), time.tolist(), year.int().tolist(), strict=True)
+    expected = torch.tensor([clock_by_hand(times[u], t, y) for u, t, y in rows])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert found.shape == (len(user), N_CLOCK)
+
+
+def test_the_clock_counts_hours_and_days_from_utc_midnight():
+    """At six in the morning UTC of 1 January 2001, a Monday; 1 January 1970 was a Thursday."""
+    found = clock(history_of([[NOW]]), torch.tensor([0]), torch.tensor([978_307_200 + int(DAY) // 4]), years(1))[0]
+    assert found[2:4].tolist() == pytest.approx([1, 0], abs=1e-3)
+    week = 2 * math.pi * 4.25 / 7
+    assert found[4:6].tolist() == pytest.approx([math.sin(week), math.cos(week)], abs=1e-3)
+
+
+@pytest.mark.parametrize("times", [TIMES, [[], []]], ids=["some ratings", "no ratings"])
+def test_the_clock_is_that_of_padded_histories(times):
+    """Of each user all at once, in the history model's shape, [users, times]."""
+    _, time = asked(TIMES)
+    time = time.unique().expand(len(times), -1)
+    year = years(time.numel()).view_as(time)
+    user = torch.arange(len(times))[:, None].expand_as(time)
+    found = clock(history_of(times), user.flatten(), time.flatten(), year.flatten())
+    torch.testing.assert_close(found.view(*time.shape, N_CLOCK), clock_features(padded(times), time, year))
