@@ -39,7 +39,7 @@ from Models.inputs import (
     UnsuitableData,
     decades,
 )
-from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters
+from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters, clock_numbers
 from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
@@ -300,16 +300,7 @@ def clock_features(history: PaddedHistory, time: Tensor, year: Tensor) -> Tensor
     sorted_times = torch.where(history.mask, history.time, torch.iinfo(torch.int64).max)
     first = torch.where(history.mask[:, :1], history.time[:, :1], time)  # without a history, the row's own time
     position = torch.searchsorted(sorted_times, time.contiguous())
-    day = 2 * torch.pi * (time % int(DAY)).float() / DAY
-    week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)
-    age = torch.where(year > 0, 1970 + time.float() / (365.25 * DAY) - year, 0)
-    numbers = [
-        torch.log1p((time - first).clamp(min=0).float() / DAY) / 4,
-        torch.log1p(position.float()) / 4,
-        *(day.sin(), day.cos(), week.sin(), week.cos()),
-        age.clamp(0, 100) / 25,
-    ]
-    return torch.stack(numbers, -1)
+    return clock_numbers(time, first, position, year)
 
 
 def with_noise(kernel: Tensor, mask: Tensor) -> Tensor:

@@ -72,11 +72,11 @@ class Recommender(nn.Module):
         super().__init__()
         self.config, self.stats = config, stats
         features = torch.cat([inputs.features, decades(inputs.year)], 1) * ("features" in config.towers)
-        demographics = inputs.user_features * ("demographics" in config.towers)
-        for name, part in {"features": features, "year": inputs.year, "demographics": demographics}.items():
+        user_features = inputs.user_features * ("demographics" in config.towers)
+        for name, part in {"features": features, "year": inputs.year, "user_features": user_features}.items():
             self.register_buffer(name, part, persistent=False)
         self.remember(inputs)
-        dim, n_context = config.embedding_dim, demographics.shape[1] + N_CLOCK
+        dim, n_context = config.embedding_dim, stats.n_user_features + N_CLOCK
         self.users = Posterior(stats.n_users, dim, 0.1 / dim**0.5)  # p
         self.movies = Posterior(stats.n_movies, dim, 0.1 / dim**0.5)  # q
         self.history = nn.Parameter(torch.zeros(stats.n_movies, dim))  # x, implicit item factors
@@ -175,7 +175,7 @@ class Recommender(nn.Module):
 
     def context(self, history: History, place: Tensor, user: Tensor, movie: Tensor, time: Tensor) -> Tensor:
         """x of ratings, [B, C]: demographics, zeros for new users, and the clock by the history at `place`."""
-        demographics = self.demographics[user.clamp(min=0)] * (user >= 0)[:, None]
+        demographics = self.user_features[user.clamp(min=0)] * (user >= 0)[:, None]
         return torch.cat([demographics, clock(history, place, time, self.year[movie]) * self.has_clock()], 1)
 
     def has_clock(self) -> bool:

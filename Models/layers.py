@@ -64,6 +64,17 @@ def clock(history: History, user: Tensor, time: Tensor, year: Tensor) -> Tensor:
     some = len(history.time) > 0
     first = torch.where(n > 0, history.time[start.clamp(max=len(history.time) - 1)], time) if some else time
     position = count_before(history, user, time) if some else torch.zeros_like(time)
+    return clock_numbers(time, first, position, year)
+
+
+def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -> Tensor:
+    """The clock of ratings at `time`, [..., N_CLOCK].
+
+    Args:
+        first: the time of the user's first rating
+        position: how many ratings of the user are older
+        year: release year of the movie, 0 where unknown
+    """
     day = 2 * torch.pi * (time % int(DAY)).float() / DAY
     week = 2 * torch.pi * (time % int(7 * DAY)).float() / (7 * DAY)
     age = torch.where(year > 0, 1970 + time.float() / (365.25 * DAY) - year, 0)

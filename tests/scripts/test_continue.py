@@ -276,23 +276,20 @@ def test_other_movies_with_the_same_ids_are_refused(tiny_run, tiny, tiny_encoder
         train_here("--continue-from", tiny_run, *places, "--run", tmp_path / "run")
 
 
-def test_other_demographics_are_refused_by_the_model_that_reads_them(places, tiny, tiny_features, tmp_path):
-    run = train_here(*places, "--run", tmp_path / "earlier", "--preset", "history", *SMALL["history"], "--epochs", 1)
+@pytest.mark.parametrize("preset", ["history", "ncf"])
+def test_other_demographics_are_refused_by_the_models_that_read_them(places, tiny, tiny_features, tmp_path, preset):
+    flags = ("--preset", preset, *SMALL[preset], "--epochs", 1)
+    run = train_here(*places, "--run", tmp_path / "earlier", *flags)
     folder = shutil.copytree(tiny, tmp_path / "tiny")
     text = (folder / "users.dat").read_text()
     (folder / "users.dat").write_text(text.replace("::F::", "::M::"))  # as many columns, with another meaning
     with pytest.raises(UserError, match="The genders, age groups or occupations are not those of"):
         train_here("--continue-from", run, "--data", folder, "--features", tiny_features, "--run", tmp_path / "run")
-    unfinished = train_here(
-        *places, "--run", tmp_path / "unfinished", "--preset", "history", *SMALL["history"], "--epochs", 1
-    )
+    unfinished = train_here("--data", folder, "--features", tiny_features, *flags, "--run", tmp_path / "unfinished")
     (unfinished / "test_metrics.json").unlink()
-    (tiny / "users.dat").rename(tiny / "users.off")
-    try:
-        with pytest.raises(UserError, match="The ratings or users are not those"):
-            train_here("--resume", unfinished)
-    finally:
-        (tiny / "users.off").rename(tiny / "users.dat")
+    (folder / "users.dat").unlink()
+    with pytest.raises(UserError, match="The ratings or users are not those"):
+        train_here("--resume", unfinished)
 
 
 def test_a_run_that_knew_all_rows_to_validate_is_refused(places, tiny_features, tmp_path):
