@@ -152,6 +152,7 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     recommender = TopNRecommender(saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model, allowed)
     every, new = saved.known.history, new_user(settings, saved)
     if new is not None:
+        check_new_users(saved.model, rating_model)
         n_users, first, found = 1, new, recommender.for_histories(new, new)
     else:
         users = wanted_users(settings, saved.ids)
@@ -337,6 +338,14 @@ def new_user(settings: Settings, saved: SavedModel) -> PaddedHistory | None:
     rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
     return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, torch.ones_like(movies).bool())
+
+
+def check_new_users(*models: nn.Module | None) -> None:
+    """Raises UserError where a model knows its users by embeddings alone."""
+    for model in models:
+        if not getattr(model, "serves_new_users", True):
+            kind = type(model).__name__
+            raise UserError(f"{kind} knows only the users that it was trained on: take a run of another preset.")
 
 
 def check_times(path: Path, time: pd.Series, saved: SavedModel) -> None:

@@ -98,8 +98,7 @@ def train(config: TrainConfig, device: torch.device) -> Path:
         start_from(earlier, data, model)
     replica = distributed.wrap_ddp(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, optim.weight_decay), lr=optim.lr, fused=True)
-    rows = evaluator.training_rows(isinstance(model.batching, UserBatches))
-    loader = make_loader(data, rows, optim.batch_size, seed, model.batching, device)
+    loader = make_loader(data, split.train, optim.batch_size, seed, model.batching, device)
     for notice in getattr(model, "notices", []):
         print(notice)
 

@@ -16,17 +16,14 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import item_weights, rating_weights
+from Models.EASE import item_weights
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData, decades
+from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
 
-TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie rated 1/5, 2/5, ... of the highest counts
 MAX_MOVIES = 30_000  # 3.6 GB for B, and some times that while it is solved for
-TYPICAL_LENGTH = 100  # ratings: inputs are scaled as if every user had so many
-KEPT = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Autoencoder(nn.Module):
 
     def ease(self, inputs: ModelInputs) -> Tensor:
         """B, from the training ratings, [n_movies, n_movies]."""
-        weights = rating_weights(inputs.rating / HIGHEST).numpy()
+        weights = rating_weights(inputs.rating).numpy()
         pairs = inputs.user.numpy(), inputs.movie.numpy()
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
         return item_weights(x, features=self.config.feature_weight**0.5 * self.features)
@@ -89,31 +86,15 @@ class Autoencoder(nn.Module):
         return self.vectors + self.from_features(self.features)
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The mean loss of finding the highly rated ones of the hidden movies of the batch's users."""
+        """The loss of finding hidden movies of the batch's users."""
         history = pad_batch(batch)[0]
-        low, high = KEPT
-        n = len(history.rating)
-        shown = torch.rand_like(history.rating) < low + (high - low) * torch.rand(n, 1, device=history.rating.device)
-        targets = self.spread(history, ~shown, rating_weights(self.share(history), TARGET_WEIGHTS))
-        visible = PaddedHistory(history.user, history.movie, history.rating, history.time, history.mask & shown)
-        is_visible = self.spread(visible, visible.mask, 1.0) > 0
-        log_p = F.log_softmax(self.logits(visible).masked_fill(is_visible, -torch.inf), 1)
-        found = torch.where(targets > 0, targets * log_p, 0.0).sum(1)
-        return TrainingOutput(-(found / targets.sum(1).clamp(min=1e-6).sqrt()).mean(), n)
-
-    def spread(self, history: PaddedHistory, where: Tensor, values: Tensor | float) -> Tensor:
-        """Users by movies: `values` of the ratings `where` True, 0 elsewhere, [B, n_movies]."""
-        values = (history.mask & where) * values
-        return values.new_zeros(len(values), self.stats.n_movies).float().scatter_add(1, history.movie, values.float())
-
-    def share(self, history: PaddedHistory) -> Tensor:
-        """Ratings as shares of the highest, [B, L]."""
-        return history.rating / HIGHEST
+        return TrainingOutput(loss_of_hidden(history, self.logits), len(history.user))
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """h of users with these histories, [B, D]."""
-        rated = self.spread(history, history.mask, 1.0)
-        x = torch.cat([rated, self.spread(history, history.mask, self.share(history) - 0.7)], 1)
+        n = self.stats.n_movies
+        how_highly = history.spread(history.rating / HIGHEST - 0.7, n)
+        x = torch.cat([history.spread(torch.ones_like(history.rating), n), how_highly], 1)
         x = x * (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
         return self.encoder(x)
 
@@ -123,5 +104,5 @@ class Autoencoder(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How much users with these histories would want each movie, [B, n_movies]."""
-        near = self.spread(history, history.mask, rating_weights(self.share(history))) @ self.item_weights
+        near = history.spread(rating_weights(history.rating), self.stats.n_movies) @ self.item_weights
         return (near.clamp(min=0) + 0.1).log() + self.config.network_weight * self.logits(history).log_softmax(1)

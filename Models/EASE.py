@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 PENALTY = 500.0
-RATING_WEIGHTS = (0.05, 0.15, 0.4, 0.8, 1.0)  # what a rating at 1/5, 2/5, ... of the highest counts in X
 
 
 def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, features: Tensor | None = None) -> Tensor:
@@ -25,11 +24,3 @@ def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, features: Tensor | 
     inverse = torch.linalg.inv(gram)
     weights = -inverse / inverse.diagonal()
     return weights.fill_diagonal_(0).float()
-
-
-def rating_weights(share: Tensor, steps: tuple[float, ...] = RATING_WEIGHTS) -> Tensor:
-    """What ratings count, given as shares of the highest: `steps` at 1/5, 2/5, ..., with straight lines between."""
-    position = (share * len(steps) - 1).clamp(0, len(steps) - 1)
-    below = position.floor().long().clamp(max=len(steps) - 2)
-    values = torch.tensor(steps, device=share.device)
-    return values[below] + (position - below) * values.diff()[below]

@@ -1,20 +1,25 @@
-"""The multimodal NCF: a tower for the user and one for the movie, their product, and an MLP over both.
+"""The multimodal NCF: a tower for the user and one for the movie, their product, and an MLP. Trained on ratings:
 
-    prediction(u, i, t) = mean + b_u + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
+    prediction(u, i, t) = mean + b_u + b_ut + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
     z_u = p_u + n_u^-1/2 sum_j x_j + C x        j: the movies in u's history, i left out
-    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i      v: the users who rated i in training
+    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i      v: the users who rated i in training, u left out
     f_i = [title vector, genres, decade]        x = [demographics of u, clock of u, i and t]
 
 The product and the MLP are those of He et al. 2017, "Neural Collaborative Filtering"; the sums those of SVD++ (Koren
-2008, "Factorization Meets the Neighborhood"), on both sides. p and q are Gaussians, as far as the ratings tell (Lim and
-Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare users and movies are trusted less.
-The expected squared error over them is a closed form:
+2008, "Factorization Meets the Neighborhood"), on both sides. p, q and b_ut, of u's sessions at t, are Gaussians, as far
+as the ratings tell (Lim and Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare users
+and movies are trusted less. The expected squared error over them is a closed form:
 
-    E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i
+    E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i + var b_ut
+
+Trained to rank, a user is the sum of what they rated, by how highly, so that users who were not in training are served
+as others are; the MLP is in the user's tower, where it is computed once for all movies:
+
+    score(u, i) = cos(z_u, z_i) / temperature + b_i + w · f_i
+    z_u = t_u + MLP(t_u)        t_u = (100 / n_u)^1/2 sum_j weight(r_j) z_j        z_i = q_i + W f_i
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -22,22 +27,32 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch, RowBatches, TrainingOutput
+from Models.Dataset import Batch, RowBatches, TrainingOutput, UserBatches
 from Models.inputs import (
-    HIGHEST,
     DataStats,
     Fraction,
     ModelInputs,
     NonNegFloat,
     NonNegInt,
     PositiveInt,
-    UnsuitableData,
     decades,
 )
-from Models.layers import N_CLOCK, Posterior, SumOverRaters, clock
-from Models.sequences import History, PaddedHistory, offsets
+from Models.layers import (
+    N_CLOCK,
+    RATING_WEIGHTS,
+    TYPICAL_LENGTH,
+    Posterior,
+    SessionBiases,
+    SumOverRaters,
+    clock,
+    loss_of_hidden,
+    rating_weights,
+    take,
+)
+from Models.sequences import History, PaddedHistory, offsets, pad_batch
 
-Tower = Literal["ids", "history", "audience", "features", "demographics", "clock"]
+Tower = Literal["ids", "history", "audience", "features", "demographics", "clock", "sessions"]
+SESSION_BREAKS = (0, 120, 3600)  # seconds: sessions are ratings of the same second, of minutes, of an evening
 
 
 @dataclass(frozen=True)
@@ -48,11 +63,11 @@ class NCFConfig:
     """size of a user's or movie's vector"""
     hidden_dim: NonNegInt = 64
     """units of the MLP's hidden layer; 0: no MLP"""
-    towers: tuple[Tower, ...] = ("ids", "history", "audience", "features", "demographics", "clock")
+    towers: tuple[Tower, ...] = ("ids", "history", "audience", "features", "demographics", "clock", "sessions")
     """what the vectors are made of; what the data lacks is left out"""
     history_precision: NonNegFloat = 8.0
     """prior precision of the implicit item factors x"""
-    audience_precision: NonNegFloat = 300.0
+    audience_precision: NonNegFloat = 100.0
     """prior precision of the implicit user factors y"""
     feature_precision: NonNegFloat = 500.0
     """prior precision of the weights of movie features"""
@@ -63,7 +78,7 @@ class NCFConfig:
 
 
 class Recommender(nn.Module):
-    """The NCF of the formula above."""
+    """The NCF of the first formula above."""
 
     batching = RowBatches()
     reads_histories = True
@@ -89,6 +104,8 @@ class Recommender(nn.Module):
             layers = nn.Linear(2 * dim + n_context, config.hidden_dim), nn.ReLU(), nn.Linear(config.hidden_dim, 1)
             self.mlp = nn.Sequential(*layers)
             nn.init.zeros_(self.mlp[2].weight)
+        timed = self.has("sessions") and stats.newest > 0
+        self.sessions = SessionBiases(self.training_history(), SESSION_BREAKS if timed else ())  # b_ut
         self.mean = nn.Parameter(torch.tensor(stats.mean_rating))
         self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating
 
@@ -106,28 +123,30 @@ class Recommender(nn.Module):
         return History(self.training_offsets, self.training_rated, self.training_rating, self.training_time)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each user, and for each movie."""
+        """The parameters with a row for each user, movie and session."""
         users = [*self.users.parameters(), self.audience, self.user_bias]
-        return {"user": users, "movie": [*self.movies.parameters(), self.history, self.movie_bias]}
+        movies = [*self.movies.parameters(), self.history, self.movie_bias]
+        return {"user": users, "movie": movies, "session": list(self.sessions.parameters())}
 
     # --- training --------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> TrainingOutput:
         """The mean over the ratings of the negative log likelihood, and of the priors' part for each.
 
-        -log N(r; prediction, noise), in expectation over p and q, = (E (r - prediction)^2 / noise + log noise) / 2
+        -log N(r; prediction, noise) is, in expectation, (E (r - prediction)^2 / noise + log noise) / 2
         """
-        user, movie = batch["user"], batch["movie"]
-        known, items = self.training_history(), self.item_tower()
-        others = self.taste(take(self.sum_of_rated(), user) - take(self.history, movie), known.lengths(user) - 1)
+        user, movie, has_ids = batch["user"], batch["movie"], self.has("ids")
+        known, (vectors, movie_bias) = self.training_history(), self.item_tower_alone()
+        # the sums over the other movies that the user rated, and over the other users who rated the movie
+        taste = self.taste(take(self.sum_of_rated(), user) - take(self.history, movie), known.lengths(user) - 1)
+        raters = take(self.sum_of_raters(), movie) - take(self.audience, user)
+        q = take(vectors, movie) + self.audience_part(raters, self.training_n_of_movie[movie] - 1)
         context = self.context(known, user, user, movie, batch["time"])
-        p, q = take(self.users.mean, user) * self.has("ids"), take(items["vectors"], movie)
-        bias, movie_bias = take(self.user_bias, user), take(items["bias"], movie)
-        prediction, z = self.interaction(p, bias, others, context, q, movie_bias)
-        var_p, var_q = (
-            take(one.variance(), row) * self.has("ids") for one, row in ((self.users, user), (self.movies, movie))
-        )
-        expected = (batch["rating"] - prediction).square()
+        session, var_session = self.sessions(known, user, batch["time"])
+        p, bias = take(self.users.mean, user) * has_ids, take(self.user_bias, user) * has_ids + session
+        prediction, z = self.interaction(p, bias, taste, context, q, take(movie_bias, movie))
+        var_p, var_q = take(self.users.variance(), user) * has_ids, take(self.movies.variance(), movie) * has_ids
+        expected = (batch["rating"] - prediction).square() + var_session
         expected = expected + (z.square() * var_q + q.square() * var_p + var_p * var_q).sum(1)
         likelihood = 0.5 * (expected / self.log_noise.exp() + self.log_noise).mean()
         return TrainingOutput(likelihood + self.divergence() / len(known.movie), len(prediction), prediction)
@@ -143,26 +162,32 @@ class Recommender(nn.Module):
             (c.bias_precision, self.movie_bias),
         )
         points = sum(0.5 * precision * part.square().sum() for precision, part in precisions)
-        return self.users.divergence() + self.movies.divergence() + points
+        return self.users.divergence() + self.movies.divergence() + self.sessions.divergence() + points
 
     # --- the formula -----------------------------------------------------------------------------
 
     def has(self, tower: Tower) -> bool:
         return tower in self.config.towers
 
-    def item_tower(self) -> dict[str, Tensor]:
+    def item_tower(self) -> tuple[Tensor, Tensor]:
         """z and bias of every movie, [n_movies, D] and [n_movies]."""
-        from_features = self.features @ self.feature_weights  # [n_movies, D + 1]
-        return {
-            "vectors": self.movies.mean * self.has("ids") + self.audience_part() + from_features[:, :-1],
-            "bias": self.movie_bias * self.has("ids") + from_features[:, -1],
-        }
+        vectors, bias = self.item_tower_alone()
+        return vectors + self.audience_part(self.sum_of_raters(), self.training_n_of_movie), bias
 
-    def audience_part(self) -> Tensor:
-        """n_i^-1/2 sum_v y_v of every movie, [n_movies, D]."""
+    def item_tower_alone(self) -> tuple[Tensor, Tensor]:
+        """The same without the audience."""
+        from_features = self.features @ self.feature_weights  # [n_movies, D + 1]
+        bias = self.movie_bias * self.has("ids") + from_features[:, -1]
+        return self.movies.mean * self.has("ids") + from_features[:, :-1], bias
+
+    def sum_of_raters(self) -> Tensor:
+        """sum_v y_v over all who rated each movie in training, [n_movies, D]."""
         edges = (self.training_raters, self.training_offset_of_movie, self.training_rated, self.training_offsets[:-1])
-        total = SumOverRaters.apply(self.audience, *edges)
-        return total * self.has("audience") / self.training_n_of_movie.clamp(min=1).sqrt()[:, None]
+        return SumOverRaters.apply(self.audience, *edges)
+
+    def audience_part(self, total: Tensor, n: Tensor) -> Tensor:
+        """n^-1/2 sum_v y_v from the sum over n users, [B, D] and [B]."""
+        return total * self.has("audience") / n.clamp(min=1).sqrt()[:, None]
 
     def sum_of_rated(self) -> Tensor:
         """sum_j x_j over all training ratings of every user, [n_users, D]."""
@@ -187,7 +212,7 @@ class Recommender(nn.Module):
         """Predictions, [B], and z of their users, [B, D], from the parts of users and movies."""
         from_context = context @ self.context_weights  # [B, D + 1]
         z = p + taste + from_context[:, :-1]
-        prediction = self.mean + bias * self.has("ids") + movie_bias + from_context[:, -1] + (z * q).sum(1)
+        prediction = self.mean + bias + movie_bias + from_context[:, -1] + (z * q).sum(1)
         if self.config.hidden_dim:
             prediction = prediction + self.mlp(torch.cat([z, q.expand_as(z), context], 1)).squeeze(1)
         return prediction, z
@@ -196,12 +221,13 @@ class Recommender(nn.Module):
 
     def predict(self, batch: Batch, history: History) -> Tensor:
         """Predicted ratings of the rows, not clipped, [B], by users of the data with these histories."""
-        user, movie = batch["user"], batch["movie"]
-        items = self.item_tower()
+        user, movie, time = batch["user"], batch["movie"], batch["time"]
+        vectors, movie_bias = self.item_tower()
         taste = self.taste(sum_of(self.history, history), history.offsets.diff())[user]
-        context = self.context(history, user, user, movie, batch["time"])
-        parts = self.users.mean[user] * self.has("ids"), self.user_bias[user], taste, context
-        return self.interaction(*parts, items["vectors"][movie], items["bias"][movie])[0]
+        context = self.context(history, user, user, movie, time)
+        p, bias = self.users.mean[user] * self.has("ids"), self.user_bias[user] * self.has("ids")
+        bias = bias + self.sessions(self.training_history(), user, time)[0]
+        return self.interaction(p, bias, taste, context, vectors[movie], movie_bias[movie])[0]
 
     def score(self, history: PaddedHistory) -> Tensor:
         """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
@@ -210,28 +236,27 @@ class Recommender(nn.Module):
         return torch.stack([self.score_for(k, history.user, known, users, items) for k in range(len(history.user))])
 
     def score_for(
-        self, k: int, users: Tensor, known: History, parts: dict[str, Tensor], items: dict[str, Tensor]
+        self, k: int, users: Tensor, known: History, parts: dict[str, Tensor], items: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The same for user number k, [n_movies]."""
         movie = torch.arange(self.stats.n_movies, device=users.device)
         own = known.time[known.offsets[k] : known.offsets[k + 1]]
         time = torch.full_like(movie, int(own[-1]) if len(own) else self.stats.newest)
-        context = self.context(known, torch.full_like(movie, k), users[k].expand_as(movie), movie, time)
         row = slice(k, k + 1)
-        return self.interaction(
-            parts["p"][row], parts["bias"][row], parts["taste"][row], context, items["vectors"], items["bias"]
-        )[0]
+        context = self.context(known, torch.full_like(movie, k), users[k].expand_as(movie), movie, time)
+        bias = parts["bias"][row] + self.sessions(self.training_history(), users[row], time[:1])[0]
+        return self.interaction(parts["p"][row], bias, parts["taste"][row], context, *items)[0]
 
-    def user_tower(self, user: Tensor, known: History, items: dict[str, Tensor]) -> dict[str, Tensor]:
+    def user_tower(self, user: Tensor, known: History, items: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """p, bias and taste of users with these histories, NEW_USER for new ones: [B, D], [B] and [B, D]."""
         index = user.clamp(min=0)
-        p, bias = self.users.mean[index] * self.has("ids"), self.user_bias[index]
+        p, bias = self.users.mean[index] * self.has("ids"), self.user_bias[index] * self.has("ids")
         taste = self.taste(sum_of(self.history, known), known.offsets.diff())
         for k in (user < 0).nonzero().squeeze(1).tolist():
             p[k], bias[k] = self.fit_new_user(k, known, items)
         return {"p": p, "bias": bias, "taste": taste}
 
-    def fit_new_user(self, k: int, known: History, items: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def fit_new_user(self, k: int, known: History, items: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """p, [D], and bias of a new user: what the training would learn from their ratings, in closed form.
 
         The posterior mean of a linear regression of what is left of the ratings on [z_i, 1] (Bishop 2006, "Pattern
@@ -242,9 +267,9 @@ class Recommender(nn.Module):
         place, nobody = torch.full_like(movie, k), torch.full_like(movie, -1)
         others = self.taste(self.history[movie].sum(0) - self.history[movie], torch.full_like(movie, n - 1))
         context = self.context(known, place, nobody, movie, known.time[rows])
-        q = items["vectors"][movie]
+        q, movie_bias = items[0][movie], items[1][movie]
         nothing = torch.zeros_like(others), torch.zeros(n, device=q.device)
-        without, z = self.interaction(*nothing, others, context, q, items["bias"][movie])
+        without, z = self.interaction(*nothing, others, context, q, movie_bias)
         design = torch.cat([q, torch.ones_like(q[:, :1])], 1)  # [n, D + 1]
         var_q = F.pad(self.movies.variance()[movie] * self.has("ids"), (0, 1))
         products = design.T @ design + var_q.sum(0).diag()  # E sum_j [z_j, 1] [z_j, 1]^T
@@ -253,21 +278,16 @@ class Recommender(nn.Module):
         prior = torch.cat([1 / self.users.prior_variance(), bias_precision])
         noise = self.log_noise.exp()
         found = torch.linalg.solve(products / noise + prior.diag(), target / noise)
-        return found[:-1] * self.has("ids"), found[-1]
+        return found[:-1] * self.has("ids"), found[-1] * self.has("ids")
 
     def movie_vectors(self) -> Tensor:
         """z of every movie, [n_movies, D]."""
-        return self.item_tower()["vectors"]
+        return self.item_tower()[0]
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """z of users with these histories but for what the context adds, [B, D]."""
         parts = self.user_tower(history.user, history.flat(), self.item_tower())
         return parts["p"] + parts["taste"]
-
-
-def take(table: Tensor, index: Tensor) -> Tensor:
-    """table[index], with a gradient that is the same each time, however many threads add it up."""
-    return table.index_select(0, index)
 
 
 def sum_of(vectors: Tensor, history: History) -> Tensor:
@@ -277,253 +297,96 @@ def sum_of(vectors: Tensor, history: History) -> Tensor:
     return F.embedding_bag(history.movie, vectors, history.offsets, mode="sum", include_last_offset=True)
 
 
-# --- the original, and the NCF trained to rank ---------------------------------------------------
-
-CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
-NEW_USER_STEPS = 200  # of Adam, to fit the embedding of a user who was not in training
-
-# Per-user or per-movie terms of the prediction, each [N, ...].
-Terms = dict[str, Tensor]
+# --- the NCF trained to rank ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class OriginalConfig:
-    """Settings of the NCF that knows users by embeddings alone."""
+class RankingNCFConfig:
+    """Settings of the NCF that ranks."""
 
-    embedding_dim: PositiveInt = 64
-    """size of a user or movie embedding"""
-    hidden_dims: Annotated[tuple[int, ...], Interval(ge=1, lt=2**31)] = (128, 64)
-    """units of the MLP's hidden layers"""
+    embedding_dim: PositiveInt = 128
+    """size of a user's or movie's vector"""
+    hidden_dim: NonNegInt = 512
+    """units of the MLP's hidden layer; 0: no MLP"""
     dropout: Fraction = 0.5
-    """share of units of the first hidden layer dropped in training"""
-    biases: bool = True
-    """add the mean rating, a user bias and a movie bias"""
-    gmf: bool = True
-    """add the dot product of user and movie factors"""
+    """share of the hidden units dropped in training"""
+    temperature: Annotated[float, Interval(ge=0.01, lt=float("inf"))] = 0.12
+    """of the softmax over cosines"""
     ids: bool = True
-    """use movie embeddings and biases, not features alone"""
-    sigmoid: bool = False
-    """squeeze the output into 0 to the highest rating"""
-    l2: NonNegFloat = 0.06
-    """penalty on the factors, once per rating, in squared rating units"""
-    l2_bias: NonNegFloat = 0.005
-    """the same for the biases"""
-    num_negatives: NonNegInt = 0
-    """0: predict ratings; otherwise rank: unrated movies drawn beside each rated one"""
+    """use movie embeddings, not features alone"""
+    id_dropout: Fraction = 0.0
+    """share of movies whose embedding is dropped in a training step"""
 
-    def __post_init__(self) -> None:
-        if not self.hidden_dims:
-            raise ValueError("--hidden-dims: give the units of at least one layer.")
-
-    @property
-    def task(self) -> Literal["rating", "ranking"]:
-        return "ranking" if self.num_negatives else "rating"
+    task: ClassVar = "ranking"
 
 
-class OriginalRecommender(nn.Module):
-    """The NCF that knows users and movies by embeddings, and movies by features as well.
+class RankingRecommender(nn.Module):
+    """The NCF of the second formula above."""
 
-    prediction(u, i) = mean + b_u + b_i + p_u · z_i + MLP([p_u, q_i, f_i])    z_i = q_i + W f_i    b_i = c_i + w · f_i
+    batching = UserBatches(size_in="users", similar_length=False)
 
-    The configuration switches parts off; the original is highest * sigmoid(MLP([p_u, q_i, f_i])). Trained to rank, the
-    same number is a score.
-
-    The first layer of the MLP is linear in its three inputs, so a movie's part of it, where most of the work lies, is
-    computed once for each movie of a batch and not once for each rating.
-
-    Raises:
-        UnsuitableData: more negatives are wanted than a user has unrated movies.
-    """
-
-    batching = RowBatches()
-
-    def __init__(self, config: OriginalConfig, stats: DataStats, inputs: ModelInputs):
+    def __init__(self, config: RankingNCFConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
-        self.register_buffer("features", inputs.features, persistent=False)
-        if config.task == "ranking":
-            rated = (inputs.user * stats.n_movies + inputs.movie).sort().values
-            self.register_buffer("rated", rated, persistent=False)
-            unrated = stats.n_movies - int(torch.bincount(inputs.user).max())
-            if unrated < config.num_negatives:
-                raise UnsuitableData(f"A user has only {unrated} unrated movies: lower --num-negatives.")
-        dim, layers = config.embedding_dim, [*config.hidden_dims, 1]
-        self.user = nn.Embedding(stats.n_users, dim)
-        self.movie = nn.Embedding(stats.n_movies, dim)
-        self.first = nn.Linear(2 * dim + stats.n_features, layers[0])
-        self.dropout = nn.Dropout(config.dropout)
-        hidden = [part for pair in pairwise(layers) for part in (nn.Linear(*pair), nn.ReLU(inplace=True))]
-        self.head = nn.Sequential(*hidden[:-1])  # no ReLU after the last layer
-        if config.gmf:
-            self.feature_factors = nn.Linear(stats.n_features, dim, bias=False)
-            nn.init.zeros_(self.feature_factors.weight)
-            for embedding in (self.user, self.movie):  # small: predictions start at the biases
-                nn.init.normal_(embedding.weight, std=0.01)
-        if config.biases:
-            self.user_bias = nn.Embedding(stats.n_users, 1)
-            self.movie_bias = nn.Embedding(stats.n_movies, 1)
-            self.feature_bias = nn.Linear(stats.n_features, 1, bias=False)
-            for part in (self.user_bias, self.movie_bias, self.feature_bias):
-                nn.init.zeros_(part.weight)
-        if not config.ids:
-            for part in (self.movie, *([self.movie_bias] if config.biases else [])):
-                nn.init.zeros_(part.weight).requires_grad_(False)
+        has_id = (
+            torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
+            if config.id_dropout
+            else torch.ones(stats.n_movies, dtype=torch.bool)
+        )
+        self.register_buffer("has_id", has_id, persistent=False)
+        self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
+        dim, n_features = config.embedding_dim, self.features.shape[1]
+        self.ids = nn.Parameter(0.02 * torch.randn(stats.n_movies, dim))  # q
+        self.movie_bias = nn.Parameter(torch.zeros(stats.n_movies))
+        self.from_features = nn.Linear(n_features, dim, bias=False)  # W
+        self.bias_from_features = nn.Linear(n_features, 1, bias=False)  # w
+        nn.init.zeros_(self.bias_from_features.weight)
+        self.rating_weights = nn.Parameter(torch.tensor(RATING_WEIGHTS))
+        if config.hidden_dim:
+            layers = nn.Linear(dim, config.hidden_dim), nn.GELU(), nn.Dropout(config.dropout)
+            self.mlp = nn.Sequential(*layers, nn.Linear(config.hidden_dim, dim))
+            nn.init.zeros_(self.mlp[-1].weight)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each user, and for each movie."""
-        users, movies = [self.user.weight], [self.movie.weight]
-        if self.config.biases:
-            users, movies = [*users, self.user_bias.weight], [*movies, self.movie_bias.weight]
-        return {"user": users, "movie": movies}
-
-    # --- training --------------------------------------------------------------------------------
+        """The parameters with a row for each movie."""
+        return {"movie": [self.ids, self.movie_bias]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The training loss of a batch of ratings.
+        """The loss of finding hidden movies of the batch's users among all movies with training ratings."""
+        history, has_id = pad_batch(batch)[0], self.has_id
+        if self.config.id_dropout:
+            has_id = has_id & (torch.rand(len(has_id), device=has_id.device) >= self.config.id_dropout)
+        loss = loss_of_hidden(history, lambda shown: self.logits(shown, has_id).masked_fill(~self.has_id, -torch.inf))
+        return TrainingOutput(loss, len(history.user))
 
-        Of ratings, it is the mean squared error on rating / highest, as in the original, and the penalty in the
-        same unit; of rankings, see `ranking_loss`.
-        """
-        if self.config.task == "ranking":
-            return TrainingOutput(self.ranking_loss(batch["user"], batch["movie"]), len(batch["user"]))
-        user, movie = self.terms(batch)
-        prediction = self.interaction(user, movie)
-        error = (prediction - batch["rating"]) / HIGHEST
-        penalty = (user["penalty"] + movie["penalty"]).mean() / HIGHEST**2
-        return TrainingOutput(error.square().mean() + penalty, len(prediction), prediction)
+    def item_tower(self, has_id: Tensor) -> tuple[Tensor, Tensor]:
+        """z and bias of every movie, [n_movies, D] and [n_movies]; movies without an id have features alone."""
+        has_id = has_id * self.config.ids
+        bias = self.movie_bias * has_id + self.bias_from_features(self.features).squeeze(1)
+        return self.ids * has_id[:, None] + self.from_features(self.features), bias
 
-    def ranking_loss(self, users: Tensor, rated: Tensor) -> Tensor:
-        """Sampled softmax: mean cross-entropy of each user's rated movie among negatives, and the penalty on both."""
-        negatives = draw_negatives(users, self.rated, self.stats.n_movies, self.config.num_negatives)
-        movies, inverse = torch.unique(torch.cat([rated[:, None], negatives], 1), return_inverse=True)  # [B, 1 + n]
-        user = {name: part[:, None] for name, part in self.user_tower(users).items()}
-        parts = self.item_tower(movies)
-        movie = {name: p.index_select(0, inverse.flatten()).unflatten(0, inverse.shape) for name, p in parts.items()}
-        scores = self.interaction(user, movie)
-        return -F.log_softmax(scores, 1)[:, 0].mean() + (user["penalty"] + movie["penalty"]).mean()
+    def user_tower(self, history: PaddedHistory, vectors: Tensor) -> Tensor:
+        """z of users with these histories, [B, D], from the vectors of all movies."""
+        weights = rating_weights(history.rating, self.rating_weights)
+        scale = (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
+        taste = scale * history.spread(weights, self.stats.n_movies) @ vectors
+        return taste + self.mlp(taste) if self.config.hidden_dim else taste
 
-    # --- the formula -----------------------------------------------------------------------------
-
-    def terms(self, batch: Batch) -> tuple[Terms, Terms]:
-        """The terms of each row's user and movie, each [B, ...]."""
-        movies, inverse = torch.unique(batch["movie"], return_inverse=True)
-        # index_select, unlike part[inverse], has a gradient that is the same each time, and fast
-        movie = {name: part.index_select(0, inverse) for name, part in self.item_tower(movies).items()}
-        return self.user_tower(batch["user"]), movie
-
-    def user_tower(self, users: Tensor) -> Terms:
-        """The terms of the users with these indices, [N]."""
-        bias = self.user_bias(users).squeeze(1) if self.config.biases else None
-        return self.user_terms(self.user(users), bias)
-
-    def user_terms(self, embedding: Tensor, bias: Tensor | None) -> Terms:
-        """The terms of users with these embeddings, [N, D], and biases, [N]."""
-        weight = self.first.weight[:, : self.config.embedding_dim]
-        terms = {"hidden": F.linear(embedding, weight, self.first.bias)}  # [N, H]
-        terms["penalty"] = self.config.l2 * embedding.square().sum(1)  # [N]
-        if self.config.gmf:
-            terms["factors"] = embedding
-        if self.config.biases:
-            terms["bias"] = bias
-            terms["penalty"] = terms["penalty"] + self.config.l2_bias * bias.square()
-        return terms
-
-    def item_tower(self, movies: Tensor) -> Terms:
-        """The terms of the movies with these indices, [N]."""
-        embedding, features = self.movie(movies), self.features[movies]  # [N, D], [N, F]
-        weight = self.first.weight[:, self.config.embedding_dim :]
-        terms = {"hidden": F.linear(torch.cat([embedding, features], 1), weight)}  # [N, H]
-        terms["penalty"] = self.config.l2 * embedding.square().sum(1)  # [N]
-        if self.config.gmf:
-            from_features = self.feature_factors(features)
-            terms["factors"] = embedding + from_features
-            terms["penalty"] = terms["penalty"] + self.config.l2 * from_features.square().sum(1)
-        if self.config.biases:
-            own, from_features = self.movie_bias(movies).squeeze(1), self.feature_bias(features).squeeze(1)
-            terms["bias"] = own + from_features
-            terms["penalty"] = terms["penalty"] + self.config.l2_bias * (own.square() + from_features.square())
-        return terms
-
-    def interaction(self, user: Terms, movie: Terms) -> Tensor:
-        """Predictions from the terms of users and movies that broadcast against each other."""
-        prediction = self.head(self.dropout((user["hidden"] + movie["hidden"]).relu_())).squeeze(-1)
-        if self.config.gmf:
-            prediction = prediction + (user["factors"] * movie["factors"]).sum(-1)
-        if self.config.biases:
-            prediction = prediction + self.stats.mean_rating + user["bias"] + movie["bias"]
-        return HIGHEST * torch.sigmoid(prediction) if self.config.sigmoid else prediction
-
-    # --- use -------------------------------------------------------------------------------------
-
-    def predict(self, batch: Batch, history: History | None = None) -> Tensor:
-        """Predicted ratings of the rows, not clipped to the scale, [B]; the history is in the users' embeddings."""
-        return self.interaction(*self.terms(batch))
+    def logits(self, history: PaddedHistory, has_id: Tensor) -> Tensor:
+        """Scores of every movie for users with these histories, [B, n_movies]."""
+        vectors, bias = self.item_tower(has_id)
+        cosine = F.normalize(self.user_tower(history, vectors)) @ F.normalize(vectors).T
+        return cosine / self.config.temperature + bias
 
     def score(self, history: PaddedHistory) -> Tensor:
-        """Predictions or scores of every movie for these users, [B, n_movies].
-
-        Users of the data have their embedding, which training learned from the training ratings; if any user is new,
-        embeddings are fitted to all of these histories.
-        """
-        if (history.user >= 0).all():
-            return self.score_all(self.user_tower(history.user))
-        return self.score_all(self.fit_new_user(history))
-
-    def fit_new_user(self, history: PaddedHistory) -> Terms:
-        """The terms of new users with these ratings, whose embeddings alone are learned here."""
-        with torch.inference_mode(False), torch.enable_grad():
-            n, device = len(history.user), self.features.device
-            own = [torch.zeros(n, self.config.embedding_dim, device=device, requires_grad=True)]
-            own += [torch.zeros(n, device=device, requires_grad=True)] * self.config.biases
-            movie, rating, mask = (part.clone() for part in (history.movie, history.rating, history.mask))
-            optimizer = torch.optim.Adam(own, lr=0.05)
-            for _ in range(NEW_USER_STEPS):
-                user = self.user_terms(own[0], own[1] if self.config.biases else None)
-                scores = self.score_all(user)
-                if self.config.task == "rating":
-                    loss = ((scores.gather(1, movie) - rating).square() * mask).sum()
-                else:
-                    loss = -(scores.log_softmax(1).gather(1, movie) * mask).sum()
-                loss = loss + (user["penalty"] * mask.sum(1)).sum()
-                for part, gradient in zip(own, torch.autograd.grad(loss, own, allow_unused=True), strict=True):
-                    part.grad = gradient
-                optimizer.step()
-        return self.user_terms(own[0].detach(), own[1].detach() if self.config.biases else None)
-
-    def score_all(self, user: Terms) -> Tensor:
-        """Predictions or scores of every movie for users with these terms, [N, n_movies]."""
-        movie = self.item_tower(torch.arange(self.stats.n_movies, device=self.features.device))
-        # in chunks: the MLP's units of many users and all movies would fill the memory, these stay in the cache
-        rows = ({name: part[i] for name, part in user.items()} for i in range(len(user["hidden"])))
-        chunks = [
-            {name: part[i : i + CHUNK_MOVIES] for name, part in movie.items()}
-            for i in range(0, self.stats.n_movies, CHUNK_MOVIES)
-        ]
-        return torch.stack([torch.cat([self.interaction(row, chunk) for chunk in chunks]) for row in rows])
+        """How much users with these histories would want each movie, [B, n_movies]."""
+        return self.logits(history, self.has_id)
 
     def movie_vectors(self) -> Tensor:
-        """z of every movie, [n_movies, D]; without the product, the embeddings."""
-        terms = self.item_tower(torch.arange(self.stats.n_movies, device=self.features.device))
-        return terms["factors"] if self.config.gmf else self.movie.weight
+        """z of every movie at length 1, [n_movies, D]."""
+        return F.normalize(self.item_tower(self.has_id)[0])
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
-        """p of these users, who must be users of the data, [B, D]; the history is in it."""
-        return self.user(history.user)
-
-
-def draw_negatives(users: Tensor, rated: Tensor, n_movies: int, n: int) -> Tensor:
-    """For each user `n` different movies, uniformly from those that the user has not rated: [B, n].
-
-    Args:
-        users: indices, [B]; each with at least n unrated movies
-        rated: user * n_movies + movie of every training rating, sorted
-    """
-    drawn = torch.randint(n_movies, (len(users), n), device=users.device)
-    while True:
-        pair = users[:, None] * n_movies + drawn
-        wrong = rated[torch.searchsorted(rated, pair).clamp(max=len(rated) - 1)] == pair
-        ordered, order = drawn.sort(1)
-        wrong |= torch.zeros_like(wrong).scatter(1, order[:, 1:], ordered.diff(dim=1) == 0)  # all but one of equals
-        if not wrong.any():
-            return drawn
-        drawn = torch.where(wrong, torch.randint_like(drawn, n_movies), drawn)
+        """z of users with these histories at length 1 / temperature, [B, D]."""
+        vectors, _ = self.item_tower(self.has_id)
+        return F.normalize(self.user_tower(history, vectors)) / self.config.temperature

@@ -16,7 +16,8 @@ from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import RatingsData, load_data, split_rows
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import HIGHEST, LOWEST, FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
-from Models.Recommender import NCFConfig, OriginalConfig, OriginalRecommender, Recommender
+from Models.Original import OriginalConfig, OriginalRecommender
+from Models.Recommender import NCFConfig, RankingNCFConfig, RankingRecommender, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils import runs
 from utils.config import (
@@ -41,6 +42,7 @@ MIDDLE = (LOWEST + HIGHEST) / 2  # of the scale of models
 # A model is one line here, and one preset at least below: the class of its settings and its own class.
 MODELS: dict[type, type[nn.Module]] = {
     NCFConfig: Recommender,
+    RankingNCFConfig: RankingRecommender,
     OriginalConfig: OriginalRecommender,
     HistoryConfig: HistoryRecommender,
     SequentialConfig: Sequential,
@@ -108,7 +110,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RankingConfig:
-    """What a ranking is trained and measured for."""
+    """What a ranking is measured for."""
 
     relevance_threshold: RelevanceThreshold = None
 
@@ -120,7 +122,7 @@ class OptimConfig:
     epochs: PositiveInt
     """the most epochs to train"""
     batch_size: PositiveInt
-    """ratings per step; users, for the sequential models and the autoencoder"""
+    """ratings per step; users, for the presets that rank"""
     lr: NonNegFloat
     """learning rate"""
     weight_decay: NonNegFloat
@@ -165,8 +167,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if (self.model.task == "ranking") != (self.ranking is not None):
-            task = "ranking" if self.ranking else "rating prediction"
-            raise ValueError(f"--num-negatives does not fit the preset {self.preset}, which is for {task}.")
+            raise ValueError(f"The preset {self.preset} ranks or predicts ratings; its model does the other.")
 
     @property
     def kind(self) -> str:
@@ -198,9 +199,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         TrainConfig(
             preset="original",
-            model=OriginalConfig(
-                embedding_dim=32, dropout=0.2, biases=False, gmf=False, sigmoid=True, l2=0.0, l2_bias=0.0
-            ),
+            model=OriginalConfig(),
             optim=OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant"),
             features=FeatureConfig(unit_titles=False),
         ),
@@ -211,8 +210,8 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         TrainConfig(
             preset="ncf-ranking",
-            model=OriginalConfig(l2=1e-3, l2_bias=0.0, num_negatives=32),
-            optim=OptimConfig(epochs=10, batch_size=4096, lr=3e-3, weight_decay=1.0),
+            model=RankingNCFConfig(),
+            optim=OptimConfig(epochs=30, batch_size=256, lr=4e-3, weight_decay=0.02),
             ranking=RankingConfig(),
         ),
         TrainConfig(

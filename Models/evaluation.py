@@ -77,9 +77,6 @@ class RatingEvaluator:
                 "ranks, such as --preset autoencoder."
             )
 
-    def training_rows(self, whole_users: bool) -> np.ndarray:
-        return self.split.train
-
     def validate(self, model: nn.Module) -> dict[str, float]:
         return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
 
@@ -172,10 +169,6 @@ class RankingEvaluator:
             "ties": "against the model",
             "history": "training and validation ratings",
         }
-
-    def training_rows(self, whole_users: bool) -> np.ndarray:
-        """All training rows where whole users are the input; otherwise the relevant ones."""
-        return self.split.train if whole_users else self.relevant(self.split.train)
 
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.data.rating[rows] >= self.relevance_threshold]

@@ -1,13 +1,20 @@
-"""What several models are made of: Gaussian parameters, sums over raters, and the clock of a rating."""
+"""What the models are made of: Gaussian parameters, sums over raters, clock and sessions, the loss of hidden movies."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.sequences import History
+from Models.inputs import HIGHEST
+from Models.sequences import History, PaddedHistory
 
 DAY = 86_400.0  # seconds
 N_CLOCK = 7
+RATING_WEIGHTS = (0.05, 0.15, 0.4, 0.8, 1.0)  # what a rating at 1/5, 2/5, ... of the highest says of what a user wants
+TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie with such a rating counts
+TYPICAL_LENGTH = 100  # ratings: sums over a history are scaled as if every user had so many
+SHOWN = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
 
 class Posterior(nn.Module):
@@ -36,6 +43,11 @@ class Posterior(nn.Module):
         square = (self.mean.square() + self.variance()).sum(0)
         prior = 0.5 * len(self.mean) * square.log() if precision is None else 0.5 * precision * square
         return prior.sum() - self.log_std.sum()
+
+
+def take(table: Tensor, index: Tensor) -> Tensor:
+    """table[index], with a gradient that is the same each time, however many threads add it up."""
+    return table.index_select(0, index)
 
 
 class SumOverRaters(torch.autograd.Function):
@@ -93,3 +105,82 @@ def count_before(history: History, user: Tensor, time: Tensor) -> Tensor:
     span = history.time.max() - least + 2  # times of one user are less than this apart
     keys = history.users() * span + (history.time - least)  # ascending
     return torch.searchsorted(keys, user * span + (time - least).clamp(min=0).minimum(span - 1)) - history.offsets[user]
+
+
+class SessionBiases(nn.Module):
+    """How much above a user's other ratings those of a session are: Gaussians, one for each session in training.
+
+    A session is a run of a user's ratings without a break of more than some seconds; with several of these there are
+    sessions within sessions, whose biases add up (after the day's biases of Koren 2009, "Collaborative Filtering with
+    Temporal Dynamics").
+
+    Args:
+        known: the training ratings
+        breaks: seconds
+    """
+
+    def __init__(self, known: History, breaks: tuple[int, ...]):
+        super().__init__()
+        self.breaks = breaks
+        user = known.users()
+        numbers = user.new_empty(len(breaks), len(user))  # the session of each training rating
+        for row, seconds in zip(numbers, breaks, strict=True):
+            starts = (user.diff(prepend=user[:1] - 1) != 0) | (known.time.diff(prepend=known.time[:1]) > seconds)
+            row[:] = starts.cumsum(0) - 1
+        self.register_buffer("numbers", numbers, persistent=False)
+        self.biases = nn.ModuleList(Posterior(int(row[-1]) + 1, 1, 0.01) for row in numbers)
+
+    def forward(self, known: History, user: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the variance of the biases at these times, [B] each; 0 outside all sessions, and of new users.
+
+        Args:
+            known: the training ratings
+            user: NEW_USER for a new one, [B]
+            time: [B]
+        """
+        is_known, user = user >= 0, user.clamp(min=0)
+        later = known.offsets[user] + count_before(known, user, time + 1)  # the user's first later rating
+        has_earlier, has_later = later > known.offsets[user], later < known.offsets[user + 1]
+        earlier, later = (later - 1).clamp(min=0), later.clamp(max=len(known.time) - 1)
+        mean = variance = torch.zeros_like(time, dtype=torch.float32)
+        for seconds, numbers, bias in zip(self.breaks, self.numbers, self.biases, strict=True):
+            in_earlier = is_known & has_earlier & (time - known.time[earlier] <= seconds)
+            in_later = is_known & has_later & (known.time[later] - time <= seconds)
+            session, found = numbers[torch.where(in_earlier, earlier, later)], in_earlier | in_later
+            mean = mean + found * take(bias.mean, session).squeeze(1)
+            variance = variance + found * take(bias.variance(), session).squeeze(1)
+        return mean, variance
+
+    def divergence(self) -> Tensor:
+        return sum(bias.divergence() for bias in self.biases)
+
+
+def rating_weights(rating: Tensor, steps: Tensor | tuple[float, ...] = RATING_WEIGHTS) -> Tensor:
+    """What ratings count: `steps` at 1/5, 2/5, ... of the highest, with straight lines between."""
+    steps = torch.as_tensor(steps, device=rating.device)
+    n = len(steps)
+    position = (rating / HIGHEST * n - 1).clamp(0, n - 1)
+    shares = (1 - (position[..., None] - torch.arange(n, device=rating.device)).abs()).clamp(min=0)  # of the next steps
+    return shares @ steps
+
+
+def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Tensor]) -> Tensor:
+    """The mean over users of the loss of finding, among all movies not shown, those that were hidden and highly rated.
+
+    The cross-entropy of a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders") with a
+    softmax over the catalogue (Liang et al. 2018, "Variational Autoencoders for Collaborative Filtering"); users with
+    many hidden movies count more, but only by the square root of their number.
+
+    Args:
+        logits: scores of every movie, [B, n_movies], from histories in which some ratings are hidden
+    """
+    low, high = SHOWN
+    draw, share = torch.rand_like(history.rating), torch.rand(len(history.user), 1, device=history.rating.device)
+    shown = draw < low + (high - low) * share
+    scores = logits(PaddedHistory(history.user, history.movie, history.rating, history.time, history.mask & shown))
+    n_movies = scores.shape[1]
+    targets = history.spread(rating_weights(history.rating, TARGET_WEIGHTS) * ~shown, n_movies)
+    is_shown = history.spread(shown.float(), n_movies) > 0
+    log_p = F.log_softmax(scores.masked_fill(is_shown, -torch.inf), 1)
+    found = torch.where(targets > 0, targets * log_p, 0.0).sum(1)
+    return -(found / targets.sum(1).clamp(min=1e-6).sqrt()).mean()

@@ -93,7 +93,6 @@ class TopNRecommender:
         known = beside(model, known)
         scores = model.score(known).cpu().clone()
         reads_histories = getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
-        reads_histories |= bool((known.user == NEW_USER).any())
         if self.include_seen and reads_histories:
             for k in range(len(scores)):
                 scores[k, known.movie[k][known.mask[k]].cpu()] = scores_of_known(model, known.row(k)).cpu()

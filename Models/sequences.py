@@ -33,6 +33,11 @@ class PaddedHistory:
         columns = (column[self.mask] for column in (self.movie, self.rating, self.time))
         return History(offsets(self.lengths(), closed=True), *columns)
 
+    def spread(self, values: Tensor, n_movies: int) -> Tensor:
+        """Users by movies: `values`, [B, L], of the users' ratings, 0 elsewhere, [B, n_movies]."""
+        values = values * self.mask
+        return values.new_zeros(len(values), n_movies).scatter_add(1, self.movie, values)
+
     def take(self, index: Tensor, mask: Tensor, row: slice | Tensor = slice(None)) -> "PaddedHistory":
         """The ratings at `index`, int64 [B, T], of the users at `row`; valid where `mask`, [B, T], is True."""
         columns = (column[row].gather(1, index) for column in (self.movie, self.rating, self.time))

@@ -144,7 +144,7 @@ def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     for one, other in pairs:
         one.copy_(other)
     row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
-    for kind in tables:
+    for kind in tables.keys() & row.keys():  # other tables begin anew
         known = row[kind] >= 0
         for table, old_table in zip(tables[kind], old_tables[kind], strict=True):
             table[known] = old_table[row[kind][known]].to(table.device)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from Models.dataLoader import Interactions
 from Models.Dataset import FittedModel, ScoreFn
-from Models.EASE import PENALTY, item_weights, rating_weights
+from Models.EASE import PENALTY, item_weights
+from Models.inputs import HIGHEST
+from Models.layers import rating_weights
 
 
 def most_popular(ratings: Interactions, seed: int) -> FittedModel:
@@ -86,8 +88,8 @@ def linear_score(x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
 
 def ease_weighted(ratings: Interactions, seed: int) -> FittedModel:
     """EASE where a rating counts by its height: low ones hardly say that the user would like a movie."""
-    share = torch.from_numpy(ratings.rating / ratings.rating.max())
-    return ease(ratings, seed, rating_weights(share).numpy())
+    rating = torch.from_numpy(ratings.rating / ratings.rating.max() * HIGHEST)
+    return ease(ratings, seed, rating_weights(rating).numpy())
 
 
 def item_knn(ratings: Interactions, seed: int) -> FittedModel:

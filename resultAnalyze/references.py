@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from Models.checkpoint import SavedModel
 from Models.dataLoader import RatingsData
-from Models.Recommender import OriginalConfig
+from Models.Original import OriginalConfig
 from utils.encoder import Encoder
 
 REFERENCE_RATINGS = 50_000
@@ -71,8 +71,7 @@ class ReferenceNCF(nn.Module):
 
 def reference_train(data: RatingsData) -> float:
     """Ratings per second of a loop over single samples."""
-    config = OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
-    model = ReferenceNCF(config, len(data.user_ids), len(data.movies), data.features.vectors.shape[1])
+    model = ReferenceNCF(OriginalConfig(), len(data.user_ids), len(data.movies), data.features.vectors.shape[1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     rows = np.random.default_rng(0).permutation(len(data.rating))[:REFERENCE_RATINGS]
     loader = DataLoader(ReferenceDataset(data, rows), batch_size=256, shuffle=True)

@@ -69,7 +69,7 @@ SMALL = {
     "ncf": ("--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 32),
     "original": ("--embedding-dim", 4, "--hidden-dims", 8, 4, "--batch-size", 32),
     "history": ("--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 60),
-    "ncf-ranking": ("--embedding-dim", 4, "--hidden-dims", 8, 4, "--batch-size", 32, "--num-negatives", 5),
+    "ncf-ranking": ("--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 8),
     "transformer": ("--embedding-dim", 4, "--max-length", 6, "--batch-size", 8),
     "gru": ("--embedding-dim", 4, "--max-length", 6, "--batch-size", 8),
     "autoencoder": ("--embedding-dim", 4, "--batch-size", 8),

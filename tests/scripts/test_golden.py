@@ -15,7 +15,7 @@ TRAININGS = {
     "history": ("--batch-size", 60),
     "ncf": ("--batch-size", 32),
     "original": ("--batch-size", 32),
-    "ncf-ranking": ("--batch-size", 32, "--num-negatives", 5),
+    "ncf-ranking": ("--batch-size", 8),
     "transformer": ("--batch-size", 8),
     "gru": ("--batch-size", 8, "--split", "leave-one-out"),
     "autoencoder": ("--batch-size", 8),

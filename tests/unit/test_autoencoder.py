@@ -8,7 +8,7 @@ from helpers import RATIOS, batch_of, one_history, random_model
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import split_rows
-from Models.EASE import item_weights, rating_weights
+from Models.EASE import item_weights
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from resultAnalyze.baselines import ease_weighted
 
@@ -37,15 +37,6 @@ def test_a_feature_counts_as_a_user(data):
     torch.testing.assert_close(item_weights(ratings.matrix(), 3, features), item_weights(with_users, 3))
 
 
-def test_rating_weights_have_straight_lines_between_their_steps():
-    """On scales of 5 and of 10 steps; below the lowest step, as at it."""
-    steps = (0.0, 0.1, 0.3, 0.6, 1.0)
-    by_fifths = rating_weights(torch.arange(1, 6) / 5, steps)
-    torch.testing.assert_close(by_fifths, torch.tensor(steps))
-    by_tenths = rating_weights(torch.arange(1, 11) / 10, steps)
-    torch.testing.assert_close(by_tenths, torch.tensor([0.0, 0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]))
-
-
 def test_a_catalogue_too_large_for_ease_is_refused():
     blocks = (FeatureBlock("title", 1), FeatureBlock("genres", 1))
     stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
@@ -59,9 +50,9 @@ def test_what_is_shown_is_no_target(data, monkeypatch):
     config = AutoencoderConfig(embedding_dim=4, dropout=0)
     model = random_model(data, np.arange(len(data.user)), config, std=0.1).train()
     batch = batch_of(data, rows)
-    monkeypatch.setattr("Models.Autoencoder.KEPT", (1.1, 1.1))
+    monkeypatch.setattr("Models.layers.SHOWN", (1.1, 1.1))
     assert model(batch).loss == 0
-    monkeypatch.setattr("Models.Autoencoder.KEPT", (0.0, 0.0))
+    monkeypatch.setattr("Models.layers.SHOWN", (0.0, 0.0))
     logits = model.logits(data.history(rows[:0]).pad(torch.tensor([3])))[0].log_softmax(0)
     weight = torch.tensor([{1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}[int(rating)] for rating in data.rating[rows]])
     expected = -(weight * logits[torch.from_numpy(data.movie[rows])]).sum() / weight.sum().sqrt()

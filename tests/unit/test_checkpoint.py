@@ -20,7 +20,8 @@ from Models.checkpoint import (
 from Models.dataLoader import model_inputs, split_rows
 from Models.HistoryRecommender import HistoryConfig
 from Models.inputs import FeatureConfig
-from Models.Recommender import NCFConfig, OriginalConfig
+from Models.Original import OriginalConfig
+from Models.Recommender import NCFConfig, RankingNCFConfig
 from Models.Sequential import SequentialConfig
 from utils.files import UserError
 
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 CONFIGS = {
     "ncf": NCFConfig(embedding_dim=4, hidden_dim=5),
     "original": OriginalConfig(embedding_dim=4, hidden_dims=(8, 4, 3)),
-    "ncf-ranking": OriginalConfig(embedding_dim=4, hidden_dims=(8,), num_negatives=5),
+    "ncf-ranking": RankingNCFConfig(embedding_dim=4, hidden_dim=5),
     "history": HistoryConfig(embedding_dim=4, hidden_dim=5, context=("time",)),
     "transformer": SequentialConfig(embedding_dim=4, max_length=6),
     "gru": SequentialConfig(architecture="gru", embedding_dim=4, max_length=6),
@@ -125,9 +126,9 @@ def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
 
 
 def test_data_that_does_not_suit_a_model_is_explained(data, split):
-    config = OriginalConfig(num_negatives=500)
-    with pytest.raises(UserError, match="unrated movies: lower --num-negatives"):
-        build_model(config, *model_inputs(data, split.train, FeatureConfig()))
+    stats, inputs = model_inputs(data, split.train, FeatureConfig())
+    with pytest.raises(UserError, match="50,000 movies, too many"):
+        build_model(AutoencoderConfig(), dataclasses.replace(stats, n_movies=50_000), inputs)
 
 
 def test_saving_keeps_the_old_file_until_the_new_one_is_whole(tiny_run, tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from Models.configs import (
     saved_config,
 )
 from Models.inputs import FeatureConfig
-from Models.Recommender import OriginalConfig
+from Models.Original import OriginalConfig
 from Models.Sequential import SequentialConfig
 from utils.config import from_json, to_json
 from utils.files import UserError
@@ -100,8 +100,7 @@ def test_the_last_of_several_presets_counts():
 
 def test_the_original_preset_is_the_original_to_the_letter():
     original = parsed("--preset", "original")
-    model = OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2, biases=False, gmf=False, sigmoid=True)
-    assert original.model == dataclasses.replace(model, ids=True, l2=0.0, l2_bias=0.0, num_negatives=0)
+    assert original.model == OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
     optim = OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant", patience=0)
     assert original.optim == optim and original.ranking is None
     assert original.features == FeatureConfig(titles="own", genres=True, unit_titles=False)
@@ -110,10 +109,10 @@ def test_the_original_preset_is_the_original_to_the_letter():
 
 def test_flags_beside_a_preset_win():
     original = parsed("--preset", "original")
-    found = parsed("--epochs", 3, "--preset", "original", "--gmf", "--hidden-dims", 8, 4, 2, "--split", "time")
+    found = parsed("--epochs", 3, "--preset", "original", "--dropout", 0, "--hidden-dims", 8, 4, 2, "--split", "time")
     assert found == dataclasses.replace(
         original,
-        model=dataclasses.replace(original.model, gmf=True, hidden_dims=(8, 4, 2)),
+        model=dataclasses.replace(original.model, dropout=0.0, hidden_dims=(8, 4, 2)),
         optim=dataclasses.replace(original.optim, epochs=3),
         data=dataclasses.replace(original.data, split="time"),
     )
@@ -142,7 +141,7 @@ def test_changes_are_the_settings_that_are_not_those_of_the_preset():
         (("--lr", -0.1), "error: --lr '-0.1' is not a finite number of at least 0.0."),
         (("--lr", "nan"), "error: --lr 'nan' is not a finite number of at least 0.0."),
         (("--lr", "inf"), "error: --lr 'inf' is not a finite number of at least 0.0."),
-        (("--preset", "original", "--l2", "nan"), "error: --l2 'nan' is not a finite number of at least 0.0."),
+        (("--bias-precision", "nan"), "error: --bias-precision 'nan' is not a finite number of at least 0.0."),
         (("--seed", -1), "error: --seed '-1' is not at least 0"),
         (("--patience", -1), "error: --patience '-1' is not at least 0"),
         (("--features", ".."), "error: --features '..' is not the name of a file."),
@@ -158,12 +157,8 @@ def test_changes_are_the_settings_that_are_not_those_of_the_preset():
         (("--preset", "gru", "--max-length", 0), "error: --max-length '0' is not at least 1"),
         (("--preset", "transformer", "--num-heads", 0), "error: --num-heads '0' is not at least 1"),
         (
-            ("--preset", "original", "--num-negatives", 5),
-            "--num-negatives does not fit the preset original, which is for",
-        ),
-        (
-            ("--preset", "ncf-ranking", "--num-negatives", 0),
-            "the preset ncf-ranking, which is for ranking.",
+            ("--preset", "ncf-ranking", "--temperature", 0),
+            "error: --temperature '0.0' is not a finite number of at least 0.01",
         ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",

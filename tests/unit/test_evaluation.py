@@ -16,7 +16,7 @@ from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator, as_fitted, best_epoch, rank_all, rank_sampled
 from Models.HistoryRecommender import HistoryConfig
-from Models.Recommender import OriginalConfig
+from Models.Recommender import RankingNCFConfig
 from utils.files import UserError
 from utils.metrics import mean_metrics, metrics_at
 from utils.splits import Split
@@ -262,7 +262,7 @@ def test_the_most_popular_movies_are_counted_in_the_known_rows(data, split):
 
 
 def test_a_model_that_ranks_predicts_no_ratings(data, split):
-    config = OriginalConfig(embedding_dim=4, hidden_dims=(8, 4), num_negatives=5)
+    config = RankingNCFConfig(embedding_dim=4)
     assert as_fitted(random_model(data, split.train, config), data, split.train).predict is None
     assert FittedModel().score is None
 
@@ -274,13 +274,6 @@ def test_a_part_without_relevant_ratings_is_refused(data, part):
     split = Split(*rows.values(), "by hand")
     with pytest.raises(UserError, match=f"No {part} rating is 4 or higher: lower --relevance-threshold"):
         RankingEvaluator(data, split, relevance_threshold=4)
-
-
-def test_single_rows_of_training_are_the_relevant_ones_and_whole_users_all(data, split):
-    evaluator = RankingEvaluator(data, split, relevance_threshold=4)
-    assert (evaluator.training_rows(whole_users=True) == split.train).all()
-    assert (evaluator.training_rows(whole_users=False) == split.train[data.rating[split.train] >= 4]).all()
-    assert (RatingEvaluator(data, split).training_rows(whole_users=False) == split.train).all()
 
 
 def test_the_best_epoch_is_the_first_of_equals_by_validation(data, split):

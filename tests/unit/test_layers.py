@@ -1,14 +1,26 @@
-"""What several models are made of: divergences by torch.distributions, sums and clocks by plain loops."""
+"""What several models are made of: divergences by torch.distributions, sums, clocks and losses by plain loops."""
 
 import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from Models.HistoryRecommender import clock_features
-from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters, clock, count_before
-from Models.sequences import History, PaddedHistory, offsets
+from Models.layers import (
+    DAY,
+    N_CLOCK,
+    Posterior,
+    SessionBiases,
+    SumOverRaters,
+    clock,
+    count_before,
+    loss_of_hidden,
+    rating_weights,
+)
+from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 
 # --- Gaussian parameters -------------------------------------------------------------------------
 
@@ -172,3 +184,109 @@ def test_the_clock_is_that_of_padded_histories(times):
     user = torch.arange(len(times))[:, None].expand_as(time)
     found = clock(history_of(times), user.flatten(), time.flatten(), year.flatten())
     torch.testing.assert_close(found.view(*time.shape, N_CLOCK), clock_features(padded(times), time, year))
+
+
+# --- sessions ------------------------------------------------------------------------------------
+
+
+@st.composite
+def times_of_users(draw) -> list[list[int]]:
+    """Times of the ratings of some users, ascending, often near each other; some users have none."""
+    apart = st.sampled_from([0, 1, 5, 9, 10, 11, 99, 100, 101, 500])
+    users = draw(st.lists(st.lists(apart, max_size=8), min_size=1, max_size=5).filter(any))
+    return [[1000 + sum(one[: k + 1]) for k in range(len(one))] for one in users]
+
+
+def sessions_by_hand(times: list[list[int]], gap: int) -> list[tuple[int, int, int]]:
+    """User, first and last time of each session, in the order of users and times."""
+    found: list[tuple[int, int, int]] = []
+    for user, own in enumerate(times):
+        for time in own:
+            if found and found[-1][0] == user and time - found[-1][2] <= gap:
+                found[-1] = (user, found[-1][1], time)
+            else:
+                found.append((user, time, time))
+    return found
+
+
+@settings(deadline=None, max_examples=100)
+@given(times_of_users())
+def test_sessions_are_runs_without_a_break(times):
+    """At every time around the ratings, also of a new user; between two sessions the earlier one counts."""
+    gaps = (0, 10, 100)
+    user = torch.tensor([u for u, own in enumerate(times) for _ in own])
+    time = torch.tensor([one for own in times for one in own])
+    known = History.of(user, torch.zeros_like(user), torch.ones(len(user)), time, len(times))
+    model = SessionBiases(known, gaps)
+    for bias in model.biases:
+        torch.nn.init.normal_(bias.mean)
+        torch.nn.init.normal_(bias.log_std)
+    by_hand = [sessions_by_hand(times, gap) for gap in gaps]
+    assert [len(bias.mean) for bias in model.biases] == [len(one) for one in by_hand]
+    asked = sorted(
+        {one + d for own in times for one in own for d in (-101, -100, -11, -10, -1, 0, 1, 10, 11, 100, 101)}
+    )
+    for u in (NEW_USER, *range(len(times))):
+        mean, variance = model(known, torch.full((len(asked),), u), torch.tensor(asked))
+        expected = torch.zeros(2, len(asked))
+        for gap, bias, sessions in zip(gaps, model.biases, by_hand, strict=True):
+            for k, t in enumerate(asked):
+                near = [n for n, (v, first, last) in enumerate(sessions) if v == u and first - gap <= t <= last + gap]
+                if near:
+                    expected[:, k] += torch.stack([bias.mean[near[0], 0], bias.variance()[near[0], 0]]).detach()
+        torch.testing.assert_close(torch.stack([mean, variance]), expected)
+
+
+def test_without_breaks_there_are_no_sessions():
+    known = History.of(torch.tensor([0, 0]), torch.tensor([1, 2]), torch.ones(2), torch.tensor([5, 6]), 1)
+    model = SessionBiases(known, ())
+    mean, variance = model(known, torch.tensor([0]), torch.tensor([5]))
+    assert not list(model.parameters()) and mean.tolist() == variance.tolist() == [0.0] and model.divergence() == 0
+
+
+# --- the loss of hidden movies -------------------------------------------------------------------
+
+STEPS = (0.0, 0.1, 0.3, 0.6, 1.0)
+
+
+def test_rating_weights_have_straight_lines_between_their_steps():
+    """At whole stars and halves; below the lowest step, as at it."""
+    torch.testing.assert_close(rating_weights(torch.arange(1.0, 6.0), STEPS), torch.tensor(STEPS))
+    by_halves = rating_weights(torch.arange(1.0, 11.0) / 2, STEPS)
+    torch.testing.assert_close(by_halves, torch.tensor([0.0, 0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]))
+
+
+def test_rating_weights_can_be_learned():
+    """A rating of 3.5 stands halfway between the third and the fourth step."""
+    steps = torch.tensor(STEPS, requires_grad=True)
+    rating_weights(torch.tensor([[3.5, 5.0]]), steps).sum().backward()
+    assert steps.grad.tolist() == pytest.approx([0, 0, 0.5, 0.5, 1])
+
+
+def histories(*users: list[tuple[int, float]]) -> PaddedHistory:
+    """Padded histories of (movie, rating), one list for each user."""
+    length = max(map(len, users))
+    movie = torch.tensor([[m for m, _ in one] + [0] * (length - len(one)) for one in users])
+    rating = torch.tensor([[r for _, r in one] + [0.0] * (length - len(one)) for one in users])
+    mask = torch.tensor([[True] * len(one) + [False] * (length - len(one)) for one in users])
+    return PaddedHistory(torch.arange(len(users)), movie, rating, torch.zeros_like(movie), mask)
+
+
+def test_the_loss_of_hidden_movies_by_hand():
+    """Whatever is hidden: each user's cross-entropy among what is not shown, over the root of the targets' weights."""
+    torch.manual_seed(0)
+    known = histories([(0, 5.0), (3, 4.0), (5, 1.0), (6, 3.0)], [(2, 5.0), (4, 2.0)], [(1, 5.0)])
+    scores, shown = torch.randn(3, 7), []
+    target = {1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}
+    for _ in range(20):
+        loss = loss_of_hidden(known, lambda visible: shown.append(visible) or scores)
+        expected = []
+        for k in range(3):
+            seen = shown[-1].movie[k][shown[-1].mask[k]].tolist()
+            everything = zip(known.movie[k].tolist(), known.rating[k].tolist(), known.mask[k].tolist(), strict=True)
+            hidden = {m: target[int(r)] for m, r, real in everything if real and m not in seen and target[int(r)]}
+            norm = torch.logsumexp(scores[k, [m for m in range(7) if m not in seen]], 0)
+            total = sum(w * float(norm - scores[k, m]) for m, w in hidden.items())
+            expected.append(total / math.sqrt(sum(hidden.values())) if hidden else 0.0)
+        assert float(loss) == pytest.approx(sum(expected) / 3, rel=1e-5)
+    assert len({tuple(one.mask.flatten().tolist()) for one in shown}) > 5

@@ -14,7 +14,7 @@ from Models.configs import parse_training
 from Models.dataLoader import RatingsData, model_inputs, split_rows
 from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale
 from Models.recommend import scores_of_known
-from Models.Recommender import NCFConfig, Recommender
+from Models.Recommender import SESSION_BREAKS, NCFConfig, Recommender
 from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 
 TOWERS = NCFConfig().towers
@@ -82,7 +82,30 @@ class ByHand:
         self.raters = {i: [u for u, j in self.pairs(train) if j == i] for i in range(27)}
         self.value = {name: part.detach().double().numpy() for name, part in model.named_parameters()}
         self.features = model_inputs(data, train, FeatureConfig())[1].features.double().numpy()
-        self.hidden_dim = model.config.hidden_dim
+        self.hidden_dim, self.sessions = (
+            model.config.hidden_dim,
+            [self.sessions_of(train, gap) for gap in SESSION_BREAKS],
+        )
+
+    def sessions_of(self, train: np.ndarray, gap: int) -> list[tuple[int, list[int]]]:
+        """The user and the times of each session of the training ratings, in the order of users and times."""
+        found = []
+        for user in range(30):
+            for time in sorted(self.data.time[of_user(self.data, train, user)].tolist()):
+                if not found or found[-1][0] != user or time - found[-1][1][-1] > gap:
+                    found.append((user, []))
+                found[-1][1].append(time)
+        return found
+
+    def session_values(self, name: str, user: int, time: int) -> list[float]:
+        """`mean` or `log_std` of the bias of each session of the user that a rating at this time belongs to."""
+        found = []
+        for k, (gap, sessions) in enumerate(zip(SESSION_BREAKS, self.sessions, strict=True)):
+            near = [
+                n for n, (u, times) in enumerate(sessions) if u == user and times[0] - gap <= time <= times[-1] + gap
+            ]
+            found += [float(self.value[f"sessions.biases.{k}.{name}"][near[0], 0])] if near else []
+        return found
 
     def pairs(self, rows: np.ndarray) -> list[tuple[int, int]]:
         return list(zip(self.data.user[rows].tolist(), self.data.movie[rows].tolist(), strict=True))
@@ -104,10 +127,12 @@ class ByHand:
         waves = math.sin(day), math.cos(day), math.sin(week), math.cos(week)
         return np.array([*demographics, math.log1p(days) / 4, math.log1p(older) / 4, *waves, age / 25])
 
-    def z_of_movie(self, movie: int) -> np.ndarray:
+    def z_of_movie(self, movie: int, without: int | None = None) -> np.ndarray:
+        """`without`: this user in the audience."""
         z = self.value["movies.mean"][movie] + self.f(movie) @ self.value["feature_weights"][:, :-1]
-        for rater in self.raters[movie]:
-            z = z + self.value["audience"][rater] / math.sqrt(len(self.raters[movie]))
+        raters = [rater for rater in self.raters[movie] if rater != without]
+        for rater in raters:
+            z = z + self.value["audience"][rater] / math.sqrt(len(raters))
         return z
 
     def z_of_user(self, p: np.ndarray, x: np.ndarray, rated: list[int]) -> np.ndarray:
@@ -123,14 +148,18 @@ class ByHand:
         return float(self.value["mlp.2.weight"][0] @ np.maximum(hidden, 0) + self.value["mlp.2.bias"][0])
 
     def prediction(self, user: int, movie: int, time: int, known: np.ndarray, leave_out: bool = False) -> float:
-        """By a user of the data with the ratings of the rows `known`; `leave_out`: without this movie's in the sum."""
+        """By a user of the data with the ratings of the rows `known`; `leave_out`: without this rating in the sums."""
         own = of_user(self.data, known, user)
         rated = [i for i in self.data.movie[own].tolist() if not (leave_out and i == movie)]
         p, bias = self.value["users.mean"][user], self.value["user_bias"][user]
-        return self.of_parts(p, bias, self.x(user, movie, time, self.data.time[own].tolist()), movie, rated)
+        bias += sum(self.session_values("mean", user, time))
+        x = self.x(user, movie, time, self.data.time[own].tolist())
+        return self.of_parts(p, bias, x, movie, rated, without=user if leave_out else None)
 
-    def of_parts(self, p: np.ndarray, bias: float, x: np.ndarray, movie: int, rated: list[int]) -> float:
-        z_u, z_i = self.z_of_user(p, x, rated), self.z_of_movie(movie)
+    def of_parts(
+        self, p: np.ndarray, bias: float, x: np.ndarray, movie: int, rated: list[int], without: int | None = None
+    ) -> float:
+        z_u, z_i = self.z_of_user(p, x, rated), self.z_of_movie(movie, without)
         biases = bias + self.value["movie_bias"][movie] + self.f(movie) @ self.value["feature_weights"][:, -1]
         from_context = x @ self.value["context_weights"][:, -1]
         return self.value["mean"] + biases + from_context + z_u @ z_i + self.mlp(z_u, z_i, x)
@@ -191,7 +220,7 @@ def test_test_and_validation_ratings_affect_no_prediction(spread, split, train):
 # --- training ------------------------------------------------------------------------------------
 
 
-def test_predictions_in_training_equal_the_formula_without_the_rated_movie(spread, train):
+def test_predictions_in_training_equal_the_formula_without_the_rating_in_its_sums(spread, train):
     model = made(spread, train).train()
     hand, batch = ByHand(model, spread, train), batch_of(spread, train)
     columns = (batch[name].tolist() for name in ("user", "movie", "time"))
@@ -205,8 +234,8 @@ def test_predictions_in_training_equal_the_formula_without_the_rated_movie(sprea
 
 
 def test_a_prediction_in_training_is_that_of_a_model_that_never_had_the_rating(spread, train):
-    """But for the movie's audience, of which the user is one: that tower is off."""
-    towers = tuple(tower for tower in TOWERS if tower != "audience")
+    """But for the session's bias, which belongs to a rating of that time alone: that tower is off."""
+    towers = tuple(tower for tower in TOWERS if tower != "sessions")
     model = made(spread, train, towers=towers).train()
     found = model(batch_of(spread, train)).prediction.detach()
     for k in range(0, len(train), 9):
@@ -254,7 +283,7 @@ def expected_error(model: Recommender, batch: dict[str, torch.Tensor]) -> torch.
 
 
 @torch.inference_mode()
-def test_the_expected_error_is_the_mean_over_draws_of_p_and_q(spread, train):
+def test_the_expected_error_is_the_mean_over_draws_of_p_q_and_sessions(spread, train):
     """Within a tolerance that is a quarter of the least of what the variances add, for each of some ratings."""
     model = made(spread, train, hidden_dim=0).train()
     hand, random, n = ByHand(model, spread, train), np.random.default_rng(0), 800_000
@@ -263,15 +292,17 @@ def test_the_expected_error_is_the_mean_over_draws_of_p_and_q(spread, train):
         own = of_user(spread, train, user)
         x = hand.x(user, movie, time, spread.time[own].tolist())
         rated = [i for i in spread.movie[own].tolist() if i != movie]
-        z_u, z_i = hand.z_of_user(hand.value["users.mean"][user], x, rated), hand.z_of_movie(movie)
+        z_u, z_i = hand.z_of_user(hand.value["users.mean"][user], x, rated), hand.z_of_movie(movie, without=user)
         std_p = np.exp(hand.value["users.log_std"][user])
         std_q = np.exp(hand.value["movies.log_std"][movie])
         noise_p, noise_q = (random.normal(size=(n // 4, 4)) * std for std in (std_p, std_q))
         both = [(one * noise_p, other * noise_q) for one in (1, -1) for other in (1, -1)]  # each draw with its mirrors
         product = np.concatenate([((z_u + one) * (z_i + other)).sum(1) for one, other in both])
         center = hand.prediction(user, movie, time, train, leave_out=True)
-        square = (center + 1 - (center - z_u @ z_i + product)) ** 2
-        added = z_u**2 @ std_q**2, z_i**2 @ std_p**2, std_p**2 @ std_q**2
+        std_s = np.exp(hand.session_values("log_std", user, time))
+        session = (random.normal(size=(len(product), 3)) * std_s).sum(1)
+        square = (center + 1 - (center - z_u @ z_i + product + session)) ** 2
+        added = z_u**2 @ std_q**2, z_i**2 @ std_p**2, std_p**2 @ std_q**2, std_s @ std_s
         rating = torch.tensor([center + 1]).float()  # near enough for the variances to count
         found = float(expected_error(model, batch_of(spread, np.array([k])) | {"rating": rating}))
         assert found == pytest.approx(square.mean(), abs=min(added) / 4)
@@ -281,8 +312,8 @@ def test_the_expected_error_is_the_mean_over_draws_of_p_and_q(spread, train):
 
 
 @torch.inference_mode()
-def test_without_ids_no_variance_is_in_the_expected_error(spread, train):
-    model = made(spread, train, towers=tuple(tower for tower in TOWERS if tower != "ids")).train()
+def test_without_ids_and_sessions_no_variance_is_in_the_expected_error(spread, train):
+    model = made(spread, train, towers=tuple(tower for tower in TOWERS if tower not in ("ids", "sessions"))).train()
     batch = batch_of(spread, train)
     mean_square = (model(batch).prediction - batch["rating"]).square().mean()
     torch.testing.assert_close(expected_error(model, batch), mean_square, atol=1e-4, rtol=1e-4)
@@ -297,11 +328,11 @@ def test_the_priors_part_of_the_loss_by_hand(spread, train):
     parts = {"history": [model.history], "audience": [model.audience], "feature": [model.feature_weights]}
     parts["bias"] = [model.user_bias, model.movie_bias]
     expected = sum(0.5 * precisions[name] * float((one**2).sum()) for name in parts for one in parts[name])
-    for one in (model.users, model.movies):
+    for one in (model.users, model.movies, *model.sessions.biases):
         n, std = len(one.mean), one.log_std.exp()
         variance = (one.mean**2 + std**2).mean(0)
         prior = Normal(torch.zeros_like(one.mean), variance.sqrt().expand_as(one.mean))
-        constant = 0.5 * n * 4 * math.log(n)  # which the model leaves out
+        constant = 0.5 * one.mean.numel() * math.log(n)  # which the model leaves out
         expected += float(kl_divergence(Normal(one.mean, std), prior).sum()) + constant
     assert float(model.divergence()) == pytest.approx(expected, rel=1e-5)
     for rows in (train, train[:7]):
@@ -665,6 +696,9 @@ def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -
         if tower == "audience":  # other movies' raters
             n = model.training_n_of_movie.flip(0)
             model.training_n_of_movie, model.training_offset_of_movie = n, offsets(n)
+        if tower == "sessions":
+            for one in model.sessions.biases:
+                one.mean += torch.randn_like(one.mean)
         if tower == "clock":
             known = dataclasses.replace(known, time=known.time + 5_000 * torch.arange(len(known.time)))
             model.training_time = known.time
@@ -675,7 +709,7 @@ def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_that_is_off_changes_nothing(spread, train, tower):
     """With its inputs changed, all that the model gives stays; with it on, it changes."""
-    off = tuple(one for one in TOWERS if one != tower)
+    off = tuple(one for one in TOWERS if one != tower and (tower, one) != ("clock", "sessions"))  # both are of times
     for towers, same in ((off, True), (TOWERS, False), ((tower,), False)):
         rest = outputs(made(spread, train, towers=towers), spread, spread.history(train), batch_of(spread, train))
         assert torch.allclose(with_other(tower, spread, train, towers), rest, atol=1e-3) == same
@@ -750,7 +784,7 @@ def test_the_product_of_the_vectors_is_what_scores_are_made_of(spread, train):
     items = model.item_tower()
     bias = model.user_tower(history.user, history.flat(), items)["bias"]
     vectors = model.user_vectors(history)
-    expected = model.mean + bias[:, None] + items["bias"] + vectors @ model.movie_vectors().T
+    expected = model.mean + bias[:, None] + items[1] + vectors @ model.movie_vectors().T
     torch.testing.assert_close(model.score(history), expected, atol=1e-4, rtol=1e-4)
     rated = spread.movie[of_user(spread, train, 7)]
     expected = model.users.mean[7] + model.history[rated].sum(0) / len(rated) ** 0.5
@@ -758,12 +792,13 @@ def test_the_product_of_the_vectors_is_what_scores_are_made_of(spread, train):
     torch.testing.assert_close(vectors[1], model.users.mean[12])
 
 
-def test_tables_are_the_parameters_with_a_row_for_each_user_or_movie(spread, train):
+def test_tables_are_the_parameters_with_a_row_for_each_user_movie_or_session(spread, train):
     model = made(spread, train)
     tables, names = model.tables(), {id(part): name for name, part in model.named_parameters()}
     found = {side: {names[id(part)] for part in parts} for side, parts in tables.items()}
     assert found["user"] == {"users.mean", "users.log_std", "audience", "user_bias"}
     assert found["movie"] == {"movies.mean", "movies.log_std", "history", "movie_bias"}
+    assert found["session"] == {f"sessions.biases.{k}.{part}" for k in range(3) for part in ("mean", "log_std")}
     for side, n in (("user", 30), ("movie", 27)):
         assert all(len(part) == n for part in tables[side])
         assert {name for name, part in model.named_parameters() if part.shape[:1] == (n,)} == found[side]

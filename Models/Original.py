@@ -1,0 +1,104 @@
+"""The NCF that this project started from: everything about the user and the movie through one MLP.
+
+    prediction(u, i) = highest * sigmoid(MLP([p_u, q_i, f_i]))        f_i = [title vector, genres]
+
+An MLP's first layer is linear in its three inputs. So a movie's part of it, where most of the work lies, is computed
+once for each movie of a batch and not once for each rating.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, ClassVar
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from Models.Dataset import Batch, RowBatches, TrainingOutput
+from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, PositiveInt
+from Models.sequences import History, PaddedHistory
+
+CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
+
+
+@dataclass(frozen=True)
+class OriginalConfig:
+    """Settings of the original."""
+
+    embedding_dim: PositiveInt = 32
+    """size of a user or movie embedding"""
+    hidden_dims: Annotated[tuple[int, ...], Interval(ge=1, lt=2**31)] = (128, 64)
+    """units of the MLP's hidden layers"""
+    dropout: Fraction = 0.2
+    """share of units of the first hidden layer dropped in training"""
+
+    task: ClassVar = "rating"
+
+    def __post_init__(self) -> None:
+        if not self.hidden_dims:
+            raise ValueError("--hidden-dims: give the units of at least one layer.")
+
+
+class OriginalRecommender(nn.Module):
+    """The original of the formula above. It knows users by their embeddings alone, so new ones can't be served."""
+
+    batching = RowBatches()
+    serves_new_users = False
+
+    def __init__(self, config: OriginalConfig, stats: DataStats, inputs: ModelInputs):
+        super().__init__()
+        self.config, self.stats = config, stats
+        self.register_buffer("features", inputs.features, persistent=False)
+        dim, layers = config.embedding_dim, [*config.hidden_dims, 1]
+        self.user = nn.Embedding(stats.n_users, dim)
+        self.movie = nn.Embedding(stats.n_movies, dim)
+        self.first = nn.Linear(2 * dim + stats.n_features, layers[0])
+        self.dropout = nn.Dropout(config.dropout)
+        hidden = [part for pair in pairwise(layers) for part in (nn.Linear(*pair), nn.ReLU(inplace=True))]
+        self.head = nn.Sequential(*hidden[:-1])  # no ReLU after the last layer
+
+    def tables(self) -> dict[str, list[Tensor]]:
+        """The parameters with a row for each user, and for each movie."""
+        return {"user": [self.user.weight], "movie": [self.movie.weight]}
+
+    def forward(self, batch: Batch) -> TrainingOutput:
+        """The mean squared error on rating / highest."""
+        prediction = self.predict(batch)
+        error = (prediction - batch["rating"]) / HIGHEST
+        return TrainingOutput(error.square().mean(), len(prediction), prediction)
+
+    def predict(self, batch: Batch, history: History | None = None) -> Tensor:
+        """Predicted ratings of the rows, [B]; the history is in the users' embeddings."""
+        movies, inverse = torch.unique(batch["movie"], return_inverse=True)
+        # index_select, unlike part[inverse], has a gradient that is the same each time, and fast
+        return self.mlp(self.user_part(batch["user"]), self.movie_part(movies).index_select(0, inverse))
+
+    def user_part(self, users: Tensor) -> Tensor:
+        """The first layer's sum over the users' embeddings, and its bias, [N, H]."""
+        return F.linear(self.user(users), self.first.weight[:, : self.config.embedding_dim], self.first.bias)
+
+    def movie_part(self, movies: Tensor) -> Tensor:
+        """The first layer's sum over the movies' embeddings and features, [N, H]."""
+        parts = torch.cat([self.movie(movies), self.features[movies]], 1)
+        return F.linear(parts, self.first.weight[:, self.config.embedding_dim :])
+
+    def mlp(self, user: Tensor, movie: Tensor) -> Tensor:
+        """Predictions from parts of the first layer that broadcast against each other, [..., H]."""
+        hidden = self.dropout((user + movie).relu_())
+        return HIGHEST * torch.sigmoid(self.head(hidden).squeeze(-1))
+
+    def score(self, history: PaddedHistory) -> Tensor:
+        """Predicted ratings of every movie by these users, who must be users of the data, [B, n_movies]."""
+        movies = self.movie_part(torch.arange(self.stats.n_movies, device=self.features.device))
+        # in chunks: the MLP's units of many users and all movies would fill the memory, these stay in the cache
+        chunks = movies.split(CHUNK_MOVIES)
+        return torch.stack([torch.cat([self.mlp(u, chunk) for chunk in chunks]) for u in self.user_part(history.user)])
+
+    def movie_vectors(self) -> Tensor:
+        """q of every movie, [n_movies, D]."""
+        return self.movie.weight
+
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """p of these users, who must be users of the data, [B, D]."""
+        return self.user(history.user)
