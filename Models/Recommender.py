@@ -1,16 +1,17 @@
 """The multimodal NCF: a tower for the user and one for the movie, their product, and an MLP. Trained on ratings:
 
     prediction(u, i, t) = mean + b_u + b_ut + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
-    z_u = p_u + n_u^-1/2 sum_j x_j + C x        j: the movies in u's history, i left out
-    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i      v: the users who rated i in training, u left out
-    f_i = [title vector, genres, decade]        x = [demographics of u, clock of u, i and t]
+    z_u = p_u + (n_u + 20)^-1/2 sum_j x_j + C x     j: the movies in u's history, i left out
+    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i          v: the users who rated i in training, u left out
+    f_i = [title vector, genres, decade]            x = [demographics of u, clock of u, i and t]
 
 The product and the MLP are those of He et al. 2017, "Neural Collaborative Filtering"; the sums those of SVD++ (Koren
-2008, "Factorization Meets the Neighborhood"), on both sides. p, q and b_ut, of u's sessions at t, are Gaussians, as far
-as the ratings tell (Lim and Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare users
-and movies are trusted less. The expected squared error over them is a closed form:
+2008, "Factorization Meets the Neighborhood"), on both sides. p, q, b_u and b_ut, of u's sessions at t, are Gaussians,
+as far as the ratings tell (Lim and Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare
+users and movies are trusted less. The expected squared error over them is a closed form:
 
-    E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i + var b_ut
+    E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i
+                           + var b_u + var b_ut
 
 Trained to rank, a user is the sum of what they rated, by how highly, so that users who were not in training are served
 as others are; the MLP is in the user's tower, where it is computed once for all movies:
@@ -65,6 +66,10 @@ class NCFConfig:
     """units of the MLP's hidden layer; 0: no MLP"""
     towers: tuple[Tower, ...] = ("ids", "history", "audience", "features", "demographics", "clock", "sessions")
     """what the vectors are made of; what the data lacks is left out"""
+    history_damping: NonNegFloat = 20.0
+    """movies by which a history is taken to be longer than it is, so that short ones say less"""
+    history_dropout: Fraction = 0.1
+    """share of users without a history in a training step, to serve those who have none"""
     history_precision: NonNegFloat = 8.0
     """prior precision of the implicit item factors x"""
     audience_precision: NonNegFloat = 100.0
@@ -72,7 +77,7 @@ class NCFConfig:
     feature_precision: NonNegFloat = 500.0
     """prior precision of the weights of movie features"""
     bias_precision: NonNegFloat = 3.0
-    """prior precision of the biases"""
+    """prior precision of the movies' biases"""
 
     task: ClassVar = "rating"
 
@@ -92,11 +97,10 @@ class Recommender(nn.Module):
             self.register_buffer(name, part, persistent=False)
         self.remember(inputs)
         dim, n_context = config.embedding_dim, stats.n_user_features + N_CLOCK
-        self.users = Posterior(stats.n_users, dim, 0.1 / dim**0.5)  # p
+        self.users = Posterior(stats.n_users, dim + 1, 0.1 / dim**0.5)  # p and, last, the bias
         self.movies = Posterior(stats.n_movies, dim, 0.1 / dim**0.5)  # q
         self.history = nn.Parameter(torch.zeros(stats.n_movies, dim))  # x, implicit item factors
         self.audience = nn.Parameter(torch.zeros(stats.n_users, dim))  # y, implicit user factors
-        self.user_bias = nn.Parameter(torch.zeros(stats.n_users))
         self.movie_bias = nn.Parameter(torch.zeros(stats.n_movies))
         self.feature_weights = nn.Parameter(torch.zeros(features.shape[1], dim + 1))  # W and w
         self.context_weights = nn.Parameter(torch.zeros(n_context, dim + 1))  # C and c
@@ -124,7 +128,7 @@ class Recommender(nn.Module):
 
     def tables(self) -> dict[str, list[Tensor]]:
         """The parameters with a row for each user, movie and session."""
-        users = [*self.users.parameters(), self.audience, self.user_bias]
+        users = [*self.users.parameters(), self.audience]
         movies = [*self.movies.parameters(), self.history, self.movie_bias]
         return {"user": users, "movie": movies, "session": list(self.sessions.parameters())}
 
@@ -139,14 +143,17 @@ class Recommender(nn.Module):
         known, (vectors, movie_bias) = self.training_history(), self.item_tower_alone()
         # the sums over the other movies that the user rated, and over the other users who rated the movie
         taste = self.taste(take(self.sum_of_rated(), user) - take(self.history, movie), known.lengths(user) - 1)
+        has_history = torch.rand(self.stats.n_users, device=user.device) >= self.config.history_dropout
+        taste = taste * has_history[user][:, None]
         raters = take(self.sum_of_raters(), movie) - take(self.audience, user)
         q = take(vectors, movie) + self.audience_part(raters, self.training_n_of_movie[movie] - 1)
         context = self.context(known, user, user, movie, batch["time"])
         session, var_session = self.sessions(known, user, batch["time"])
-        p, bias = take(self.users.mean, user) * has_ids, take(self.user_bias, user) * has_ids + session
-        prediction, z = self.interaction(p, bias, taste, context, q, take(movie_bias, movie))
-        var_p, var_q = take(self.users.variance(), user) * has_ids, take(self.movies.variance(), movie) * has_ids
-        expected = (batch["rating"] - prediction).square() + var_session
+        own, var_own = take(self.users.mean, user) * has_ids, take(self.users.variance(), user) * has_ids
+        bias, var_bias = own[:, -1] + session, var_own[:, -1] + var_session
+        prediction, z = self.interaction(own[:, :-1], bias, taste, context, q, take(movie_bias, movie))
+        var_p, var_q = var_own[:, :-1], take(self.movies.variance(), movie) * has_ids
+        expected = (batch["rating"] - prediction).square() + var_bias
         expected = expected + (z.square() * var_q + q.square() * var_p + var_p * var_q).sum(1)
         likelihood = 0.5 * (expected / self.log_noise.exp() + self.log_noise).mean()
         return TrainingOutput(likelihood + self.divergence() / len(known.movie), len(prediction), prediction)
@@ -158,7 +165,6 @@ class Recommender(nn.Module):
             (c.history_precision, self.history),
             (c.audience_precision, self.audience),
             (c.feature_precision, self.feature_weights),
-            (c.bias_precision, self.user_bias),
             (c.bias_precision, self.movie_bias),
         )
         points = sum(0.5 * precision * part.square().sum() for precision, part in precisions)
@@ -195,8 +201,8 @@ class Recommender(nn.Module):
         return SumOverRaters.apply(self.history, *edges)
 
     def taste(self, total: Tensor, n: Tensor) -> Tensor:
-        """n^-1/2 sum_j x_j from the sum over n movies, [B, D] and [B]."""
-        return total * self.has("history") / n.clamp(min=1).sqrt()[:, None]
+        """(n + damping)^-1/2 sum_j x_j from the sum over n movies, [B, D] and [B]."""
+        return total * self.has("history") / (n + self.config.history_damping).clamp(min=1).sqrt()[:, None]
 
     def context(self, history: History, place: Tensor, user: Tensor, movie: Tensor, time: Tensor) -> Tensor:
         """x of ratings, [B, C]: demographics, zeros for new users, and the clock by the history at `place`."""
@@ -225,9 +231,9 @@ class Recommender(nn.Module):
         vectors, movie_bias = self.item_tower()
         taste = self.taste(sum_of(self.history, history), history.offsets.diff())[user]
         context = self.context(history, user, user, movie, time)
-        p, bias = self.users.mean[user] * self.has("ids"), self.user_bias[user] * self.has("ids")
-        bias = bias + self.sessions(self.training_history(), user, time)[0]
-        return self.interaction(p, bias, taste, context, vectors[movie], movie_bias[movie])[0]
+        own = self.users.mean[user] * self.has("ids")
+        bias = own[:, -1] + self.sessions(self.training_history(), user, time)[0]
+        return self.interaction(own[:, :-1], bias, taste, context, vectors[movie], movie_bias[movie])[0]
 
     def score(self, history: PaddedHistory) -> Tensor:
         """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
@@ -249,18 +255,18 @@ class Recommender(nn.Module):
 
     def user_tower(self, user: Tensor, known: History, items: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """p, bias and taste of users with these histories, NEW_USER for new ones: [B, D], [B] and [B, D]."""
-        index = user.clamp(min=0)
-        p, bias = self.users.mean[index] * self.has("ids"), self.user_bias[index] * self.has("ids")
-        taste = self.taste(sum_of(self.history, known), known.offsets.diff())
+        own = self.users.mean[user.clamp(min=0)] * self.has("ids")
         for k in (user < 0).nonzero().squeeze(1).tolist():
-            p[k], bias[k] = self.fit_new_user(k, known, items)
-        return {"p": p, "bias": bias, "taste": taste}
+            own[k] = self.fit_new_user(k, known, items) * self.has("ids")
+        taste = self.taste(sum_of(self.history, known), known.offsets.diff())
+        return {"p": own[:, :-1], "bias": own[:, -1], "taste": taste}
 
-    def fit_new_user(self, k: int, known: History, items: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """p, [D], and bias of a new user: what the training would learn from their ratings, in closed form.
+    def fit_new_user(self, k: int, known: History, items: tuple[Tensor, Tensor]) -> Tensor:
+        """p and bias of a new user: what the training would learn from their ratings, in closed form, [D + 1].
 
         The posterior mean of a linear regression of what is left of the ratings on [z_i, 1] (Bishop 2006, "Pattern
         Recognition and Machine Learning", equation 3.53), with the priors of the training, and with z_i uncertain.
+        All ratings are taken for one session, whose biases are then a part of the user's.
         """
         rows = slice(int(known.offsets[k]), int(known.offsets[k + 1]))
         movie, n = known.movie[rows], rows.stop - rows.start
@@ -274,11 +280,10 @@ class Recommender(nn.Module):
         var_q = F.pad(self.movies.variance()[movie] * self.has("ids"), (0, 1))
         products = design.T @ design + var_q.sum(0).diag()  # E sum_j [z_j, 1] [z_j, 1]^T
         target = design.T @ (known.rating[rows] - without) - (var_q * F.pad(z, (0, 1))).sum(0)
-        bias_precision = torch.full((1,), self.config.bias_precision, device=q.device)
-        prior = torch.cat([1 / self.users.prior_variance(), bias_precision])
+        prior = self.users.prior_variance().clone()
+        prior[-1:] += sum(bias.prior_variance() for bias in self.sessions.biases)
         noise = self.log_noise.exp()
-        found = torch.linalg.solve(products / noise + prior.diag(), target / noise)
-        return found[:-1] * self.has("ids"), found[-1] * self.has("ids")
+        return torch.linalg.solve(products / noise + (1 / prior).diag(), target / noise)
 
     def movie_vectors(self) -> Tensor:
         """z of every movie, [n_movies, D]."""

@@ -385,7 +385,7 @@ def biases_of(model: torch.nn.Module) -> torch.Tensor:
     if kind == "HistoryRecommender":
         return model.mean + model.item_tower()["bias"]
     if kind == "Recommender":
-        return model.mean + model.user_bias[:, None] + model.item_tower()[1]
+        return model.mean + model.users.mean[:, -1:] + model.item_tower()[1]
     if kind == "RankingRecommender":
         return model.item_tower(model.has_id)[1]
     return model.bias if kind == "Autoencoder" else torch.zeros(27)
