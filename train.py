@@ -202,7 +202,7 @@ def train_epoch(
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for linear layers only: embeddings have their penalty, once per rating."""
+    """Weight decay for linear layers only: what models have for each user or movie has priors of its own, or none."""
     linear = [p for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()]
     ids = {id(p) for p in linear}
     others = [p for p in model.parameters() if id(p) not in ids]

@@ -238,20 +238,16 @@ class Recommender(nn.Module):
     def score(self, history: PaddedHistory) -> Tensor:
         """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
         items, known = self.item_tower(), history.flat()
-        users = self.user_tower(history.user, known, items)
-        return torch.stack([self.score_for(k, history.user, known, users, items) for k in range(len(history.user))])
-
-    def score_for(
-        self, k: int, users: Tensor, known: History, parts: dict[str, Tensor], items: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """The same for user number k, [n_movies]."""
-        movie = torch.arange(self.stats.n_movies, device=users.device)
-        own = known.time[known.offsets[k] : known.offsets[k + 1]]
-        time = torch.full_like(movie, int(own[-1]) if len(own) else self.stats.newest)
-        row = slice(k, k + 1)
-        context = self.context(known, torch.full_like(movie, k), users[k].expand_as(movie), movie, time)
-        bias = parts["bias"][row] + self.sessions(self.training_history(), users[row], time[:1])[0]
-        return self.interaction(parts["p"][row], bias, parts["taste"][row], context, *items)[0]
+        now = torch.full_like(history.user, self.stats.newest)
+        now[history.mask.any(1)] = known.time[known.offsets[1:][history.mask.any(1)] - 1]
+        parts = self.user_tower(history.user, known, items)
+        parts["bias"] = parts["bias"] + self.sessions(self.training_history(), history.user, now)[0]
+        movie, scores = torch.arange(self.stats.n_movies, device=now.device), []
+        for k, user in enumerate(history.user):  # one by one: the MLP's units of all would fill the memory
+            place, user, time = (one.expand_as(movie) for one in (torch.tensor(k, device=now.device), user, now[k]))
+            p, bias, taste = (parts[name][k : k + 1] for name in ("p", "bias", "taste"))
+            scores.append(self.interaction(p, bias, taste, self.context(known, place, user, movie, time), *items)[0])
+        return torch.stack(scores)
 
     def user_tower(self, user: Tensor, known: History, items: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """p, bias and taste of users with these histories, NEW_USER for new ones: [B, D], [B] and [B, D]."""
@@ -266,7 +262,7 @@ class Recommender(nn.Module):
 
         The posterior mean of a linear regression of what is left of the ratings on [z_i, 1] (Bishop 2006, "Pattern
         Recognition and Machine Learning", equation 3.53), with the priors of the training, and with z_i uncertain.
-        All ratings are taken for one session, whose biases are then a part of the user's.
+        All ratings are taken for one session, whose biases are then a part of the user's. (Without ids, nothing is.)
         """
         rows = slice(int(known.offsets[k]), int(known.offsets[k + 1]))
         movie, n = known.movie[rows], rows.stop - rows.start
@@ -338,7 +334,7 @@ class RankingRecommender(nn.Module):
             if config.id_dropout
             else torch.ones(stats.n_movies, dtype=torch.bool)
         )
-        self.register_buffer("has_id", has_id, persistent=False)
+        self.register_buffer("has_id", has_id, persistent=False)  # and is a candidate in training
         self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
         dim, n_features = config.embedding_dim, self.features.shape[1]
         self.ids = nn.Parameter(0.02 * torch.randn(stats.n_movies, dim))  # q
@@ -346,7 +342,7 @@ class RankingRecommender(nn.Module):
         self.from_features = nn.Linear(n_features, dim, bias=False)  # W
         self.bias_from_features = nn.Linear(n_features, 1, bias=False)  # w
         nn.init.zeros_(self.bias_from_features.weight)
-        self.rating_weights = nn.Parameter(torch.tensor(RATING_WEIGHTS))
+        self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
         if config.hidden_dim:
             layers = nn.Linear(dim, config.hidden_dim), nn.GELU(), nn.Dropout(config.dropout)
             self.mlp = nn.Sequential(*layers, nn.Linear(config.hidden_dim, dim))
@@ -372,7 +368,7 @@ class RankingRecommender(nn.Module):
 
     def user_tower(self, history: PaddedHistory, vectors: Tensor) -> Tensor:
         """z of users with these histories, [B, D], from the vectors of all movies."""
-        weights = rating_weights(history.rating, self.rating_weights)
+        weights = rating_weights(history.rating, self.weight_steps)
         scale = (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
         taste = scale * history.spread(weights, self.stats.n_movies) @ vectors
         return taste + self.mlp(taste) if self.config.hidden_dim else taste

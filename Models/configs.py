@@ -167,7 +167,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if (self.model.task == "ranking") != (self.ranking is not None):
-            raise ValueError(f"The preset {self.preset} ranks or predicts ratings; its model does the other.")
+            raise ValueError(f"The preset {self.preset} is for another task than its model, {self.model.task}.")
 
     @property
     def kind(self) -> str:

@@ -161,7 +161,7 @@ def rating_weights(rating: Tensor, steps: Tensor | tuple[float, ...] = RATING_WE
     n = len(steps)
     position = (rating / HIGHEST * n - 1).clamp(0, n - 1)
     shares = (1 - (position[..., None] - torch.arange(n, device=rating.device)).abs()).clamp(min=0)  # of the next steps
-    return shares @ steps
+    return shares.to(steps.dtype) @ steps
 
 
 def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Tensor]) -> Tensor:

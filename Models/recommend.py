@@ -89,7 +89,7 @@ class TopNRecommender:
         ]
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
-        """Scores of every movie on the CPU, [B, n_movies]; where histories are read, no rating scores its own movie."""
+        """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
         known = beside(model, known)
         scores = model.score(known).cpu().clone()
         reads_histories = getattr(model, "reads_histories", isinstance(model.batching, UserBatches))

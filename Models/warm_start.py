@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from Models.checkpoint import SavedModel, load_model
 from Models.configs import saved_config
@@ -69,6 +69,12 @@ def _lineage(run: Path | None) -> Iterator[Path]:
     while run:
         yield runs.finished_run(run)
         run = saved_config(run).run.continue_from
+
+
+def _not_in(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
+    """The parameters of a model that are none of these tables."""
+    of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
+    return [one for one in model.parameters() if one.data_ptr() not in of_rows]
 
 
 def _places(of: Sequence, among: Sequence) -> np.ndarray:
@@ -136,15 +142,15 @@ def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     if type(model) is not type(old) or not hasattr(model, "tables"):
         raise UserError(f"A {type(model).__name__} can't go on from a {type(old).__name__}: leave --continue-from out.")
     tables, old_tables = model.tables(), old.tables()
-    of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
-    pairs = [(p, q) for p, q in zip(model.parameters(), old.parameters(), strict=True) if p.data_ptr() not in of_rows]
-    pairs += [(t[:0], u[:0]) for kind in tables for t, u in zip(tables[kind], old_tables[kind], strict=True)]
-    if any(one.shape != other.shape for one, other in pairs):
-        raise UserError(f"The model has other sizes than that of {earlier.run}: leave its settings out, or {ANEW}.")
-    for one, other in pairs:
-        one.copy_(other)
     row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
-    for kind in tables.keys() & row.keys():  # other tables begin anew
+    kinds = [kind for kind in row if kind in tables]  # tables of other rows begin anew
+    mine, others = _not_in(tables, model), _not_in(old_tables, old)
+    sizes, old_sizes = ([part.shape[1:] for kind in kinds for part in one[kind]] for one in (tables, old_tables))
+    if [part.shape for part in mine] + sizes != [part.shape for part in others] + old_sizes:
+        raise UserError(f"The model has other sizes than that of {earlier.run}: leave its settings out, or {ANEW}.")
+    for part, other in zip(mine, others, strict=True):
+        part.copy_(other)
+    for kind in kinds:
         known = row[kind] >= 0
         for table, old_table in zip(tables[kind], old_tables[kind], strict=True):
             table[known] = old_table[row[kind][known]].to(table.device)

@@ -55,7 +55,7 @@ from utils.runs import write_table
 
 # What a movie is, without what is learned of it alone; of the sequential models and the NCF.
 SEQUENTIAL_FEATURES = {"ids": False}
-FEATURES_ONLY = {"towers": ("history", "features", "demographics", "clock")}
+FEATURES_ONLY = {"towers": ("history", "features", "demographics", "clock", "sessions")}
 # A variant is one line here: its name, and the features and model settings that it changes.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ids": ({"titles": "none", "genres": False}, {}),

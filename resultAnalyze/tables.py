@@ -17,7 +17,9 @@ if __name__ == "__main__":
 
 
 import pandas as pd
+from scipy.stats import t
 
+from Models.Recommender import NCFConfig
 from utils import cli
 from utils.cli import display_path
 from utils.config import FileName, parse
@@ -72,9 +74,11 @@ def mean_and_range(values: pd.Series) -> str:
     return f"{values.mean():.4f}" + (f" +- {spread:.4f}" if spread else "")
 
 
-def trainings() -> pd.DataFrame:
-    """The test_metrics.json files kept as results/trainings/*.json, one row per run."""
-    found = pd.DataFrame([read_json(path) for path in sorted((RESULTS / "trainings").glob("*.json"))])
+def trainings(folder: str = "trainings") -> pd.DataFrame:
+    """The test_metrics.json files kept as results/<folder>/*.json, one row per run."""
+    found = pd.DataFrame([read_json(path) for path in sorted((RESULTS / folder).glob("*.json"))])
+    if "among_99_sampled" not in found:
+        return found
     sampled = found["among_99_sampled"].map(lambda metrics: metrics if isinstance(metrics, dict) else {})
     for name in ("hr@10", "ndcg@10"):
         found[f"sampled {name}"] = sampled.map(lambda metrics, name=name: metrics.get(name))
@@ -96,6 +100,36 @@ def trainings_table(columns: dict[str, str]) -> str:
         row |= {"seeds": len(group)} | {head: mean_and_range(group[metric]) for head, metric in columns.items()}
         rows.append(row | {"training": f"{group['epochs'].mean():.0f} epochs, {group['wall_seconds'].mean():.0f} s"})
     return markdown_table(pd.DataFrame(rows))
+
+
+def parts_table() -> str:
+    """What models lose without a part of theirs: results/parts/*.json beside the whole models of the same seeds.
+
+    The intervals are those of Student's t over the differences of the seeds.
+    """
+    wholes, rows = trainings(), []
+    parts = trainings("parts")
+    parts["without"] = parts["changes"].map(left_out)
+    for (preset, without, ratios), group in parts.groupby(["preset", "without", parts["ratios"].map(str)], sort=True):
+        alike = (wholes["preset"] == preset) & (wholes["changes"] == {}) & (wholes["ratios"].map(str) == ratios)
+        alike &= (wholes["dataset"] == group["dataset"].iloc[0]) & (wholes["split"] == group["split"].iloc[0])
+        name = "rmse" if "rmse" in group and group["rmse"].notna().all() else "ndcg@10"
+        whole = wholes[alike].set_index("seed")[name]
+        difference = group.set_index("seed")[name] - whole
+        half = t.ppf(0.975, len(difference) - 1) * difference.std() / len(difference) ** 0.5
+        change = f"{difference.mean():+.4f} [{difference.mean() - half:+.4f}, {difference.mean() + half:+.4f}]"
+        row = {"preset": preset, "rows": rows_in_words(group.iloc[0]), "without": without, "seeds": len(difference)}
+        row |= {"test": f"{name.split('@')[0].upper()} {mean_and_range(group[name])}", "change": change}
+        rows.append((preset, ratios, difference.abs().mean(), row))
+    ordered = sorted(rows, key=lambda one: (*one[:2], -one[2]))
+    return markdown_table(pd.DataFrame([row for *_, row in ordered]))
+
+
+def left_out(changes: dict[str, Any]) -> str:
+    """The towers that a run is without, or its flag in words."""
+    if "towers" in changes:
+        return " ".join(f"`{tower}`" for tower in NCFConfig().towers if tower not in changes["towers"])
+    return " ".join("the MLP" if name == "hidden_dim" else f"`{as_flag(name, v)}`" for name, v in changes.items())
 
 
 def rows_in_words(run: pd.Series) -> str:
@@ -133,6 +167,7 @@ RANKING = {
 SECTIONS = {
     "ratings": lambda: trainings_table(RATING),
     "rankings": lambda: trainings_table(RANKING),
+    "parts": parts_table,
     "comparisons": lambda: result_tables("comparison"),
     "ablations": lambda: result_tables("ablation"),
 }

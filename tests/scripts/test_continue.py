@@ -116,6 +116,14 @@ def test_it_starts_where_the_earlier_run_was(places, tiny, tiny_features, tmp_pa
     assert test_metrics(again)["rmse"] == pytest.approx(best["rmse"], rel=1e-6)
 
 
+def test_the_number_of_sessions_need_not_be_that_of_before(places, tmp_path):
+    """Of which there are none where the tower is off."""
+    run = train_here(*places, "--run", tmp_path / "run", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1)
+    towers = [tower for tower in NCFConfig().towers if tower != "sessions"]
+    again = train_here("--continue-from", run, "--run", tmp_path / "again", "--epochs", 1, "--towers", *towers)
+    assert not list(load_model(again / "best.pt", CPU).model.sessions.parameters())
+
+
 # --- the split -----------------------------------------------------------------------------------
 
 
@@ -186,6 +194,7 @@ def test_a_stopped_one_is_resumed_and_a_finished_one_trained_on_all_ratings(run_
     [
         (("--preset", "original"), "was trained with the preset ncf: leave --preset out"),
         (("--embedding-dim", 8), "has other sizes than that of .*run: leave its settings out"),
+        (("--hidden-dim", 0), "has other sizes than that of .*run: leave its settings out"),
         (("--resume", "RUN"), "has its own configuration: leave --continue-from"),
         (("--final", "RUN"), "has its own configuration: leave --continue-from"),
     ],

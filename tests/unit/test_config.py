@@ -208,9 +208,9 @@ def values_of(hint: typing.Any, old: typing.Any) -> st.SearchStrategy:
     if isinstance(old, bool):
         return st.booleans()
     if isinstance(old, float):
-        return st.floats(0, 0.99)
+        return st.floats(0.01, 0.99)
     if isinstance(old, int):
-        return st.integers(1, 2**31 - 1) if old else st.just(old)  # 0 negatives: no ranking
+        return st.integers(1, 2**31 - 1) if old else st.just(old)
     if isinstance(old, str):
         return st.sampled_from(choices) if choices else st.text()
     if typing.get_args(choices[0]):

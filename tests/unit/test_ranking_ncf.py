@@ -32,7 +32,7 @@ def test_scores_equal_their_formula(data, changes):
     ids = model.ids if model.config.ids else torch.zeros_like(model.ids)
     bias = model.movie_bias if model.config.ids else torch.zeros_like(model.movie_bias)
     z = [ids[i] + model.from_features.weight @ model.features[i] for i in range(27)]
-    weight = {int(5 * k / HIGHEST): model.rating_weights[k - 1] for k in range(1, 6)}
+    weight = {int(5 * k / HIGHEST): model.weight_steps[k - 1] for k in range(1, 6)}
     user = (100 / 3) ** 0.5 * sum(weight[int(r)] * z[i] for i, r in zip(movies, ratings, strict=True))
     if model.config.hidden_dim:
         user = user + model.mlp(user)
