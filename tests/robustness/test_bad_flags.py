@@ -196,6 +196,7 @@ def quick_flags(places: tuple, run: Path, encoder: Path, home: Path) -> dict[str
         "generate_recommendation": ("--run", run),
         "BERT": (*places[:2], "--features", home / "movie_bert_dict.pkl", "--encoder", encoder),
         "download": ("--name", "ml-100k", "--to", home),
+        "metadata": (*places[:2], "--output", home / "metadata.csv"),
         "synthetic": ("--users", 5, "--movies", 90, "--ratings", 110, "--output", home / "made"),
         "loss_ananlyze": ("--run", run, "--output", home / "loss.png"),
         "calibration": ("--run", run, "--output", home / "calibration.png"),

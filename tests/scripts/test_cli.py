@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, main_here
 
 SCRIPTS = [
-    *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py"),
+    *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py", "utils/metadata.py"),
     *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
     *("resultAnalyze/ablation.py", "resultAnalyze/tables.py", "resultAnalyze/calibration.py"),
     "resultAnalyze/synthetic.py",
