@@ -1,8 +1,9 @@
 """Distributed data parallel training under torchrun; a no-op in a single process.
 
 Every rank reads all data and makes the same global batches, of which it takes its shard of the rows or users.
-DistributedDataParallel averages the gradients, so that a step is the one that a single process would take. Validation,
-test and recommendations are sharded as well: each rank does its part of the rows or users, and none is done twice.
+DistributedDataParallel averages the gradients, so that a step is, but for random draws such as dropout's, the one that
+a single process would take. Validation, test and recommendations are sharded as well: each rank does its part of the
+rows or users, and none is done twice.
 """
 
 import os

@@ -39,6 +39,8 @@ def test_the_results_document_shows_the_result_files():
     [
         ("1M, random 50/30/20, RMSE", "ncf", "ncf-ml-1m-random-50-seed-?", "rmse"),
         ("1M, random 90/10, RMSE", "ncf", "ncf-ml-1m-random-90-seed-?", "rmse"),
+        ("100K, fold u1, RMSE", "ncf", "ncf-ml-100k-u1-seed-?", "rmse"),
+        ("1M, random 80/20, NDCG@10", "ncf-ranking", "ncf-ranking-ml-1m-random-80-seed-?", "ndcg@10"),
         ("1M, random 50/30/20, RMSE", "history", "history-ml-1m-random-50-seed-?", "rmse"),
         ("100K, fold u1, RMSE", "history", "history-ml-100k-u1-seed-?", "rmse"),
         ("1M, random 80/20, NDCG@10", "autoencoder", "autoencoder-ml-1m-random-80-seed-?", "ndcg@10"),
