@@ -329,12 +329,9 @@ class RankingRecommender(nn.Module):
     def __init__(self, config: RankingNCFConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
-        has_id = (
-            torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
-            if config.id_dropout
-            else torch.ones(stats.n_movies, dtype=torch.bool)
-        )
-        self.register_buffer("has_id", has_id, persistent=False)  # and is a candidate in training
+        rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
+        # With id dropout, movies without training ratings are new: without an id, and no candidates in training.
+        self.register_buffer("has_id", rated | (config.id_dropout == 0), persistent=False)
         self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
         dim, n_features = config.embedding_dim, self.features.shape[1]
         self.ids = nn.Parameter(0.02 * torch.randn(stats.n_movies, dim))  # q
@@ -353,7 +350,7 @@ class RankingRecommender(nn.Module):
         return {"movie": [self.ids, self.movie_bias]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The loss of finding hidden movies of the batch's users among all movies with training ratings."""
+        """The loss of finding hidden movies of the batch's users among all candidates."""
         history, has_id = pad_batch(batch)[0], self.has_id
         if self.config.id_dropout:
             has_id = has_id & (torch.rand(len(has_id), device=has_id.device) >= self.config.id_dropout)
