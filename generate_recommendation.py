@@ -8,6 +8,8 @@
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
     python generate_recommendation.py --similar-to 260
+    python generate_recommendation.py --new-movies new.csv         # also movies that were not there: movieId,title ...
+    python generate_recommendation.py --audience-of 260            # the users who would like a movie most
     python generate_recommendation.py --genres Comedy,Drama --years 1990-1999 --exclude 1,2      # of these movies alone
     python generate_recommendation.py --run runs/ranking --predictions-from runs/ratings      # predictions beside it
     python generate_recommendation.py --export-vectors vectors.npz # the vectors of movies and users
@@ -38,10 +40,12 @@ from torch import Tensor, nn
 
 from Models.checkpoint import IdMaps, SavedModel, load_model
 from Models.inputs import PositiveInt
+from Models.new_movies import add_new_movies, read_new_movies
 from Models.recommend import (
     Recommendations,
     TopNRecommender,
     allowed_movies,
+    audience,
     find_movies,
     find_users,
     first_of,
@@ -85,6 +89,10 @@ class Settings:
     """recommend to a new user with the ratings in this file"""
     similar_to: MovieId = None
     """list the movies most similar to this one"""
+    audience_of: MovieId = None
+    """list the users who would like this movie most"""
+    new_movies: OptionalFileName = None
+    """also recommend the movies of this file, which were not there: movieId,title,year,genres and more"""
     export_vectors: OptionalFileName = None
     """write the vectors of movies and users to this .npz file"""
     predictions_from: OptionalFolder = None
@@ -118,6 +126,7 @@ FILTERS = ("genres", "years", "exclude", "candidates")
 REQUESTS = {
     **{"user": (), "users": (), "all_users": (), "liked": ("known",), "ratings": ("known",)},
     "similar_to": ("predictions_from", "known", "include_seen"),
+    "audience_of": ("predictions_from", "include_seen", *FILTERS),
     "export_vectors": ("predictions_from", "top_n", "include_seen", *FILTERS, "format", "output"),
 }
 FILES_OF_IDS = ("users", "exclude", "candidates")  # the settings that may name one
@@ -133,16 +142,26 @@ def generate(settings: Settings, device: torch.device) -> None:
     """What was asked for, made by all ranks and written by rank 0."""
     check_request(settings)
     run = finished_run(settings.run)
-    saved = load_model(run / "best.pt", device)
+    saved = load_with_new(settings, run, device)
     if settings.export_vectors is not None:
         export_vectors(settings, saved)
     elif settings.similar_to is not None:
         list_similar(settings, saved)
+    elif settings.audience_of is not None:
+        list_audience(settings, saved)
     else:
         recommend(settings, saved, device)
     say(f"From {display_path(run)}: {type(saved.model).__name__}, trained on {saved.ids.dataset}.")
     if text := about_training(saved, run):
         say(text)
+
+
+def load_with_new(settings: Settings, run: Path, device: torch.device) -> SavedModel:
+    """The model of a run, with the movies of --new-movies."""
+    saved = load_model(run / "best.pt", device)
+    if settings.new_movies is None:
+        return saved
+    return add_new_movies(saved, run, read_new_movies(settings.new_movies, settings.encoding), device)
 
 
 def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> None:
@@ -194,6 +213,25 @@ def list_similar(settings: Settings, saved: SavedModel) -> None:
         say(f"Fewer than {settings.top_n} other movies are left.")
     if settings.output:
         print(f"Wrote the movies most similar to {settings.similar_to} to {display_path(settings.output)}.")
+
+
+def list_audience(settings: Settings, saved: SavedModel) -> None:
+    """The users who would like one movie most.
+
+    Raises:
+        UserError: there is no such movie.
+    """
+    (movie,) = find_movies(saved.ids, [settings.audience_of])
+    every = saved.known.history
+    known = saved.known.training() if settings.known == "train" else every
+    found = audience(TopNRecommender(saved.model, saved.ids, settings.top_n), movie, known, every)
+    name = "probability" if saved.model.config.task == "ranking" else "prediction"
+    with opened(settings.output) as file:
+        write_audience(file, settings.format, saved.ids.movie_ids[movie], name, found)
+    if len(found) < settings.top_n:
+        say(f"Fewer than {settings.top_n} users have not rated it.")
+    if settings.output:
+        print(f"Wrote the users who would like {settings.audience_of} most to {display_path(settings.output)}.")
 
 
 def export_vectors(settings: Settings, saved: SavedModel) -> None:
@@ -385,7 +423,7 @@ def load_rating_model(settings: Settings, saved: SavedModel, device: torch.devic
     if settings.predictions_from is None:
         return None
     run = finished_run(settings.predictions_from)
-    other = load_model(run / "best.pt", device)
+    other = load_with_new(settings, run, device)
     if saved.model.config.task != "ranking" or other.model.config.task != "rating":
         raise UserError("--predictions-from takes a run that predicts ratings, beside a --run that ranks.")
     names = ("user_ids", "movie_ids", "titles")
@@ -466,7 +504,7 @@ def table(found: Recommendations, columns: list[str]) -> str:
     id_width = max([6, *(len(str(movie.id)) for movie in found.movies)])
     lines = [f"rank  {'id':>{id_width}}  {'title':{width}}  {'  '.join(columns)}  genres"]
     for rank, movie in enumerate(found.movies, start=1):
-        genres = movie.genres.replace("|", ", ")
+        genres = movie.genres.replace("|", ", ") + "  (new)" * movie.is_new
         values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
         lines.append(f"{rank:4}  {movie.id!s:>{id_width}}  {movie.title:{width}}  {values}  {genres}".rstrip())
     return "\n".join(lines) + "\n\n"
@@ -487,7 +525,10 @@ def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) ->
     ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
 
     def write(found: Recommendations) -> None:
-        movies = [{"id": m.id, "title": m.title, "genres": m.genres} | m.values for m in found.movies]
+        movies = [
+            {"id": m.id, "title": m.title, "genres": m.genres} | m.values | ({"new": True} if m.is_new else {})
+            for m in found.movies
+        ]
         print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=ascii_only), file=file)
 
     return write
@@ -504,6 +545,28 @@ def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> 
             rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, *values])
 
     return write
+
+
+def write_audience(
+    file: TextIO, form: Format, movie: int | str, name: str, users: list[tuple[int | str, float]]
+) -> None:
+    """The users who would like a movie, and how much, in one of the formats."""
+    ids = [user for user, _ in users]
+    if form == "ids":
+        print(*ids, file=file)
+    elif form == "json":
+        content = {"movie": movie, "users": [{"id": user, name: value} for user, value in users]}
+        print(json.dumps(content, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf")), file=file)
+    elif form == "csv":
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["movieId", "rank", "userId", name])
+        rows.writerows([movie, rank, user, f"{value:.4f}"] for rank, (user, value) in enumerate(users, start=1))
+    else:
+        width = max([4, *(len(str(user)) for user in ids)])
+        print(f"rank  {'user':>{width}}  {name}", file=file)
+        for rank, (user, value) in enumerate(users, start=1):
+            print(f"{rank:4}  {user!s:>{width}}  {value:{len(name)}.4f}", file=file)
+        print(f"\nTop {len(ids)} user IDs for movie {movie}: {ids}", file=file)
 
 
 WRITERS = {"text": text_writer, "ids": ids_writer, "json": json_writer, "csv": csv_writer}

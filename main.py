@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every stage in order: data, features, trainings, loss curve, recommendation. What is current is skipped.
+"""Every stage in order: data, metadata, features, trainings, loss curve, recommendation. What is current is skipped.
 
     python main.py
     python main.py --data dataset/ml-100k --user 42
@@ -7,7 +7,8 @@
 A model that predicts ratings ranks badly. So two are trained: the multimodal NCF predicts ratings, and one that learned
 to rank chooses the recommended movies. Each is trained twice: on a part of the ratings, which tells how good it is, and
 then on all of them, to recommend. Each stage is a command of its own, shown as it is run. Where the ratings are all
-equal or missing, so that they only say who chose what, no ratings are predicted.
+equal or missing, so that they only say who chose what, no ratings are predicted. Who made the movies is found for
+MovieLens; for other data, --metadata names a file that says it.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from utils.config import DEFAULT_FEATURES, Device, Encoding, OptionalFileName, O
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
 from utils.files import DATASET, ROOT, Note, UserError
+from utils.metadata import METADATA, fetch_films
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
 
@@ -39,6 +41,8 @@ class Settings:
     encoding: Encoding = None
     features: OptionalFileName = None
     """movie features (default: dataset/movie_bert_dict.pkl or, with --data, dataset/<name of the data set>.pkl)"""
+    metadata: OptionalFileName = None
+    """what else is known of the movies (default: for MovieLens, what utils/metadata.py finds)"""
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
     offline: bool = False
@@ -58,8 +62,9 @@ def main() -> None:
         own = DATASET / f"{data.resolve().name}.pkl" if settings.data else DEFAULT_FEATURES
         settings = dataclasses.replace(settings, features=own)
     heading("2. Features")
-    offline = ["--offline"] * settings.offline
-    stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *offline, *device)
+    metadata = metadata_of(settings, data)
+    more = [*(("--metadata", metadata) if metadata else ()), *["--offline"] * settings.offline]
+    stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *more, *device)
     os.environ[cli.NO_NOTES] = "1"  # said once is enough
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
     ratings = load_data(data, settings.features, encoding=settings.encoding)
@@ -91,6 +96,22 @@ def choose_data(named: Path | None, offline: bool) -> Path:
         folder, source = fetch_dataset("ml-100k", offline=offline)
     print(f"Using {display_path(folder)}, from {source}.")
     return folder
+
+
+def metadata_of(settings: Settings, data: Path) -> Path | None:
+    """The file that says what else is known of the movies; None where there is none."""
+    name = data.resolve().name
+    if settings.metadata is not None or not name.startswith("ml-"):
+        return settings.metadata
+    try:
+        fetch_films(settings.offline)
+    except UserError as error:
+        print(f"{error}\nGoing on with titles, genres and years.", flush=True)
+        return None
+    path = METADATA.with_name(f"{name}_metadata.csv") if settings.data else METADATA
+    encoding = ("--encoding", settings.encoding) if settings.encoding else ()
+    stage("utils/metadata.py", "--data", data, "--output", path, *encoding)
+    return path
 
 
 def places(settings: Settings, folder: Path) -> tuple[object, ...]:

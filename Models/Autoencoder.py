@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.EASE import item_weights
-from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData, decades
+from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData
 from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
 
@@ -59,7 +59,7 @@ class Autoencoder(nn.Module):
             raise UnsuitableData(
                 f"EASE keeps a number per pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
             )
-        self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
+        self.register_buffer("features", inputs.features, persistent=False)
         self.register_buffer("item_weights", self.ease(inputs))
         self.encoder = nn.Sequential(
             *(nn.Linear(2 * n, dim), nn.GELU(), nn.Dropout(config.dropout)),
@@ -79,7 +79,7 @@ class Autoencoder(nn.Module):
         weights = rating_weights(inputs.rating).numpy()
         pairs = inputs.user.numpy(), inputs.movie.numpy()
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
-        return item_weights(x, features=self.config.feature_weight**0.5 * self.features)
+        return item_weights(x, content=self.config.feature_weight * inputs.content_gram(self.stats))
 
     def movie_vectors(self) -> Tensor:
         """v of every movie, [n_movies, D]."""

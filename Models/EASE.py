@@ -10,16 +10,16 @@ from torch import Tensor
 PENALTY = 500.0
 
 
-def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, features: Tensor | None = None) -> Tensor:
+def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | None = None) -> Tensor:
     """B, float32 [n_movies, n_movies].
 
     Args:
         x: users by movies
-        features: of the movies, [n_movies, F]; each column counts as one more user, with these as weights
+        content: F F', [n_movies, n_movies], of features F of the movies; each feature counts as one more user
     """
     gram = torch.from_numpy((x.T @ x).toarray()).double()
-    if features is not None:
-        gram += features.double() @ features.double().T
+    if content is not None:
+        gram += content
     gram.diagonal().add_(penalty)
     inverse = torch.linalg.inv(gram)
     weights = -inverse / inverse.diagonal()

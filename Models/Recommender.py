@@ -36,7 +36,6 @@ from Models.inputs import (
     NonNegFloat,
     NonNegInt,
     PositiveInt,
-    decades,
 )
 from Models.layers import (
     N_CLOCK,
@@ -91,7 +90,7 @@ class Recommender(nn.Module):
     def __init__(self, config: NCFConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
-        features = torch.cat([inputs.features, decades(inputs.year)], 1) * ("features" in config.towers)
+        features = inputs.features * ("features" in config.towers)
         user_features = inputs.user_features * ("demographics" in config.towers)
         for name, part in {"features": features, "year": inputs.year, "user_features": user_features}.items():
             self.register_buffer(name, part, persistent=False)
@@ -317,6 +316,8 @@ class RankingNCFConfig:
     """use movie embeddings, not features alone"""
     id_dropout: Fraction = 0.0
     """share of movies whose embedding is dropped in a training step"""
+    new_penalty: NonNegFloat = 0.75
+    """by how much movies without training ratings are scored lower, so that lists lose little to wrong ones"""
 
     task: ClassVar = "ranking"
 
@@ -332,7 +333,7 @@ class RankingRecommender(nn.Module):
         rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
         # With id dropout, movies without training ratings are new: without an id, and no candidates in training.
         self.register_buffer("has_id", rated | (config.id_dropout == 0), persistent=False)
-        self.register_buffer("features", torch.cat([inputs.features, decades(inputs.year)], 1), persistent=False)
+        self.register_buffer("features", inputs.features, persistent=False)
         dim, n_features = config.embedding_dim, self.features.shape[1]
         self.ids = nn.Parameter(0.02 * torch.randn(stats.n_movies, dim))  # q
         self.movie_bias = nn.Parameter(torch.zeros(stats.n_movies))
@@ -378,7 +379,7 @@ class RankingRecommender(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How much users with these histories would want each movie, [B, n_movies]."""
-        return self.logits(history, self.has_id)
+        return self.logits(history, self.has_id) - self.config.new_penalty * ~self.has_id
 
     def movie_vectors(self) -> Tensor:
         """z of every movie at length 1, [n_movies, D]."""

@@ -28,6 +28,7 @@ class IdMaps:
     titles: list[str]
     genres: list[str]  # "Action|Comedy"
     years: list[int]  # of release, 0 where unknown
+    n_new: int = 0  # of the movies, the last ones: those that were added to a finished training
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class SavedModel:
     model: nn.Module
     ids: IdMaps
     known: KnownRatings
+    inputs: ModelInputs
 
 
 def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module:
@@ -99,7 +101,8 @@ def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
         "model": type(model).__name__,
         "config": asdict(model.config),
         "stats": asdict(model.stats),
-        "features": {name: getattr(inputs, name) for name in ("features", "year", "user_features")},
+        "features": {name: getattr(inputs, name) for name in ("features", "names", "year", "user_features")},
+        "space": inputs.space,
     }
 
 
@@ -151,16 +154,16 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
     try:
         classes = {model.__name__: config for config, model in MODELS.items()}
         stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}
-        stats["blocks"] = tuple(FeatureBlock(**block) for block in stats["blocks"])
+        stats |= {part: tuple(FeatureBlock(**block) for block in stats[part]) for part in ("blocks", "names")}
         columns = content["known"] | {"movie": content["known"]["movie"].long()}
         known = KnownRatings(part=columns.pop("part"), history=History(**columns))
         train = known.training()
         columns = {"user": train.users(), "movie": train.movie, "rating": train.rating, "time": train.time}
-        inputs = ModelInputs(**content["features"], **columns)
+        inputs = ModelInputs(**content["features"], **columns, space=content["space"])
         model = build_model(classes[content["model"]](**content["config"]), DataStats(**stats), inputs)
         model.load_state_dict(content["state"])
         ids = IdMaps(**content["ids"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} does not fit this code ({reason}): train anew with python train.py.") from error
-    return SavedModel(place(model, device).eval(), ids, known)
+    return SavedModel(place(model, device).eval(), ids, known, inputs)

@@ -13,9 +13,11 @@ import tyro
 from torch import nn
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
+from Models.Content import Content, ContentConfig
 from Models.dataLoader import RatingsData, load_data, split_rows
+from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
-from Models.inputs import HIGHEST, LOWEST, FeatureConfig, NonNegFloat, NonNegInt, PositiveInt, RatingScale
+from Models.inputs import HIGHEST, LOWEST, NonNegFloat, NonNegInt, PositiveInt, RatingScale
 from Models.Original import OriginalConfig, OriginalRecommender
 from Models.Recommender import NCFConfig, RankingNCFConfig, RankingRecommender, Recommender
 from Models.Sequential import Sequential, SequentialConfig
@@ -47,6 +49,7 @@ MODELS: dict[type, type[nn.Module]] = {
     HistoryConfig: HistoryRecommender,
     SequentialConfig: Sequential,
     AutoencoderConfig: Autoencoder,
+    ContentConfig: Content,
 }
 
 
@@ -201,12 +204,13 @@ PRESETS: dict[str, TrainConfig] = {
             preset="original",
             model=OriginalConfig(),
             optim=OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant"),
-            features=FeatureConfig(unit_titles=False),
+            features=FeatureConfig(blocks=("title", "genres"), unit_titles=False),
         ),
         TrainConfig(
             preset="history",
             model=HistoryConfig(),
             optim=OptimConfig(epochs=8, batch_size=8192, lr=0.01, weight_decay=1.0),
+            features=FeatureConfig(blocks=("title", "genres")),
         ),
         TrainConfig(
             preset="ncf-ranking",
@@ -221,15 +225,23 @@ PRESETS: dict[str, TrainConfig] = {
             ranking=RankingConfig(),
         ),
         TrainConfig(
+            preset="content",
+            model=ContentConfig(),
+            optim=OptimConfig(epochs=4, batch_size=256, lr=0.1, weight_decay=0.0),
+            ranking=RankingConfig(),
+        ),
+        TrainConfig(
             preset="transformer",
             model=SequentialConfig(architecture="transformer"),
             optim=SEQUENTIAL_OPTIM,
+            features=FeatureConfig(blocks=("title", "genres")),
             ranking=RankingConfig(),
         ),
         TrainConfig(
             preset="gru",
             model=SequentialConfig(architecture="gru"),
             optim=SEQUENTIAL_OPTIM,
+            features=FeatureConfig(blocks=("title", "genres")),
             ranking=RankingConfig(),
         ),
     )

@@ -1,5 +1,6 @@
 """From files to batches: id maps, features in the map's order, splits, model inputs and DataLoaders."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale, prepare_features
+from Models.features import FeatureConfig, FeatureSpace
+from Models.inputs import POPULARITY, YEAR, DataStats, ModelInputs, RatingScale
 from Models.sequences import History, group_by_size
+from utils.columns import Block
 from utils.features import Features, read_features
 from utils.files import UserError, note
 from utils.readers import read_dataset
@@ -171,12 +174,15 @@ def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None
 def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> tuple[DataStats, ModelInputs]:
     """What a model is built from: features, and of the ratings these training rows alone."""
     rows = data.by_user_and_time(rows)
-    rating, time, info = data.scaled_rating[rows], data.times()[rows], data.features.info
-    blocks = (FeatureBlock("title", info.bert_dim), FeatureBlock("genres", len(info.genres)))
+    rating, time = data.scaled_rating[rows], data.times()[rows]
+    count = np.bincount(data.movie[rows], minlength=len(data.movies))
+    year = data.movies["year"].to_numpy(np.float32, na_value=0)
+    space, movies = FeatureSpace.fit(*shuffled(data, year, config), count, config)
     stats = DataStats(
         n_users=len(data.user_ids),
         n_movies=len(data.movies),
-        blocks=blocks,
+        blocks=space.dense_blocks(),
+        names=space.name_blocks(),
         mean_rating=float(rating.mean(dtype=np.float64)),
         scale=data.scale,
         newest=int(time.max()),
@@ -184,8 +190,10 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         has_years=bool(data.movies["year"].notna().any()),
     )
     inputs = ModelInputs(
-        features=prepare_features(torch.from_numpy(data.features.vectors), blocks, config),
-        year=torch.from_numpy(data.movies["year"].to_numpy(np.float32, na_value=0)),
+        features=movies.features,
+        names=movies.names,
+        space=space.to_plain(),
+        year=torch.from_numpy(year),
         user_features=torch.from_numpy(data.user_features),
         user=torch.from_numpy(data.user[rows]),
         movie=torch.from_numpy(data.movie[rows]),
@@ -193,6 +201,27 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         time=torch.from_numpy(time),
     )
     return stats, inputs
+
+
+def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tuple[list[Block], np.ndarray]:
+    """What is known of the movies, and their years; of the blocks to shuffle, that of other movies.
+
+    Raises:
+        UserError: a wanted block is not in the features file.
+    """
+    blocks = data.features.blocks()
+    known = [block.name for block in blocks] + [YEAR, POPULARITY]
+    for name in (*(config.blocks or ()), *config.shuffled):
+        if name not in known:
+            raise UserError(
+                f"The features have no block {name!r}: choose from {', '.join(known)}, or make them anew with "
+                "python utils/BERT.py --metadata FILE."
+            )
+    found = []
+    for block in blocks:
+        order = torch.randperm(len(year)).numpy() if block.name in config.shuffled else slice(None)
+        found.append(dataclasses.replace(block, values=block.values[order]))
+    return found, year[torch.randperm(len(year)).numpy()] if YEAR in config.shuffled else year
 
 
 def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:

@@ -33,6 +33,7 @@ from utils.splits import Split
 
 EVAL_BATCH = 65_536
 K = 10  # positions of a top-N that count
+LEAST_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
 SAMPLED = 99  # negatives of the sampled protocol
 
 
@@ -191,6 +192,8 @@ class RankingEvaluator:
         metrics["users"] = len(ranking.users)
         popular = self.rank(self.most_popular(), self.known(), self.split.test)
         metrics["most_popular"] = mean_metrics(popular, self.k)
+        if parts := self.by_part(score):
+            metrics["parts"] = parts
         if sampled := self.among_sampled(score, ranking):
             metrics[f"among_{SAMPLED}_sampled"] = sampled
         return metrics, self.table(ranking)
@@ -198,7 +201,38 @@ class RankingEvaluator:
     def summary(self, metrics: dict[str, Any]) -> str:
         popular, (hr, ndcg) = metrics["most_popular"], (f"hr@{self.k}", f"ndcg@{self.k}")
         words = f"HR@{self.k} {metrics[hr]:.4f}, NDCG@{self.k} {metrics[ndcg]:.4f}"
-        return f"{words} (most popular: {popular[hr]:.4f}, {popular[ndcg]:.4f})"
+        words += f" (most popular: {popular[hr]:.4f}, {popular[ndcg]:.4f})"
+        if "parts" in metrics:
+            new = metrics["parts"]["new_movie"]
+            words += f"; among the {new['movies']:,} movies without known ratings, NDCG@{self.k} {new[ndcg]:.4f}"
+        return words
+
+    def new_movies(self) -> np.ndarray:
+        """Movies that are tested and of which no rating is known, bool [n_movies]."""
+        tested, known = (self.popularity(rows).numpy() > 0 for rows in (self.split.test, self.known()))
+        return tested & ~known
+
+    def by_part(self, score: ScoreFn) -> dict[str, dict[str, float]]:
+        """Metrics of new movies, and of those with training ratings; {} where hardly any tested movie is new.
+
+        Returns:
+            for each part: movies and users; metrics where its movies are ranked by themselves; and the same `in_all`,
+            in lists of the whole catalogue, where relevant movies of the other part count as wrong. Known movies lose
+            to new ones what their NDCG is lower `in_all`
+        """
+        relevant = self.relevant(self.split.test)
+        parts = {"new_movie": self.new_movies(), "known_movie": self.popularity(self.split.train).numpy() > 0}
+        of_part = {name: relevant[movies[self.data.movie[relevant]]] for name, movies in parts.items()}
+        if len(of_part["new_movie"]) < LEAST_NEW * len(relevant):
+            return {}
+        found, names = {}, (f"hr@{self.k}", f"ndcg@{self.k}")
+        for name, movies in parts.items():
+            alone = self.rank(score, self.known(), of_part[name], among=movies)
+            in_all = mean_metrics(self.rank(score, self.known(), of_part[name]), self.k)
+            found[name] = {"movies": int(movies.sum()), "users": len(alone.users)}
+            found[name] |= {key: mean_metrics(alone, self.k)[key] for key in names}
+            found[name] |= {f"{key}_in_all": in_all[key] for key in names}
+        return found
 
     def popularity(self, rows: np.ndarray) -> Tensor:
         """Number of ratings of each movie, [n_movies]."""

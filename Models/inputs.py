@@ -1,7 +1,7 @@
 """What every model is given: statistics of the data, movie and user features, training interactions."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +20,10 @@ class UnsuitableData(ValueError):
     """The data does not suit a model; the message says why, and what to do."""
 
 
+YEAR, POPULARITY = "year", "popularity"  # blocks of the movies' features that no file has
+DECADES = range(1900, 2030, 10)
 LOWEST, HIGHEST = 1.0, 5.0  # the ratings that models see and predict, whatever the scale of the data
+OF_NAMES = 0.1  # what names count in EASE beside texts and genres; by validation on MovieLens 1M, 75/5/20
 RELEVANT = 0.75  # of the way from the lowest to the highest rating: from there on, a movie should be recommended
 Ratings = TypeVar("Ratings", np.ndarray, Tensor, float)
 
@@ -64,22 +67,11 @@ class RatingScale:
 
 
 @dataclass(frozen=True)
-class FeatureConfig:
-    """How the movies' features are given to a model."""
-
-    titles: Literal["own", "none", "shuffled"] = "own"
-    """title vectors; shuffled: those of other movies, a control"""
-    genres: bool = True
-    """multi-hot genres"""
-    unit_titles: bool = True
-    """title vectors centred and scaled to unit length, not as the encoder gave them"""
-
-
-@dataclass(frozen=True)
 class FeatureBlock:
-    """Columns of the movies' features that belong together."""
+    """Columns of `features`, or a matrix of `names`, that belong together."""
 
     name: str
+    kind: str
     width: int
 
 
@@ -95,6 +87,7 @@ class DataStats:
     newest: int = 0  # seconds since 1970; 0 where the data has no times
     n_user_features: int = 0
     has_years: bool = False
+    names: tuple[FeatureBlock, ...] = ()
 
     @property
     def n_features(self) -> int:
@@ -110,6 +103,8 @@ class ModelInputs:
     user_features: demographics, float32 [n_users, n_user_features]
     user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]; ratings from
         LOWEST to HIGHEST
+    names: of the movies, in blocks of sparse float32 [n_movies, width]
+    space: how movies get features and names (`FeatureSpace` as plain values); None where no features file says it
     """
 
     features: Tensor
@@ -119,26 +114,26 @@ class ModelInputs:
     movie: Tensor
     rating: Tensor
     time: Tensor
+    names: tuple[Tensor, ...] = ()
+    space: dict[str, Any] | None = None
 
+    def block(self, name: str, stats: DataStats) -> Tensor | None:
+        """The columns of one block of the features, [n_movies, width]; None where it is not used."""
+        widths = [block.width for block in stats.blocks]
+        parts = zip(stats.blocks, self.features.split(widths, dim=1), strict=True)
+        return next((part for block, part in parts if block.name == name), None)
 
-DECADES = range(1900, 2030, 10)
+    def content_gram(self, stats: DataStats) -> Tensor:
+        """F F' of texts, categories and decades, and a tenth of that of names: float64 [n_movies, n_movies]."""
+        kinds = ("text", "category", "year")
+        parts = [self.block(block.name, stats).double() for block in stats.blocks if block.kind in kinds]
+        total = sum((part @ part.T for part in parts), torch.zeros(stats.n_movies, stats.n_movies).double())
+        for names in self.names:
+            total += OF_NAMES * names @ names.to_dense().T
+        return total
 
 
 def decades(year: Tensor) -> Tensor:
     """One-hot release decades, [n_movies, len(DECADES)]; zeros where the year is 0, unknown."""
     decade = ((year - DECADES[0]) // 10).long().clamp(0, len(DECADES) - 1)
     return F.one_hot(decade, len(DECADES)) * (year > 0)[:, None]
-
-
-def prepare_features(features: Tensor, blocks: tuple[FeatureBlock, ...], config: FeatureConfig) -> Tensor:
-    """Features as models take them, [n_movies, n_features]; blocks that are off are zero, so that sizes stay."""
-    names = [block.name for block in blocks]
-    parts = dict(zip(names, features.split([block.width for block in blocks], dim=1), strict=True))
-    titles = parts["title"]
-    if config.unit_titles:  # raw encoder vectors all look much alike
-        titles = F.normalize(titles - titles.mean(0))
-    if config.titles == "shuffled":
-        titles = titles[torch.randperm(len(titles))]
-    parts["title"] = titles * (config.titles != "none")
-    parts["genres"] = parts["genres"] * config.genres
-    return torch.cat([parts[name] for name in names], 1)

@@ -28,6 +28,7 @@ class Movie:
     title: str
     genres: str  # "Action|Comedy"
     values: dict[str, float]  # by name: "prediction" of a rating, "score" of a ranking, "cosine" of similar movies
+    is_new: bool = False  # added to a finished training
 
 
 @dataclass(frozen=True)
@@ -157,11 +158,32 @@ def similar(model: nn.Module, ids: IdMaps, movie: int, n: int, allowed: Tensor |
     return make_list(ids, movies[0], {"cosine": values[0]})
 
 
+@torch.inference_mode()
+def audience(recommender: TopNRecommender, movie: int, known: History, seen: History) -> list[tuple[int | str, float]]:
+    """The users who would like a movie most and have not rated it, best first, and how much.
+
+    That is the predicted rating or, of a model that ranks, how likely the movie is among all that the user has not
+    rated: the softmax of their scores.
+    """
+    n_users, model = len(recommender.ids.user_ids), recommender.model
+    size = max(1, min(CHUNK_USERS, CHUNK_CELLS // len(recommender.ids.movie_ids)))
+    found = []
+    for users in torch.arange(n_users).split(size):
+        scores = recommender.leave_out(recommender.scores(model, known.pad(users)), seen.pad(users))
+        found.append(scores.softmax(1)[:, movie] if model.config.task == "ranking" else scores[:, movie])
+    values = torch.cat(found)
+    if model.config.task == "ranking":
+        values[values == 0] = -torch.inf  # seen
+    users, best = top_n(values[None], recommender.top_n)
+    best = recommender.clipped(best, model)[0].tolist()
+    return [(recommender.name(user), value) for user, value in zip(users[0].tolist(), best, strict=True) if user >= 0]
+
+
 def make_list(ids: IdMaps, movies: Tensor, values: dict[str, Tensor]) -> list[Movie]:
     """Indices of movies, -1 for none, and named values of each, [N], as movies in the data's own ids."""
-    rows = zip(*(column.tolist() for column in values.values()), strict=True)
+    rows, first_new = zip(*(column.tolist() for column in values.values()), strict=True), len(ids.movie_ids) - ids.n_new
     return [
-        Movie(ids.movie_ids[i], ids.titles[i], ids.genres[i], dict(zip(values, row, strict=True)))
+        Movie(ids.movie_ids[i], ids.titles[i], ids.genres[i], dict(zip(values, row, strict=True)), i >= first_new)
         for i, row in zip(movies.tolist(), rows, strict=True)
         if i >= 0
     ]

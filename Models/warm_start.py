@@ -18,7 +18,10 @@ from utils.files import UserError, note, read_json
 from utils.splits import TEST, TRAIN, VAL, Split
 
 # What decides what a column of the features means, and its words.
-SAME_FEATURES = {"encoder_sha256": "encoder", "pooling": "pooling", "bert_dim": "width", "genres": "list of genres"}
+SAME_FEATURES = {
+    **{"encoder_sha256": "encoder", "pooling": "pooling", "bert_dim": "width", "genres": "list of genres"},
+    **{"text": "text", "blocks": "list of blocks"},
+}
 MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
 MOST_RENAMED = 0.1  # of the movies, whose title can have changed
 UNKNOWN = TEST + 1  # the part of a row that was not there
@@ -71,7 +74,7 @@ def _lineage(run: Path | None) -> Iterator[Path]:
         run = saved_config(run).run.continue_from
 
 
-def _not_in(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
+def not_in_tables(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
     """The parameters of a model that are none of these tables."""
     of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
     return [one for one in model.parameters() if one.data_ptr() not in of_rows]
@@ -144,7 +147,7 @@ def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     tables, old_tables = model.tables(), old.tables()
     row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
     kinds = [kind for kind in row if kind in tables]  # tables of other rows begin anew
-    mine, others = _not_in(tables, model), _not_in(old_tables, old)
+    mine, others = not_in_tables(tables, model), not_in_tables(old_tables, old)
     sizes, old_sizes = ([part.shape[1:] for kind in kinds for part in one[kind]] for one in (tables, old_tables))
     if [part.shape for part in mine] + sizes != [part.shape for part in others] + old_sizes:
         raise UserError(f"The model has other sizes than that of {earlier.run}: leave its settings out, or {ANEW}.")

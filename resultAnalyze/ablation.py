@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Did BERT help? Train a model with and without ids, titles and genres, and compare on warm and cold movies.
+"""Did BERT help? Train a model without one kind of what is known of movies, and compare on warm and cold movies.
 
     python resultAnalyze/ablation.py --data dataset/ml-1m --split cold-movies
-    python resultAnalyze/ablation.py --preset transformer
+    python resultAnalyze/ablation.py --preset content
 
-Six variants, each with every seed, with the preset's settings: ids; ids + genres; ids + titles; all; features only (no
-ids of movies); and the control that must not help, titles shuffled among the movies. Sequential models have a seventh,
-a share of the ids dropped in each step. Two baselines that use no deep learning stand beside them. Cold movies are
-tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three groups:
+The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
+writer, cast), the rest, and the popularity that all of them promise. Variants, each with every seed and the preset's
+settings: all; all without one group; all with one group shuffled among the movies, the control that must not help; and
+genres and year alone, with and without the title. Presets with embeddings of movies have a variant without these, and
+one of these alone. A model of content and two baselines without deep learning stand beside them. Cold movies are tested
+without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three groups:
 
     RMSE   of the test ratings, where the model predicts ratings
     AUC    how often, of two test movies of one user, the relevant one is predicted above the other
@@ -25,7 +27,7 @@ trainings are kept there, so an interrupted ablation goes on where it stopped.
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,10 +43,11 @@ from annotated_types import Interval
 from Models.configs import PRESETS, DataConfig, RankingConfig, TrainConfig
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
-from Models.inputs import FeatureConfig, NonNegInt, PositiveInt
+from Models.features import FeatureConfig
+from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.bootstrap import UnitMetric, mean_over_seeds, mean_over_users, paired_bootstrap
-from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test_rows, trained
+from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -53,32 +56,22 @@ from utils.files import RUNS, UserError, atomic_write
 from utils.metrics import auc_by_user, metrics_at
 from utils.runs import write_table
 
-# What a movie is, without what is learned of it alone; of the sequential models and the NCF.
-SEQUENTIAL_FEATURES = {"ids": False}
-FEATURES_ONLY = {"towers": ("history", "features", "demographics", "clock", "sessions")}
-# A variant is one line here: its name, and the features and model settings that it changes.
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "ids": ({"titles": "none", "genres": False}, {}),
-    "ids + genres": ({"titles": "none"}, {}),
-    "ids + titles": ({"genres": False}, {}),
-    "all": ({}, {}),
-    "features only": ({}, FEATURES_ONLY),
-    "titles shuffled": ({"titles": "shuffled"}, {}),
+# Groups of blocks; the blocks of a features file that are in none of them are the rest.
+GROUPS = {
+    **{"title": ("title",), "genres": ("genres",), "year": (YEAR,), "people": ("director", "writer", "cast")},
+    "popularity": (POPULARITY,),
 }
-DROPPED = "all, ids dropped"
-SEQUENTIAL_VARIANTS = {"features only": ({}, SEQUENTIAL_FEATURES), DROPPED: ({}, {"id_dropout": 0.3})}
+REST = "the rest"
+BASE = ("genres", YEAR)
+# Settings of models that a variant changes: no embeddings of movies, which leaves what they are.
+WITHOUT_IDS = {
+    "ncf": {"towers": ("history", "features", "demographics", "clock", "sessions")},
+    **{preset: {"ids": False} for preset in ("ncf-ranking", "transformer", "gru")},
+}
+# Settings with which presets are trained here, so that they can rank movies without ratings.
+SETTINGS = {"ncf-ranking": {"id_dropout": 0.5}, "transformer": {"id_dropout": 0.3}, "gru": {"id_dropout": 0.3}}
+CONTENT = "content"
 REFERENCES = ("user + movie bias", "genre kNN")
-# What changes between two variants: its name, the variant with it and the one without.
-CONTRASTS: list[tuple[str, str, str]] = [
-    ("titles", "all", "ids + genres"),
-    ("titles, no genres beside them", "ids + titles", "ids"),
-    ("genres", "all", "ids + titles"),
-    ("genres, no titles beside them", "ids + genres", "ids"),
-    ("ids", "all", "features only"),
-    ("shuffled titles (control)", "titles shuffled", "ids + genres"),
-    ("ids dropped in training", DROPPED, "all"),
-    ("ids dropped, in place of genre kNN,", DROPPED, "genre kNN"),
-]
 SHARE = "top-N share"
 LEAST_SEEDS = 3  # of a claim
 RARE = 5  # training ratings up to which a movie is rare
@@ -87,7 +80,7 @@ RARE = 5  # training ratings up to which a movie is rare
 @dataclass(frozen=True)
 class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(split="cold-movies", ratios=(0.75, 0.1, 0.15)))
-    preset: Literal["ncf", "transformer", "gru"] = "ncf"
+    preset: Literal["ncf", "ncf-ranking", "content", "transformer", "gru"] = "ncf"
     """the preset of train.py to take inputs from"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the trainings"""
@@ -130,9 +123,10 @@ class Effect:
         interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
         what = self.what[0].upper() + self.what[1:]
         seeds = f"in {self.seeds_agreeing} of {self.seeds} seeds"
-        return f"{what} change {self.group}-movie {self.metric.upper()} by {interval}, {seeds}: {words}."
+        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}, {seeds}: {words}."
 
 
+Variants = dict[str, tuple[FeatureConfig, dict[str, Any]]]
 Results = dict[tuple[str, int, str], dict[str, UnitMetric]]  # (variant, seed, group) -> metrics by name
 
 
@@ -157,10 +151,13 @@ def main() -> None:
             "Fewer than two users have both relevant and other test ratings: change --split or --relevance-threshold."
         )
     results: Results = {}
-    trainings = [(name, seed) for seed in settings.seeds for name in variants_of(settings.preset)]
+    variants = variants_of(settings.preset, [block.name for block in data.features.blocks()] + [YEAR, POPULARITY])
+    if settings.preset != CONTENT:
+        variants[CONTENT] = (FeatureConfig(), {})
+    trainings = [(name, seed) for seed in settings.seeds for name in variants]
     for name, seed in [(name, settings.seeds[0]) for name in REFERENCES] + trainings:
         print(f"{name}, seed {seed} ...", flush=True)
-        fitted = fit(evaluator, settings, output, name, seed)
+        fitted = fit(evaluator, settings, output, name, seed, variants)
         for group, movies in groups.items():
             results[name, seed, group] = measure(evaluator, fitted, movies)
     effects = all_effects(results)
@@ -173,24 +170,62 @@ def main() -> None:
     print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {display_path(output)}.")
 
 
-def variants_of(preset: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
-    return VARIANTS if preset == "ncf" else VARIANTS | SEQUENTIAL_VARIANTS
+def variants_of(preset: str, available: Sequence[str]) -> dict[str, tuple[FeatureConfig, dict[str, Any]]]:
+    """The variants of a preset: a name, and the features and model settings.
+
+    Args:
+        available: the blocks of the features
+    """
+    groups = {name: [one for one in blocks if one in available] for name, blocks in GROUPS.items()}
+    groups[REST] = [one for one in available if not any(one in blocks for blocks in GROUPS.values())]
+    groups = {name: blocks for name, blocks in groups.items() if blocks}
+    settings = SETTINGS.get(preset, {})
+    found = {"all": (FeatureConfig(blocks=tuple(available)), settings)}
+    for name, blocks in groups.items():
+        without = tuple(one for one in available if one not in blocks)
+        found[f"without {name}"] = (FeatureConfig(blocks=without), settings)
+        if name != "popularity":  # which is made of the others
+            found[f"{name} shuffled"] = (FeatureConfig(blocks=tuple(available), shuffled=tuple(blocks)), settings)
+    base = tuple(one for one in available if one in (*BASE, POPULARITY))
+    found |= {"genres and year": (FeatureConfig(blocks=base), settings)}
+    found |= {"title, genres and year": (FeatureConfig(blocks=("title", *base)), settings)}
+    if preset in WITHOUT_IDS:
+        found["features only"] = (FeatureConfig(blocks=tuple(available)), WITHOUT_IDS[preset])
+        found["ids only"] = (FeatureConfig(blocks=()), settings)
+    return found
 
 
-def fit(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> FittedModel:
+def contrasts_of(variants: Iterable[str]) -> list[tuple[str, str, str]]:
+    """What changes between two variants: its name, the variant with it and the one without."""
+    found = []
+    for name in (*GROUPS, REST):
+        found.append((name, "all", f"without {name}"))
+        found.append((f"shuffled {name} (control)", f"{name} shuffled", f"without {name}"))
+    found += [
+        ("title, nothing but genres and year beside it", "title, genres and year", "genres and year"),
+        ("embedding of movies", "all", "features only"),
+        ("what is known of movies", "all", "ids only"),
+        ("this model, in place of content,", "all", CONTENT),
+    ]
+    return [(what, *pair) for what, *pair in found if all(one in variants for one in pair)]
+
+
+def fit(
+    evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int, variants: Variants
+) -> FittedModel:
     if name in REFERENCES:
         return BASELINES[name].fit(evaluator.data.select(evaluator.split.train), seed)
-    return trained(output / "runs" / f"{name}-{seed}", config_of(settings, name, seed), evaluator)
+    return trained(output / "runs" / f"{name}-{seed}", config_of(settings, variants, name, seed), evaluator)
 
 
-def config_of(settings: Settings, variant: str, seed: int) -> TrainConfig:
+def config_of(settings: Settings, variants: Variants, variant: str, seed: int) -> TrainConfig:
     """The preset's configuration with what a variant changes."""
-    features, model = variants_of(settings.preset)[variant]
-    config = PRESETS[settings.preset]
+    features, model = variants[variant]
+    config = PRESETS[CONTENT if variant == CONTENT else settings.preset]
     return dataclasses.replace(
         config,
         data=settings.data.located(),
-        features=FeatureConfig(**features),
+        features=features,
         model=dataclasses.replace(config.model, **model),
         optim=dataclasses.replace(config.optim, epochs=settings.epochs or config.optim.epochs),
         ranking=config.ranking and RankingConfig(settings.relevance_threshold),
@@ -205,7 +240,7 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
     """Which movies are cold, rare and warm, bool [n_movies] each; a group where nothing can be measured is left out."""
     data, test = evaluator.data, evaluator.split.test
     count = evaluator.popularity(evaluator.split.train).numpy()
-    groups = {"cold": cold_movies(evaluator), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
+    groups = {"cold": evaluator.new_movies(), "rare": (count > 0) & (count <= RARE), "warm": count > RARE}
     user, movie, relevant = data.user[test], data.movie[test], data.rating[test] >= evaluator.relevance_threshold
 
     def has_pairs(movies: np.ndarray) -> bool:
@@ -249,7 +284,7 @@ def all_effects(results: Results) -> list[Effect]:
     """Every contrast of trained variants, by every metric that both have and that can be good or bad."""
     return [
         effect(results, what, pair, group, metric)
-        for what, *pair in CONTRASTS
+        for what, *pair in contrasts_of({name for name, *_ in results})
         for group, metric in shared_metrics(results, pair)
         if metric != SHARE
     ]

@@ -32,7 +32,7 @@ from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test_rows, trained
+from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -139,7 +139,7 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
         fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed)
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, settings.k)
-    cold = cold_movies(evaluator) & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
+    cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
     if fitted.predict:
         row |= rating_row(evaluator, fitted, cold)
     if fitted.score:

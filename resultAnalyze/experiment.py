@@ -68,13 +68,6 @@ def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, eva
     return scores.numpy()
 
 
-def cold_movies(evaluator: RankingEvaluator) -> np.ndarray:
-    """Movies that are tested and of which no model knows a rating, bool [n_movies]."""
-    data, n = evaluator.data, len(evaluator.data.movies)
-    count, tested = (np.bincount(movies, minlength=n) for movies in (data.movie, data.movie[evaluator.split.test]))
-    return (tested > 0) & (tested == count)
-
-
 def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:
     """Record the protocol of this folder; refuse to mix results of different protocols.
 

@@ -22,6 +22,7 @@ from scipy.stats import t
 from Models.Recommender import NCFConfig
 from utils import cli
 from utils.cli import display_path
+from utils.columns import KINDS, RESERVED
 from utils.config import FileName, parse
 from utils.files import ROOT, UserError, atomic_write, read_json
 
@@ -102,6 +103,27 @@ def trainings_table(columns: dict[str, str]) -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def new_movies_table() -> str:
+    """The runs that were tested on movies without ratings: how these are ranked, and what it costs the others."""
+    runs = trainings()
+    runs = runs[runs["parts"].map(lambda parts: isinstance(parts, dict) and "ndcg@10" in parts.get("new_movie", {}))]
+    rows = []
+    for _, group in runs.groupby([runs[name].map(str) for name in ("dataset", "split", "ratios", "preset", "changes")]):
+        first = group.iloc[0]
+        new, known = (pd.DataFrame(group["parts"].map(lambda p, n=name: p[n]).tolist()) for name in PARTS)
+        flags = " ".join(f"`{as_flag(name, value)}`" for name, value in first["changes"].items())
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": f"{first['preset']} {flags}".strip()}
+        row |= {"seeds": len(group), "new movies": int(new["movies"].iloc[0])}
+        row |= {
+            "NDCG@10 among new": mean_and_range(new["ndcg@10"]),
+            "HR@10 of new in all": mean_and_range(new["hr@10_in_all"]),
+        }
+        cost = 100 * (known["ndcg@10_in_all"] / known["ndcg@10"] - 1)
+        row |= {"NDCG@10 among known": mean_and_range(known["ndcg@10"]), "change in all": f"{cost.mean():+.1f} %"}
+        rows.append(row | {"NDCG@10 in all": mean_and_range(group["ndcg@10"])})
+    return markdown_table(pd.DataFrame(rows))
+
+
 def parts_table() -> str:
     """What models lose without a part of theirs: results/parts/*.json beside the whole models of the same seeds.
 
@@ -126,9 +148,12 @@ def parts_table() -> str:
 
 
 def left_out(changes: dict[str, Any]) -> str:
-    """The towers that a run is without, or its flag in words."""
+    """The towers or blocks that a run is without, or its flag in words."""
     if "towers" in changes:
         return " ".join(f"`{tower}`" for tower in NCFConfig().towers if tower not in changes["towers"])
+    if "blocks" in changes:
+        blocks = {block for block in (*RESERVED, *KINDS) if block not in changes["blocks"]}
+        return "the metadata" if blocks == set(KINDS) else " ".join(f"block `{block}`" for block in sorted(blocks))
     return " ".join("the MLP" if name == "hidden_dim" else f"`{as_flag(name, v)}`" for name, v in changes.items())
 
 
@@ -164,9 +189,11 @@ RANKING = {
     **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
     **{"NDCG@10 among 99": "sampled ndcg@10", "HR@10 among 99": "sampled hr@10"},
 }
+PARTS = ("new_movie", "known_movie")
 SECTIONS = {
     "ratings": lambda: trainings_table(RATING),
     "rankings": lambda: trainings_table(RANKING),
+    "new movies": new_movies_table,
     "parts": parts_table,
     "comparisons": lambda: result_tables("comparison"),
     "ablations": lambda: result_tables("ablation"),

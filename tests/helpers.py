@@ -73,6 +73,7 @@ SMALL = {
     "transformer": ("--embedding-dim", 4, "--max-length", 6, "--batch-size", 8),
     "gru": ("--embedding-dim", 4, "--max-length", 6, "--batch-size", 8),
     "autoencoder": ("--embedding-dim", 4, "--batch-size", 8),
+    "content": ("--batch-size", 8),
 }
 
 
@@ -159,7 +160,7 @@ def random_model(data, rows: np.ndarray, config, std: float = 0.3, **feature_con
     """A model of these training rows, every parameter random, ready to predict."""
     from Models.checkpoint import build_model
     from Models.dataLoader import model_inputs
-    from Models.inputs import FeatureConfig
+    from Models.features import FeatureConfig
 
     torch.manual_seed(0)
     model = build_model(config, *model_inputs(data, rows, FeatureConfig(**feature_config)))

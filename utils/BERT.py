@@ -4,9 +4,12 @@
     python utils/BERT.py
     python utils/BERT.py --data dataset/ml-100k
     python utils/BERT.py --encoder bert-base-uncased --pooling cls
+    python utils/BERT.py --metadata dataset/movie_metadata.csv        # also directors, cast ... or columns of your own
+    python utils/BERT.py --metadata dataset/movie_metadata.csv --text metadata
 
 Writes `dataset/movie_bert_dict.pkl`, {movieId: float32 [bert_dim + n_genres]}, `dataset/genre2idx.pkl`,
-{genre: index}, and `dataset/movie_bert_dict.json`, which says what they are.
+{genre: index}, and `dataset/movie_bert_dict.json`, which says what they are. With --metadata, the columns of that file
+go into `dataset/movie_bert_dict_blocks.npz`; its columns of the kind text are encoded as titles are.
 """
 
 import sys
@@ -20,9 +23,19 @@ if __name__ == "__main__":
 from annotated_types import Interval
 
 from utils.cli import display_path, resolve_device, run
-from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, Encoding, FeaturesFile, parse
+from utils.columns import Block, Column, main_texts, make_block, read_columns
+from utils.config import (
+    DEFAULT_DATA,
+    DEFAULT_FEATURES,
+    DataFolder,
+    Device,
+    Encoding,
+    FeaturesFile,
+    OptionalFileName,
+    parse,
+)
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, encoder_hash, find_encoder
-from utils.features import FeaturesInfo, genres_path, movies_hash, read_info, write_features
+from utils.features import FeaturesInfo, blocks_path, genres_path, movies_hash, read_info, write_features
 from utils.files import sha256
 from utils.readers import MovieLens, read_dataset
 
@@ -35,9 +48,13 @@ class Settings:
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
     pooling: Pooling = "mean"
-    """mean over a title's tokens, or the vector of its first token"""
+    """mean over a text's tokens, or the vector of its first token"""
+    metadata: OptionalFileName = None
+    """what else is known of the movies: a CSV file of utils/metadata.py or of your own"""
+    text: str = "title"
+    """what the title's vector is of: title; metadata, a sentence of all that is known; or a column of the kind text"""
     batch_size: Annotated[int, Interval(ge=1, lt=2**31)] = 128
-    """titles encoded together"""
+    """texts encoded together"""
     offline: bool = False
     """fetch nothing: the encoder must be on this machine"""
     device: Device = "auto"
@@ -46,18 +63,32 @@ class Settings:
 def main() -> None:
     settings = parse(Settings, __doc__)
     data = read_dataset(settings.data, settings.encoding)
+    columns = read_columns(settings.metadata, data.movies, settings.encoding) if settings.metadata else []
+    texts = main_texts(settings.text, data.movies, columns)
     folder, source = find_encoder(settings.encoder, settings.offline)
-    planned = feature_spec(data, folder, settings)
+    planned = feature_spec(data, columns, folder, settings)
     if is_current(settings.features, planned):
         print(f"{display_path(settings.features)} is current ({data.name}, {settings.encoder}): nothing to do.")
         return
-    print(f"Encoding {len(data.movies):,} titles of {data.name} with {settings.encoder} from {source} ...", flush=True)
+    what = "titles" if settings.text == "title" else "texts"
+    print(f"Encoding {len(texts):,} {what} of {data.name} with {settings.encoder} from {source} ...", flush=True)
     encoder = Encoder.load(folder, resolve_device(settings.device))
-    titles = encoder.encode(data.movies["title"].tolist(), settings.pooling, settings.batch_size)
-    write(settings.features, data, titles, planned)
+    vectors = encoder.encode(texts, settings.pooling, settings.batch_size)
+    blocks = [as_block(column, encoder, settings) for column in columns]
+    write(settings.features, data, vectors, blocks, planned)
 
 
-def feature_spec(data: MovieLens, folder: Path, settings: Settings) -> dict:
+def as_block(column: Column, encoder: Encoder, settings: Settings) -> Block:
+    """A column of the metadata as numbers; movies without a text have zeros."""
+    if column.kind != "text":
+        return make_block(column)
+    vectors = encoder.encode(column.values, settings.pooling, settings.batch_size)
+    for row, text in enumerate(column.values):
+        vectors[row] *= bool(text)
+    return Block(column.name, "text", vectors)
+
+
+def feature_spec(data: MovieLens, columns: list[Column], folder: Path, settings: Settings) -> dict:
     """All that decides what the features are; equal specifications mean equal features."""
     return {
         "dataset": data.name,
@@ -67,6 +98,9 @@ def feature_spec(data: MovieLens, folder: Path, settings: Settings) -> dict:
         "encoder_sha256": encoder_hash(folder),
         "pooling": settings.pooling,
         "genres": sorted({genre for genres in data.movies["genres"] for genre in genres}),
+        "text": settings.text,
+        "metadata_sha256": sha256(settings.metadata) if settings.metadata else "",
+        "blocks": {column.name: column.kind for column in columns},
     }
 
 
@@ -75,24 +109,30 @@ def is_current(features: Path, planned: dict) -> bool:
     found = read_info(features)
     if found is None or not features.is_file() or not genres_path(features).is_file():
         return False
-    return all(getattr(found, name) == value for name, value in planned.items()) and (
-        sha256(features) == found.features_sha256
+    hashes = {features: found.features_sha256} | ({blocks_path(features): found.blocks_sha256} if found.blocks else {})
+    return all(getattr(found, name) == value for name, value in planned.items()) and all(
+        path.is_file() and sha256(path) == expected for path, expected in hashes.items()
     )
 
 
-def write(path: Path, data: MovieLens, titles, planned: dict) -> None:
-    """Join the title vector and multi-hot genres of each movie and write them."""
+def write(path: Path, data: MovieLens, texts, blocks: list[Block], planned: dict) -> None:
+    """Join the text's vector and multi-hot genres of each movie and write them, and the blocks of the metadata."""
     import numpy as np
     from sklearn.preprocessing import MultiLabelBinarizer
 
     genres = MultiLabelBinarizer(classes=planned["genres"]).fit_transform(data.movies["genres"])
-    table = np.hstack([titles, genres.astype(np.float32)])
+    table = np.hstack([texts, genres.astype(np.float32)])
     vectors = {movie: row.copy() for movie, row in zip(data.movies["movie"].tolist(), table, strict=True)}
-    write_features(path, vectors, FeaturesInfo(**planned, bert_dim=titles.shape[1], features_sha256=""))
+    info = FeaturesInfo(**planned, bert_dim=texts.shape[1], features_sha256="")
+    write_features(path, vectors, info, blocks)
     print(
-        f"Wrote {display_path(path)}: {len(vectors):,} movies, {titles.shape[1]} title dimensions and "
+        f"Wrote {display_path(path)}: {len(vectors):,} movies, {texts.shape[1]} {planned['text']} dimensions and "
         f"{len(planned['genres'])} genres each."
     )
+    for block in blocks:
+        n_known = int(((block.values != 0) if block.kind != "number" else np.isfinite(block.values)).max(1).sum())
+        words = f"{len(block.vocabulary):,} {block.kind}" if block.vocabulary else block.kind
+        print(f"  {block.name}: {words}, known of {n_known:,} movies")
 
 
 if __name__ == "__main__":

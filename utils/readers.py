@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from utils.columns import IDS, read_table
 from utils.files import UserError, note
 from utils.movies import split_genres, years
 from utils.ratings import common_ids, read_ratings
@@ -139,6 +140,21 @@ USER_COLUMNS = {
     **{"userid": "user", "user": "user", "gender": "gender", "age": "age"},
     **{"occupation": "occupation", "zipcode": "zip", "zip": "zip"},
 }
+
+
+def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
+    """The movies of a CSV file: movie, title, year and genres as in `MovieLens`; other columns are not looked at.
+
+    Raises:
+        UserError: the file is missing or damaged, or lacks a column of ids or titles.
+    """
+    known = {name: ours for name, ours in MOVIE_COLUMNS.items() if name not in ("genre", "class")}
+    header, rows = read_table(path, known | IDS, encoding)
+    table = pd.DataFrame(rows, columns=header.names).rename(columns={IDS["movieid"]: "movie"})
+    if "title" not in table:
+        raise UserError(f"{path} has no column of titles: call it title.")
+    table["movie"] = table["movie"].str.strip()
+    return _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
 
 
 # --- movies and users ----------------------------------------------------------------------------

@@ -19,6 +19,7 @@ TRAININGS = {
     "transformer": ("--batch-size", 8),
     "gru": ("--batch-size", 8, "--split", "leave-one-out"),
     "autoencoder": ("--batch-size", 8),
+    "content": ("--batch-size", 8),
 }
 
 

@@ -11,14 +11,14 @@ from Models.configs import PRESETS
 from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator
+from Models.features import FeatureConfig
 from resultAnalyze.ablation import (
-    CONTRASTS,
-    REFERENCES,
-    VARIANTS,
+    GROUPS,
     Effect,
     Settings,
     all_effects,
     config_of,
+    contrasts_of,
     measure,
     movie_groups,
     result_table,
@@ -50,8 +50,8 @@ def cold(data) -> RankingEvaluator:
     ],
 )
 def test_verdicts_follow_from_interval_and_seeds(metric, interval, seeds, verdict):
-    words = Effect("titles", "cold", metric, -0.02, *interval, *seeds).verdict()
-    assert words.startswith(f"Titles change cold-movie {metric.upper()} by -0.0200 [{interval[0]:+.4f}, ")
+    words = Effect("title", "cold", metric, -0.02, *interval, *seeds).verdict()
+    assert words.startswith(f"Title changes cold-movie {metric.upper()} by -0.0200 [{interval[0]:+.4f}, ")
     assert words.endswith(f", in {seeds[0]} of {seeds[1]} seeds: {verdict}.")
 
 
@@ -121,44 +121,61 @@ def test_predictions_are_measured_by_movie(data, cold):
 # --- variants and contrasts ----------------------------------------------------------------------
 
 
+BLOCKS = ["title", "genres", "director", "cast", "mood", "year", "popularity"]
+
+
 def test_variants_change_what_they_say_and_nothing_else():
     settings = Settings(preset="gru")
-    whole = config_of(settings, "all", 5)
-    assert whole.model == PRESETS["gru"].model and whole.optim == PRESETS["gru"].optim and whole.run.seed == 5
-    for name, (features, model) in variants_of("gru").items():
-        config = config_of(settings, name, 5)
+    variants = variants_of("gru", BLOCKS)
+    whole = config_of(settings, variants, "all", 5)
+    assert whole.optim == PRESETS["gru"].optim and whole.run.seed == 5 and whole.model.id_dropout == 0.3
+    for name, (features, model) in variants.items():
+        config = config_of(settings, variants, name, 5)
         assert config == dataclasses.replace(
-            whole,
-            features=dataclasses.replace(whole.features, **features),
-            model=dataclasses.replace(whole.model, **model),
+            whole, features=features, model=dataclasses.replace(PRESETS["gru"].model, **model)
         )
         assert (config == whole) == (name == "all")
-    assert set(variants_of("ncf")) == set(VARIANTS) < set(variants_of("gru"))
-    assert config_of(dataclasses.replace(settings, epochs=3, relevance_threshold=2.0), "all", 0).optim.epochs == 3
+    shorter = dataclasses.replace(settings, epochs=3, relevance_threshold=2.0)
+    assert config_of(shorter, variants, "all", 0).optim.epochs == 3
 
 
-def test_every_contrast_is_of_variants_that_there_are():
-    known = {*variants_of("gru"), *REFERENCES}
-    assert all({with_it, without} <= known for _, with_it, without in CONTRASTS)
+def test_groups_of_blocks_are_left_out_and_shuffled_one_by_one():
+    variants = {name: features for name, (features, _) in variants_of("content", BLOCKS).items()}
+    assert variants["all"] == FeatureConfig(blocks=tuple(BLOCKS))
+    assert variants["without people"].blocks == ("title", "genres", "mood", "year", "popularity")
+    assert variants["people shuffled"] == FeatureConfig(blocks=tuple(BLOCKS), shuffled=("director", "cast"))
+    assert variants["without the rest"].blocks == tuple(one for one in BLOCKS if one != "mood")
+    assert variants["genres and year"].blocks == ("genres", "year", "popularity")
+    assert "popularity shuffled" not in variants and "ids only" not in variants
+    assert "ids only" in variants_of("ncf", BLOCKS)
+    assert "without people" not in variants_of("ncf", ["title", "genres", "year", "popularity"])
+
+
+def test_every_variant_without_a_group_has_its_contrast():
+    variants = [*variants_of("gru", BLOCKS), "content"]
+    contrasts = contrasts_of(variants)
+    assert {without for _, _, without in contrasts} >= {f"without {name}" for name in (*GROUPS, "the rest")}
+    assert all({one, other} <= set(variants) for _, one, other in contrasts)
+    assert len({what for what, *_ in contrasts}) == len(contrasts)
 
 
 def test_effects_are_differences_with_the_seeds_that_agree():
     """Titles help in two of three seeds, each user alike."""
-    values = {"all": (0.5, 0.6, 0.2), "ids + genres": (0.4, 0.5, 0.3)}
+    values = {"all": (0.5, 0.6, 0.2), "without title": (0.4, 0.5, 0.3)}
     results = {
         (variant, seed, "cold"): {"auc": mean_over_users(np.full(9, value))}
         for variant, by_seed in values.items()
         for seed, value in enumerate(by_seed)
     }
     (effect,) = all_effects(results)
-    assert (effect.what, effect.group, effect.metric) == ("titles", "cold", "auc")
+    assert (effect.what, effect.group, effect.metric) == ("title", "cold", "auc")
     assert (effect.change, effect.low, effect.high) == pytest.approx([0.1 / 3] * 3)
     assert (effect.seeds_agreeing, effect.seeds) == (2, 3)
 
 
 def test_every_pair_of_measured_variants_has_its_contrast():
-    names = [*variants_of("gru"), *REFERENCES]
+    names = [*variants_of("gru", BLOCKS), "genre kNN"]
     metric = {"auc": mean_over_users(np.arange(9) / 9)}
     effects = all_effects({(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))})
-    assert [effect.what for effect in effects] == [what for what, *_ in CONTRASTS]
+    assert [effect.what for effect in effects] == [what for what, *_ in contrasts_of(names)]
     assert all((effect.change, effect.seeds_agreeing) == (0, 0) for effect in effects)

@@ -32,13 +32,13 @@ def test_the_network_adds_its_weighted_log_softmax(data):
 
 def test_a_feature_counts_as_a_user(data):
     ratings = data.select(np.arange(len(data.user)))
-    features = torch.from_numpy(ratings.genres)
+    genres = torch.from_numpy(ratings.genres).double()
     with_users = sp.vstack([ratings.matrix(), sp.csr_matrix(ratings.genres.T)])
-    torch.testing.assert_close(item_weights(ratings.matrix(), 3, features), item_weights(with_users, 3))
+    torch.testing.assert_close(item_weights(ratings.matrix(), 3, genres @ genres.T), item_weights(with_users, 3))
 
 
 def test_a_catalogue_too_large_for_ease_is_refused():
-    blocks = (FeatureBlock("title", 1), FeatureBlock("genres", 1))
+    blocks = (FeatureBlock("title", "text", 1), FeatureBlock("genres", "category", 1))
     stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
     with pytest.raises(UnsuitableData, match="50,000 movies, too many"):
         Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 7))

@@ -14,7 +14,7 @@ from Models.dataLoader import Interactions, split_rows
 from Models.evaluation import RankingEvaluator
 from resultAnalyze.baselines import BASELINES, biases, ease, ease_weighted, fit_biases, genre_knn, most_popular
 from resultAnalyze.compare_baselines import Settings, ranking_row, rating_row, wanted
-from resultAnalyze.experiment import check_protocol, cold_movies, scores_of_test_rows
+from resultAnalyze.experiment import check_protocol, scores_of_test_rows
 from utils.files import UserError
 from utils.metrics import mean_metrics
 
@@ -145,11 +145,11 @@ def test_cold_movies_are_tested_ones_without_a_known_rating(data, cold_evaluator
     split = cold_evaluator.split
     known = set(data.movie[[*split.train, *split.val]].tolist())
     expected = set(data.movie[split.test].tolist()) - known
-    assert expected and set(np.flatnonzero(cold_movies(cold_evaluator))) == expected
+    assert expected and set(np.flatnonzero(cold_evaluator.new_movies())) == expected
 
 
 def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
-    test, cold = cold_evaluator.split.test, cold_movies(cold_evaluator)
+    test, cold = cold_evaluator.split.test, cold_evaluator.new_movies()
     fitted = biases(data.select(cold_evaluator.known()), 0)
     row = rating_row(cold_evaluator, fitted, cold)
     prediction = fitted.predict(data.user[test], data.movie[test], np.zeros(len(test)))

@@ -23,7 +23,7 @@ from Models.configs import (
     parse_training,
     saved_config,
 )
-from Models.inputs import FeatureConfig
+from Models.features import FeatureConfig
 from Models.Original import OriginalConfig
 from Models.Sequential import SequentialConfig
 from utils.config import from_json, to_json
@@ -103,7 +103,7 @@ def test_the_original_preset_is_the_original_to_the_letter():
     assert original.model == OriginalConfig(embedding_dim=32, hidden_dims=(128, 64), dropout=0.2)
     optim = OptimConfig(epochs=50, batch_size=256, lr=1e-3, weight_decay=0.0, schedule="constant", patience=0)
     assert original.optim == optim and original.ranking is None
-    assert original.features == FeatureConfig(titles="own", genres=True, unit_titles=False)
+    assert original.features == FeatureConfig(blocks=("title", "genres"), unit_titles=False)
     assert (original.data.split, original.data.ratios) == ("random", RATIOS)
 
 
@@ -120,8 +120,10 @@ def test_flags_beside_a_preset_win():
 
 def test_changes_are_the_settings_that_are_not_those_of_the_preset():
     assert parsed("--embedding-dim", 32, "--seed", 3, "--data", "elsewhere").changes() == {}
-    found = parsed("--embedding-dim", 4, "--hidden-dim", 0, "--titles", "none", "--lr", 0.5, "--towers", "ids", "clock")
-    changes = {"embedding_dim": 4, "hidden_dim": 0, "titles": "none", "lr": 0.5, "towers": ["ids", "clock"]}
+    found = parsed(
+        "--embedding-dim", 4, "--hidden-dim", 0, "--blocks", "genres", "--lr", 0.5, "--towers", "ids", "clock"
+    )
+    changes = {"embedding_dim": 4, "hidden_dim": 0, "blocks": ["genres"], "lr": 0.5, "towers": ["ids", "clock"]}
     assert found.changes() == changes
 
 
@@ -205,6 +207,8 @@ def test_attention_heads_share_the_embedding_alike(capsys):
 def values_of(hint: typing.Any, old: typing.Any) -> st.SearchStrategy:
     """Values that a field of this type may have."""
     choices = typing.get_args(hint)
+    if str in (*choices, *typing.get_args(choices[0] if choices else None)):  # lists of names, or None
+        return st.lists(st.text()).map(tuple) | (st.none() if type(None) in choices else st.nothing())
     if isinstance(old, bool):
         return st.booleans()
     if isinstance(old, float):
@@ -273,7 +277,7 @@ def test_what_is_trained_does_not_depend_on_where(tmp_path, monkeypatch):
     one = parsed("--data", "ml", "--features", "f.pkl", "--run", "a", "--device", "cpu")
     other = parsed("--data", tmp_path / "ml", "--features", tmp_path / "f.pkl", "--tensorboard")
     assert one.training() == other.training() != parsed("--data", "ml").training()
-    for flags in (("--seed", 1), ("--epochs", 3), ("--no-genres",), ("--split", "time"), ("--hidden-dim", 5)):
+    for flags in (("--seed", 1), ("--epochs", 3), ("--blocks", "title"), ("--split", "time"), ("--hidden-dim", 5)):
         assert parsed("--data", "ml", "--features", "f.pkl", *flags).training() != one.training()
 
 

@@ -284,3 +284,39 @@ def test_the_best_epoch_is_the_first_of_equals_by_validation(data, split):
     assert best_epoch(epochs("val_rmse", 1.0, 0.8, 0.9, 0.8), rating) == 2
     assert best_epoch(epochs("val_ndcg@10", 0.1, 0.3, 0.3, 0.2), ranking) == 2
     assert best_epoch(epochs("train_loss", 1.0, 0.5, 0.7), rating) == 3  # nothing validates: the last
+
+
+def test_new_and_known_movies_are_measured_by_themselves(data):
+    """By plain loops; known ones have training ratings, new ones no known rating at all."""
+    split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
+    evaluator = RankingEvaluator(data, split, relevance_threshold=4, k=3)
+    scores = torch.from_numpy(np.random.default_rng(5).normal(size=(30, 27)))
+    found = evaluator.by_part(lambda users: scores[users])
+    known = np.concatenate([split.train, split.val])
+    trained = set(data.movie[split.train].tolist())
+    new = set(data.movie[split.test].tolist()) - set(data.movie[known].tolist())
+    for name, part in (("new_movie", new), ("known_movie", trained)):
+        alone, in_all, hits = [], [], []
+        for user in range(30):
+            own = split.test[data.user[split.test] == user]
+            relevant = {m for m in data.movie[own][data.rating[own] >= 4].tolist() if m in part}
+            seen = set(data.movie[known][data.user[known] == user].tolist())
+            order = [m for m in scores[user].argsort(descending=True).tolist() if m not in seen]
+            if relevant:
+                alone.append(ndcg_by_hand([m for m in order if m in part][:3], relevant))
+                in_all.append(ndcg_by_hand(order[:3], relevant))
+                hits.append(bool(relevant & set(order[:3])))
+        assert (found[name]["movies"], found[name]["users"]) == (len(part), len(alone))
+        expected = np.mean(alone), np.mean(in_all), np.mean(hits)
+        values = (found[name][key] for key in ("ndcg@3", "ndcg@3_in_all", "hr@3_in_all"))
+        assert list(values) == pytest.approx(expected)
+
+
+def ndcg_by_hand(top: list[int], relevant: set[int]) -> float:
+    gain = sum(1 / np.log2(place + 2) for place, movie in enumerate(top) if movie in relevant)
+    return gain / sum(1 / np.log2(place + 2) for place in range(min(3, len(relevant))))
+
+
+def test_a_few_new_movies_by_chance_are_no_part(data):
+    split = split_rows(data, "random", RATIOS)
+    assert RankingEvaluator(data, split, relevance_threshold=4).by_part(lambda users: torch.zeros(len(users), 27)) == {}

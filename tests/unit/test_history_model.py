@@ -9,6 +9,7 @@ import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 
 from Models.dataLoader import RatingsData, model_inputs, split_rows
+from Models.features import FeatureConfig
 from Models.HistoryRecommender import (
     HistoryConfig,
     HistoryRecommender,
@@ -17,7 +18,7 @@ from Models.HistoryRecommender import (
     available_context,
     clock_features,
 )
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, RatingScale, UnsuitableData
+from Models.inputs import DataStats, FeatureBlock, RatingScale, UnsuitableData
 from Models.recommend import scores_of_known
 from Models.sequences import NEW_USER, PaddedHistory, offsets
 
@@ -28,7 +29,7 @@ def split(data):
 
 
 def made(data: RatingsData, rows: np.ndarray, **config) -> HistoryRecommender:
-    return random_model(data, rows, HistoryConfig(embedding_dim=4, hidden_dim=5, **config))
+    return random_model(data, rows, HistoryConfig(embedding_dim=4, hidden_dim=5, **config), blocks=("title", "genres"))
 
 
 @torch.inference_mode()
@@ -229,7 +230,7 @@ def test_a_context_that_is_off_changes_nothing(data, split, name):
 
 
 def test_context_that_the_data_lacks_is_left_out_with_a_notice():
-    blocks = (FeatureBlock("title", 8), FeatureBlock("genres", 4))
+    blocks = (FeatureBlock("title", "text", 8), FeatureBlock("genres", "category", 4))
     poor = DataStats(n_users=1, n_movies=1, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
     rich = dataclasses.replace(poor, newest=10, n_user_features=2, has_years=True)
     every = ("time", "year", "demographics")

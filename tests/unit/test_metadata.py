@@ -129,7 +129,7 @@ def run_metadata(monkeypatch, tmp_path: Path, *flags: object) -> pd.DataFrame:
 
 def test_no_outcome_is_in_the_file_by_default(monkeypatch, tmp_path, capsys):
     table = run_metadata(monkeypatch, tmp_path)
-    assert list(table) == ["movieId", *metadata.COLUMNS, "matched"]
+    assert list(table) == ["movieId", "title", *metadata.COLUMNS, "matched"]
     assert not set(table) & set(metadata.OUTCOMES)
     assert table["movieId"].tolist() == ["a"] and table["director"].tolist() == ["Terry Gilliam"]
     assert "Found 1 of 2 movies of mine, which have 66.7% of the ratings." in capsys.readouterr().out

@@ -5,12 +5,12 @@ import dataclasses
 import pytest
 import torch
 
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale, prepare_features
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale
 from Models.Original import OriginalConfig, OriginalRecommender
 from Models.sequences import PaddedHistory
 from resultAnalyze.references import ReferenceNCF
 
-BLOCKS = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
+BLOCKS = (FeatureBlock("title", "text", 8), FeatureBlock("genres", "category", 3))
 STATS = DataStats(n_users=6, n_movies=9, blocks=BLOCKS, mean_rating=3.5, scale=RatingScale(1.0, 5.0))
 BATCH = {
     "user": torch.tensor([0, 5, 5, 2]),
@@ -121,43 +121,3 @@ def test_every_parameter_is_trained():
     model = made().train()
     model(BATCH).loss.backward()
     assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
-
-
-# --- features ------------------------------------------------------------------------------------
-
-
-def test_unit_titles_have_length_1_and_genres_stay():
-    features = torch.randn(20, 11)
-    titles, genres = prepare_features(features, BLOCKS, FeatureConfig()).tensor_split([8], dim=1)
-    torch.testing.assert_close(titles.norm(dim=1), torch.ones(20))
-    centred = features[:, :8] - features[:, :8].mean(0)
-    torch.testing.assert_close(titles, centred / centred.norm(dim=1, keepdim=True))
-    torch.testing.assert_close(genres, features[:, 8:])
-    raw = prepare_features(features, BLOCKS, FeatureConfig(unit_titles=False))
-    torch.testing.assert_close(raw, features)
-
-
-@pytest.mark.parametrize(
-    ("config", "columns"),
-    [(FeatureConfig(titles="none"), slice(8)), (FeatureConfig(genres=False), slice(8, 11))],
-    ids=["titles", "genres"],
-)
-def test_a_feature_that_is_off_changes_nothing(config, columns):
-    features, everyone = torch.randn(9, 11), history_of(*range(6))
-    model = made(prepare_features(features, BLOCKS, config))
-    scores = model.score(everyone)
-    features[:, columns] += 1 + torch.randn_like(features[:, columns])
-    model.features = prepare_features(features, BLOCKS, config)
-    torch.testing.assert_close(model.score(everyone), scores)
-    model.features = prepare_features(features.flip(1), BLOCKS, config)
-    assert not torch.allclose(model.score(everyone), scores)
-
-
-def test_shuffled_titles_are_the_titles_of_other_movies():
-    torch.manual_seed(0)
-    features = torch.randn(9, 11)
-    shuffled, own = (prepare_features(features, BLOCKS, FeatureConfig(titles=how)) for how in ("shuffled", "own"))
-    rows = {tuple(row) for row in own[:, :8].tolist()}
-    assert {tuple(row) for row in shuffled[:, :8].tolist()} == rows and len(rows) == 9
-    assert not torch.equal(shuffled[:, :8], own[:, :8])
-    torch.testing.assert_close(shuffled[:, 8:], own[:, 8:])

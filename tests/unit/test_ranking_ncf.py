@@ -44,9 +44,9 @@ def test_scores_equal_their_formula(data, changes):
 
 def test_features_have_the_decades_of_the_movies(data):
     model = made(data)
-    assert model.features.shape[1] == model.stats.n_features + 13
+    assert [block.name for block in model.stats.blocks] == ["title", "genres", "year", "popularity"]
     known = data.movies["year"].notna().to_numpy()
-    assert model.features[:, -13:].sum(1).tolist() == known.tolist()
+    assert model.features[:, -14:-1].sum(1).tolist() == known.tolist()
 
 
 def test_a_user_is_their_ratings_alone(data):

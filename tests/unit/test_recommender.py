@@ -12,7 +12,8 @@ from torch.distributions import Normal, kl_divergence
 
 from Models.configs import parse_training
 from Models.dataLoader import RatingsData, model_inputs, split_rows
-from Models.inputs import DataStats, FeatureBlock, FeatureConfig, ModelInputs, RatingScale
+from Models.features import FeatureConfig
+from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale
 from Models.recommend import scores_of_known
 from Models.Recommender import SESSION_BREAKS, NCFConfig, Recommender
 from Models.sequences import NEW_USER, History, PaddedHistory, offsets
@@ -42,9 +43,9 @@ def train(spread, split) -> np.ndarray:
     return split.train[spread.user[split.train] != 12]
 
 
-def made(data: RatingsData, rows: np.ndarray, std: float = 0.3, **config) -> Recommender:
+def made(data: RatingsData, rows: np.ndarray, std: float = 0.3, blocks=None, **config) -> Recommender:
     sizes = {"embedding_dim": 4, "hidden_dim": 5, "history_dropout": 0.0}
-    return random_model(data, rows, NCFConfig(**sizes | config), std=std)
+    return random_model(data, rows, NCFConfig(**sizes | config), std=std, blocks=blocks)
 
 
 @torch.inference_mode()
@@ -78,11 +79,11 @@ def as_new(history: PaddedHistory) -> PaddedHistory:
 class ByHand:
     """The formula with plain loops in float64, from the data and the values of the model's parameters alone."""
 
-    def __init__(self, model: Recommender, data: RatingsData, train: np.ndarray):
+    def __init__(self, model: Recommender, data: RatingsData, train: np.ndarray, blocks=None):
         self.data, self.year = data, data.movies["year"].fillna(0).astype(int).tolist()
         self.raters = {i: [u for u, j in self.pairs(train) if j == i] for i in range(27)}
         self.value = {name: part.detach().double().numpy() for name, part in model.named_parameters()}
-        self.features = model_inputs(data, train, FeatureConfig())[1].features.double().numpy()
+        self.features = model_inputs(data, train, FeatureConfig(blocks))[1].features.double().numpy()
         self.hidden_dim, self.sessions = (
             model.config.hidden_dim,
             [self.sessions_of(train, gap) for gap in SESSION_BREAKS],
@@ -112,11 +113,11 @@ class ByHand:
         return list(zip(self.data.user[rows].tolist(), self.data.movie[rows].tolist(), strict=True))
 
     def f(self, movie: int) -> np.ndarray:
-        """Title vector, genres and decade."""
+        """Title vector and genres, the decade, and the popularity that these promise."""
         decade = np.zeros(13)
         if self.year[movie]:
             decade[(self.year[movie] - 1900) // 10] = 1
-        return np.concatenate([self.features[movie], decade])
+        return np.concatenate([self.features[movie, :12], decade, self.features[movie, 25:]])
 
     def x(self, user: int, movie: int, time: int, times: list[int]) -> np.ndarray:
         """Demographics, and the clock of a user who rated at these times."""
@@ -235,13 +236,14 @@ def test_predictions_in_training_equal_the_formula_without_the_rating_in_its_sum
 
 
 def test_a_prediction_in_training_is_that_of_a_model_that_never_had_the_rating(spread, train):
-    """But for the session's bias, which belongs to a rating of that time alone: that tower is off."""
+    """But for the session's bias, which belongs to a rating of that time alone, and the popularities: they are off."""
     towers = tuple(tower for tower in TOWERS if tower != "sessions")
-    model = made(spread, train, towers=towers).train()
+    config, blocks = {"towers": towers, "std": 0.3}, ("title", "genres", "year")
+    model = made(spread, train, blocks=blocks, **config).train()
     found = model(batch_of(spread, train)).prediction.detach()
     for k in range(0, len(train), 9):
         others = np.delete(train, k)
-        alone = predicted(made(spread, others, towers=towers), spread, train[k : k + 1], others)
+        alone = predicted(made(spread, others, blocks=blocks, **config), spread, train[k : k + 1], others)
         torch.testing.assert_close(found[k : k + 1], alone, atol=1e-5, rtol=1e-5)
 
 
@@ -301,8 +303,9 @@ def expected_error(model: Recommender, batch: dict[str, torch.Tensor]) -> torch.
 @torch.inference_mode()
 def test_the_expected_error_is_the_mean_over_draws_of_p_q_and_sessions(spread, train):
     """Within a tolerance that is a quarter of the least of what the variances add, for each of some ratings."""
-    model = made(spread, train, hidden_dim=0).train()
-    hand, random, n = ByHand(model, spread, train), np.random.default_rng(0), 800_000
+    blocks = ("title", "genres", "year")
+    model = made(spread, train, hidden_dim=0, blocks=blocks).train()
+    hand, random, n = ByHand(model, spread, train, blocks), np.random.default_rng(0), 800_000
     for k in train[::30]:
         user, movie, time = (int(column[k]) for column in (spread.user, spread.movie, spread.time))
         own = of_user(spread, train, user)
@@ -379,7 +382,7 @@ def test_every_row_of_the_tables_is_trained(spread, train):
 def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple[DataStats, ModelInputs]:
     """Random ratings, user after user and oldest first."""
     torch.manual_seed(0)
-    blocks = (FeatureBlock("title", 8), FeatureBlock("genres", 3))
+    blocks = (FeatureBlock("title", "text", 8), FeatureBlock("genres", "category", 3))
     stats = DataStats(n_users, n_movies, blocks, 3.5, RatingScale(1.0, 5.0), newest=10**9, has_years=True)
     pair = torch.randperm(n_users * n_movies)[:n].sort().values
     columns = pair // n_movies, pair % n_movies, torch.randint(1, 6, (n,)).float(), torch.arange(n) * 100 + 10**8
@@ -757,7 +760,7 @@ def test_years_are_in_the_features_and_in_the_clock(spread, train):
 
 @pytest.mark.parametrize(
     ("config", "columns"),
-    [(FeatureConfig(titles="none"), slice(8)), (FeatureConfig(genres=False), slice(8, None))],
+    [(FeatureConfig(blocks=("genres", "year")), slice(8)), (FeatureConfig(blocks=("title", "year")), slice(8, None))],
     ids=["titles", "genres"],
 )
 def test_features_that_are_off_change_nothing(spread, split, train, config, columns):

@@ -16,7 +16,8 @@ both_architectures = pytest.mark.parametrize("architecture", ["transformer", "gr
 def made(data, rows=None, **config) -> Sequential:
     """A model of these rows, or of all ratings."""
     rows = np.arange(len(data.user)) if rows is None else rows
-    return random_model(data, rows, SequentialConfig(embedding_dim=4, max_length=6, **config))
+    config = SequentialConfig(embedding_dim=4, max_length=6, **config)
+    return random_model(data, rows, config, blocks=("title", "genres"))
 
 
 @both_architectures

@@ -8,7 +8,7 @@ from helpers import ROOT
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 SOURCES = sorted(path for folder in (".", "Models", "utils", "resultAnalyze") for path in (ROOT / folder).glob("*.py"))
-MODEL_FILES = ("Recommender", "HistoryRecommender", "Sequential", "Autoencoder", "EASE")
+MODEL_FILES = ("Recommender", "Content", "HistoryRecommender", "Sequential", "Autoencoder", "EASE")
 
 
 def name_of(path: Path) -> str:
@@ -73,7 +73,7 @@ def test_a_fixed_name_is_there(name):
 
 
 def test_models_stay_few_files():
-    assert len(list((ROOT / "Models").glob("*.py"))) <= 16
+    assert len(list((ROOT / "Models").glob("*.py"))) <= 19
 
 
 # --- imports -------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+"""Content + EASE: movies like those that a user chose, by what they are, and by who else chose them.
+
+    as new(u, i) = gamma log(x_u · S_i + 0.01) + p popularity_i             S_ij = sum_b a_b similarity_b(i, j)
+    known(u, i)  = c as_new(u, i) + w log(max(x_u · B_i, 0) + 0.1) + d
+
+x_u is how highly u rated which movies, over how many; B is EASE's closed form (Models/EASE.py). A movie without
+training ratings is scored as new: by its similarity, block by block, to what the user rated, and by the popularity that
+its content promises (Models/features.py). So is half of the others, at random, in each training step. The few weights
+are found by a softmax over all rated movies, which must find hidden ones that the user rated highly, as those of MARec
+are by regression on clicks (Monteil et al. 2024, "MARec: Metadata Alignment for cold-start Recommendation"). In
+training, the B of a user is solved from the other half of the users: the own ratings are not to be found in it.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.sparse.linalg import eigsh
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.EASE import item_weights
+from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, NonNegFloat, UnsuitableData
+from Models.layers import RATING_WEIGHTS, loss_of_hidden, rating_weights
+from Models.sequences import PaddedHistory, pad_batch
+
+MAX_MOVIES = 10_000  # 400 MB for each block's similarities
+YEARS_APART = 5.0  # at which two movies are alike by e^-1
+FLOOR = 0.01  # of the similarity to what a user rated, which is 1 on average
+N_VECTORS = 128
+
+
+@dataclass(frozen=True)
+class ContentConfig:
+    """Settings of the content model."""
+
+    share_as_new: Fraction = 0.5
+    """share of movies that are scored as new in a training step"""
+    new_penalty: NonNegFloat = 1.4
+    """by how much movies without training ratings are scored lower, so that lists lose little to wrong ones"""
+    feature_weight: NonNegFloat = 100.0
+    """how many users a feature of movies counts as in EASE"""
+
+    task: ClassVar = "ranking"
+
+
+class Content(nn.Module):
+    """The content model of the formula above.
+
+    Raises:
+        UnsuitableData: the catalogue is too large for similarities of all pairs.
+    """
+
+    batching = UserBatches(size_in="users", similar_length=False)
+
+    def __init__(self, config: ContentConfig, stats: DataStats, inputs: ModelInputs):
+        super().__init__()
+        self.config, self.stats = config, stats
+        n = stats.n_movies
+        if n > MAX_MOVIES:
+            raise UnsuitableData(f"Content keeps several numbers per pair of {n:,} movies: take --preset ncf-ranking.")
+        blocks = similarities(stats, inputs)
+        if not blocks:
+            raise UnsuitableData("The content model needs what the movies are: name some of it with --blocks.")
+        self.names = tuple(blocks)
+        popularity = inputs.block(POPULARITY, stats)
+        buffers = {
+            "similarity": torch.stack([one / one.sum().clamp(min=1e-9) * n for one in blocks.values()]),
+            "popularity": torch.zeros(n) if popularity is None else popularity.squeeze(1),
+            "rated": torch.bincount(inputs.movie, minlength=n) > 0,
+        }
+        for name, part in buffers.items():
+            self.register_buffer(name, part, persistent=False)
+        gram = config.feature_weight * inputs.content_gram(stats)
+        weights = rating_weights(inputs.rating).numpy()
+        x = sp.csr_matrix((weights, (inputs.user.numpy(), inputs.movie.numpy())), (stats.n_users, n), np.float32)
+        self.register_buffer("item_weights", item_weights(x, content=gram))
+        self.ease_without = lambda half: item_weights(x[np.arange(stats.n_users) % 2 != half], content=gram)
+        self.of_other_half: list[Tensor] | None = None
+        self.log_share = nn.Parameter(torch.zeros(len(blocks)))  # of a
+        self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
+        self.exponent = nn.Parameter(torch.tensor(2.0))  # gamma
+        self.of_popularity = nn.Parameter(torch.tensor(0.7))  # p
+        self.of_known = nn.Parameter(torch.tensor([0.5, 3.0, 0.0]))  # c, w, d
+
+    def train(self, mode: bool = True) -> "Content":
+        """Before the first training step, B is solved from each half of the users for the other half."""
+        if mode and self.of_other_half is None:
+            self.of_other_half = [self.ease_without(half).to(self.item_weights.device) for half in range(2)]
+        return super().train(mode)
+
+    def tables(self) -> dict[str, list[Tensor]]:
+        """None of the parameters has a row for each movie."""
+        return {"movie": []}
+
+    def forward(self, batch: Batch) -> TrainingOutput:
+        """The loss of finding hidden movies of the batch's users among all rated ones, some of them as if new."""
+        history = pad_batch(batch)[0]
+        known = torch.rand(self.stats.n_movies, device=history.user.device) >= self.config.share_as_new
+        loss = loss_of_hidden(history, lambda shown: self.logits(shown, known).masked_fill(~self.rated, -torch.inf))
+        return TrainingOutput(loss, len(history.user))
+
+    def logits(self, history: PaddedHistory, known: Tensor) -> Tensor:
+        """Scores of every movie for users with these histories, [B, n_movies]; of those not `known`, as of new ones."""
+        x = history.spread(rating_weights(history.rating, self.weight_steps), self.stats.n_movies)
+        x = x / history.lengths().clamp(min=1)[:, None]
+        alike = (x @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
+        as_new = self.exponent * (alike + FLOOR).log() + self.of_popularity * self.popularity
+        of_content, of_ease, shift = self.of_known
+        near = self.near(history).clamp(min=0)
+        return torch.where(known, of_content * as_new + of_ease * (near + 0.1).log() + shift, as_new)
+
+    def near(self, history: PaddedHistory) -> Tensor:
+        """x B of EASE, [B, n_movies]; in training with the B of the other half of the users."""
+        x = history.spread(rating_weights(history.rating), self.stats.n_movies)
+        if not self.training:
+            return x @ self.item_weights
+        found = torch.empty_like(x)
+        for half, weights in enumerate(self.of_other_half):
+            mine = history.user % 2 == half
+            found[mine] = x[mine] @ weights
+        return found
+
+    def score(self, history: PaddedHistory) -> Tensor:
+        """How much users with these histories would want each movie, [B, n_movies]."""
+        return self.logits(history, self.rated) - self.config.new_penalty * ~self.rated
+
+    def movie_vectors(self) -> Tensor:
+        """Vectors whose products are the similarities of all blocks together, as far as 128 numbers tell."""
+        total = torch.tensordot(self.log_share.exp(), self.similarity, 1).detach().cpu().numpy()
+        k = min(N_VECTORS, len(total) - 1)
+        values, vectors = eigsh(total, k, which="LA", v0=np.ones(len(total)))
+        return torch.from_numpy(vectors * np.sqrt(values.clip(min=0)))
+
+
+def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
+    """How alike movies are by each block, [n_movies, n_movies], 0 to 1, and 0 of a movie with itself.
+
+    The cosine of names and of categories, both weighted by how rare they are; the squared positive cosine of texts,
+    which are all a little alike; years and numbers by how far they are apart.
+    """
+    found = {}
+    for block in stats.blocks:
+        values = inputs.block(block.name, stats)
+        if block.kind == "text":
+            found[block.name] = F.normalize(values) @ F.normalize(values).T
+            found[block.name] = found[block.name].clamp(min=0).square()
+        elif block.kind == "category":
+            rare = (len(values) / values.sum(0).clamp(min=1)).log()
+            unit = F.normalize(values * rare)
+            found[block.name] = unit @ unit.T
+        elif block.kind == YEAR:
+            found[block.name] = nearness(inputs.year[:, None] / YEARS_APART, inputs.year > 0)
+        elif block.kind == "number":
+            found[block.name] = nearness(values, values.squeeze(1) != 0)
+    for block, names in zip(stats.names, inputs.names, strict=True):
+        found[block.name] = names @ names.to_dense().T
+    return {name: one.fill_diagonal_(0) for name, one in found.items()}
+
+
+def nearness(values: Tensor, known: Tensor) -> Tensor:
+    """e^-|difference| of one number of every two movies, [n, n]; 0 where one is unknown."""
+    return torch.exp(-(values - values.T).abs()) * (known[:, None] & known)

@@ -1,0 +1,155 @@
+"""Movies that a run did not know: read from a file, turned into numbers as its own movies were, and put into its model.
+
+Nothing is trained. Whatever the model learned of each of its movies is zero for the new ones; what it learned of
+titles, genres and the other blocks, and of the popularity that they promise, holds for them as well.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from Models.checkpoint import SavedModel, build_model, place
+from Models.features import BlockScale, FeatureSpace
+from Models.warm_start import not_in_tables
+from utils.columns import Block, Column, main_texts, multi_hot, read_columns
+from utils.encoder import Encoder, encoder_hash, find_encoder
+from utils.files import UserError, note, read_json
+from utils.readers import read_movies
+
+
+@dataclass(frozen=True)
+class NewMovies:
+    """Movies as a file has them.
+
+    movies: movie (its id, as in the file), title, year and genres
+    columns: what else is known of them
+    """
+
+    path: Path
+    movies: pd.DataFrame
+    columns: list[Column]
+
+
+def read_new_movies(path: Path, encoding: str | None = None) -> NewMovies:
+    """The movies of a file with the columns movieId and title and perhaps year, genres and those of a metadata file.
+
+    Raises:
+        UserError: the file is damaged or names a movie twice.
+    """
+    movies = read_movies(path, encoding)
+    if (repeated := movies["movie"].duplicated()).any():
+        raise UserError(f"{path}: movie {movies['movie'][repeated].iloc[0]} is listed twice: keep one line for each.")
+    return NewMovies(path, movies, read_columns(path, movies, encoding))
+
+
+def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.device) -> SavedModel:
+    """The model of a run with these movies behind its own.
+
+    Raises:
+        UserError: one of them is in the data already, or the run's model or features can't take new movies.
+    """
+    ids, inputs, k = saved.ids, saved.inputs, len(new.movies)
+    if known := sorted(set(new.movies["movie"].astype(str)) & set(map(str, ids.movie_ids))):
+        raise UserError(f"{new.path}: movie {known[0]} is in {ids.dataset} already: give new movies ids of their own.")
+    if inputs.space is None or not hasattr(saved.model, "tables"):
+        raise UserError(f"{type(saved.model).__name__} can't take new movies: take a run of another preset.")
+    year = new.movies["year"].to_numpy(np.float32, na_value=0)
+    space = FeatureSpace.from_plain(inputs.space)
+    rows = space.rows(encoded(new, run, space.scales, device), year)
+    extended = dataclasses.replace(
+        inputs,
+        features=torch.cat([inputs.features, rows.features]),
+        names=tuple(torch.cat(pair).coalesce() for pair in zip(inputs.names, rows.names, strict=True)),
+        year=torch.cat([inputs.year, torch.from_numpy(year)]),
+    )
+    stats = dataclasses.replace(saved.model.stats, n_movies=len(ids.movie_ids) + k)
+    model = build_model(saved.model.config, stats, extended)
+    copy_weights(saved.model, model)
+    ids = dataclasses.replace(
+        ids,
+        movie_ids=ids.movie_ids + [typed_like(ids.movie_ids, movie) for movie in new.movies["movie"]],
+        titles=ids.titles + new.movies["title"].tolist(),
+        genres=ids.genres + new.movies["genres"].str.join("|").tolist(),
+        years=ids.years + year.astype(int).tolist(),
+        n_new=k,
+    )
+    return SavedModel(place(model, device).eval(), ids, saved.known, extended)
+
+
+def typed_like(ids: list, written: str) -> int | str:
+    """An id as the data's are: an integer where those are and this is one."""
+    are_integers = all(isinstance(one, int) for one in ids)
+    return int(written) if are_integers and str(written).isdecimal() and str(int(written)) == str(written) else written
+
+
+@torch.no_grad()
+def copy_weights(old: nn.Module, new: nn.Module) -> None:
+    """Give a model the parameters of one with fewer movies; what is learned of a movie is 0 for the others."""
+    tables, old_tables = new.tables(), old.tables()
+    for kind, parts in tables.items():
+        for part, other in zip(parts, old_tables[kind], strict=True):
+            part.zero_()[: len(other)] = other
+    for part, other in zip(not_in_tables(tables, new), not_in_tables(old_tables, old), strict=True):
+        part.copy_(other)
+
+
+# --- what the file says as numbers ---------------------------------------------------------------
+
+
+def encoded(new: NewMovies, run: Path, scales: tuple[BlockScale, ...], device: torch.device) -> list[Block]:
+    """The blocks of the run's features for new movies, with the run's encoder; prints what of the file is known there.
+
+    Raises:
+        UserError: the run's encoder is not to be found, or another one.
+    """
+    info: dict[str, Any] = read_json(run / "config.json")["features"]
+    columns = {column.name: column for column in new.columns}
+    genres = Column("genres", "category", new.movies["genres"].tolist())
+    encoder = run_encoder(info, device) if any(one.kind == "text" for one in scales) else None
+    found, words = [], []
+    for scale in scales:
+        if scale.name == "title":
+            texts = main_texts(info["text"], new.movies, new.columns)
+            found.append(Block("title", "text", text_vectors(encoder, texts, info["pooling"])))
+            continue
+        column = genres if scale.name == "genres" else columns.get(scale.name)
+        found.append(block_of(column, scale, len(new.movies), encoder, info["pooling"]))
+        if column is not None and scale.vocabulary:
+            n = sum(map(len, column.values))
+            words.append(f"{int(found[-1].values.sum()):,} of {n:,} {scale.name}")
+    note(f"{new.path}: {len(new.movies):,} new movies; the run knows {', '.join(words) or 'their titles'}.")
+    return found
+
+
+def block_of(column: Column | None, scale: BlockScale, n: int, encoder: Encoder | None, pooling: str) -> Block:
+    """A column of new movies in the words of the run; without the column, nothing is known."""
+    if scale.kind == "text":
+        texts = [""] * n if column is None else column.values
+        return Block(scale.name, "text", text_vectors(encoder, texts, pooling))
+    if scale.kind == "number":
+        values = [np.nan] * n if column is None else column.values
+        return Block(scale.name, "number", np.array(values, np.float32)[:, None])
+    if column is None:
+        return Block(scale.name, scale.kind, multi_hot([()] * n, scale.vocabulary), scale.vocabulary)
+    spelling = {word.casefold(): word for word in scale.vocabulary}
+    lists = [[spelling.get(word.casefold(), word) for word in words] for words in column.values]
+    return Block(scale.name, scale.kind, multi_hot(lists, scale.vocabulary), scale.vocabulary)
+
+
+def text_vectors(encoder: Encoder, texts: list[str], pooling: str) -> np.ndarray:
+    """Vectors of texts, zeros of empty ones."""
+    return encoder.encode(texts, pooling) * np.array([[bool(text)] for text in texts])
+
+
+def run_encoder(info: dict[str, Any], device: torch.device) -> Encoder:
+    """The encoder that made a run's features."""
+    folder, _ = find_encoder(info["encoder"])
+    if encoder_hash(folder) != info["encoder_sha256"]:
+        raise UserError(f"The encoder {info['encoder']} is another one than the run's: put the earlier one there.")
+    return Encoder.load(folder, device)

@@ -1,0 +1,225 @@
+"""Metadata files: columns of what else is known of movies, each of a kind, and what becomes of them in a features file.
+
+| kind | what a field holds | in a header |
+| --- | --- | --- |
+| names | people and the like, of whom there are many, separated by `|` | director:names |
+| category | one or several of a few words, separated by `|` | mood:category |
+| number | a number | runtime:number |
+| text | words, which the encoder of titles encodes | plot:text |
+
+The columns that utils/metadata.py writes need no kind in the header.
+"""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from utils.files import UserError, note
+from utils.movies import YEAR_AT_END
+from utils.textfiles import Header, find_header, lines_of, plain, read_utf8, refuse_repeated
+
+Kind = Literal["text", "category", "names", "number"]
+NAMES = ("director", "writer", "cast", "language", "country", "company", "genre")  # of utils/metadata.py
+KINDS: dict[str, Kind] = dict.fromkeys(NAMES, "names") | {"runtime": "number"}
+IDS = dict.fromkeys(("movieid", "itemid", "movie", "item"), "movieId")
+ABOUT = ("title", "year", "genres", "imdb_id", "matched")  # columns for the reader of the file
+RESERVED = ("title", "genres", "year", "popularity")  # blocks that are there without a metadata file
+FEWEST_OF_A_NAME = 2  # movies; a name with fewer says nothing of other movies
+MOST_CATEGORIES = 1_000
+SENTENCES = {"director": "Directed by", "writer": "Written by", "cast": "With", "country": "From"}
+MOST_RENAMED = 0.1  # of the titles of a metadata file, that can be written in another way than the data's
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a metadata file says of some movies.
+
+    values: of each movie, in the order asked for: a tuple of words, a number (NaN if unknown) or a text
+    """
+
+    name: str
+    kind: Kind
+    values: list
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one column says of every movie, as numbers.
+
+    values: [n_movies, width]: vectors of texts or numbers, dense; or 1 for each word that a movie has, sparse
+    vocabulary: the words that the columns of names and categories stand for
+    """
+
+    name: str
+    kind: Kind
+    values: np.ndarray | sp.csr_matrix
+    vocabulary: tuple[str, ...] = ()
+
+
+def read_columns(path: Path, movies: pd.DataFrame, encoding: str | None = None) -> list[Column]:
+    """The columns of a metadata file that have a kind, for these movies in their order; others are named in a note.
+
+    Raises:
+        UserError: the file is damaged, names no movie of these, or was made for other movies.
+    """
+    header, rows = read_table(path, IDS, encoding)
+    names = header.names
+    of_movie = {row[names.index("movieId")].strip(): row for row in rows}
+    if len(of_movie) < len(rows):
+        raise UserError(f"{path} has several lines for one movie: keep one for each.")
+    found = [of_movie.get(str(movie)) for movie in movies["movie"]]
+    _check_movies(path, names, found, movies)
+    kinds = {name: kind or KINDS.get(name) for name, kind in zip(names, _kinds(path, header), strict=True)}
+    unused = [name for name in names if kinds[name] is None and name not in (*ABOUT, "movieId")]
+    if unused:
+        note(
+            f"{path}: not used: the columns {', '.join(unused)[:200]}, which have no kind: write it behind the name, "
+            f"as in {unused[0][:40]}:names; there are {', '.join(get_args(Kind))}."
+        )
+    return [
+        Column(name, kinds[name], _values(path, name, kinds[name], [row and row[k] for row in found]))
+        for k, name in enumerate(names)
+        if kinds[name] is not None
+    ]
+
+
+def read_table(path: Path, known: dict[str, str], encoding: str | None = None) -> tuple[Header, list[list[str]]]:
+    """The header and the fields of a CSV file, in whose header columns may have kinds.
+
+    Args:
+        known: our names of columns; one of movie ids is needed
+
+    Raises:
+        UserError: the file is missing, damaged, or without a column of ids.
+    """
+    lines = lines_of(read_utf8(path, encoding))
+    header = find_header(lines[0], known)
+    if header is None or not set(header.names) & set(IDS.values()):
+        raise UserError(f"{path}, line 1: {lines[0][:80]!r} names no column of movie ids: call it movieId.")
+    refuse_repeated(path, header.names)
+    try:
+        rows = list(csv.reader((line + "\n" for line in lines), delimiter=header.separator, strict=True))[1:]
+    except csv.Error as error:
+        raise UserError(f"{path} has quotes that do not fit ({error}): close each, and double those inside.") from error
+    for number, row in enumerate(rows, start=2):
+        if row and len(row) != len(header.names):
+            raise UserError(f"{path}, row {number}: {len(row)} fields, not {len(header.names)}: mend it.")
+    return header, [row for row in rows if row]
+
+
+def _kinds(path: Path, header: Header) -> list[str]:
+    """The kinds that a header names, "" where it names none."""
+    for name, kind in zip(header.names, header.types, strict=True):
+        if kind and kind not in get_args(Kind):
+            raise UserError(f"{path}: {name}:{kind} is no kind of column: choose from {', '.join(get_args(Kind))}.")
+        if kind and (name in RESERVED or not re.fullmatch(r"[\w.-]+", name)):
+            raise UserError(
+                f"{path}: a column can't be called {name[:40]!r}: take another name, of letters and digits."
+            )
+    return header.types
+
+
+def _check_movies(path: Path, names: list[str], found: list, movies: pd.DataFrame) -> None:
+    """Refuse a file that is of other movies."""
+    if not any(found):
+        raise UserError(f"{path} has none of the data's movies, such as {movies['movie'].iloc[0]}: check its ids.")
+    if "title" in names:
+        k = names.index("title")
+        pairs = [(row[k], title) for row, title in zip(found, movies["title"], strict=True) if row is not None]
+        other = [pair for pair in pairs if len({plain(re.sub(YEAR_AT_END, "", title)) for title in pair}) > 1]
+        if len(other) > MOST_RENAMED * len(pairs):
+            raise UserError(
+                f"{path} was made for other movies: there, a movie is {other[0][0][:60]!r}, in the data it is "
+                f"{other[0][1][:60]!r}: make it for this data."
+            )
+
+
+def _values(path: Path, name: str, kind: Kind, fields: list[str | None]) -> list:
+    if kind == "text":
+        return [(field or "").strip() for field in fields]
+    if kind == "number":
+        return [_number(path, name, field) for field in fields]
+    return [words_of(field or "") for field in fields]
+
+
+def words_of(field: str) -> tuple[str, ...]:
+    """The names or categories of a field, each once."""
+    return tuple(dict.fromkeys(word.strip() for word in field.split("|") if word.strip()))
+
+
+def _number(path: Path, name: str, field: str | None) -> float:
+    try:
+        value = float(field) if field and field.strip() else float("nan")
+    except ValueError:
+        value = float("inf")
+    if value in (float("inf"), float("-inf")):
+        raise UserError(f"{path}: the {name} {field[:40]!r} is no number: mend it, or leave it empty.")
+    return value
+
+
+# --- blocks --------------------------------------------------------------------------------------
+
+
+def make_block(column: Column) -> Block:
+    """The block of a column of names, categories or numbers."""
+    if column.kind == "number":
+        return Block(column.name, "number", np.array(column.values, np.float32)[:, None])
+    counts = Counter(word for words in column.values for word in words)
+    least = FEWEST_OF_A_NAME if column.kind == "names" else 1
+    vocabulary = tuple(sorted(word for word, count in counts.items() if count >= least))
+    if column.kind == "category" and len(vocabulary) > MOST_CATEGORIES:
+        raise UserError(f"The column {column.name} has {len(vocabulary):,} categories: call its kind names instead.")
+    return Block(column.name, column.kind, multi_hot(column.values, vocabulary), vocabulary)
+
+
+def multi_hot(values: Iterable[Sequence[str]], vocabulary: Sequence[str]) -> sp.csr_matrix:
+    """1 for each word that a movie has and that is in the vocabulary, float32 [n_movies, len(vocabulary)]."""
+    index = {word: k for k, word in enumerate(vocabulary)}
+    rows = [sorted({index[word] for word in words if word in index}) for words in values]
+    offsets = np.cumsum([0, *map(len, rows)])
+    columns = np.array([column for row in rows for column in row], np.int64)
+    return sp.csr_matrix((np.ones(len(columns), np.float32), columns, offsets), (len(rows), len(vocabulary)))
+
+
+def main_texts(kind: str, movies: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
+    """The text of each movie that stands for its title: the title; `metadata`, all that is known; or a column of texts.
+
+    Raises:
+        UserError: there is no metadata file, or no such column of texts in it.
+    """
+    titles = movies["title"].tolist()
+    if kind == "title":
+        return titles
+    if not columns:
+        raise UserError(f"--text {kind} is made from a metadata file: name one with --metadata.")
+    if kind == "metadata":
+        return sentences(movies, columns)
+    texts = {column.name: column.values for column in columns if column.kind == "text"}
+    if kind not in texts:
+        raise UserError(f"--text {kind}: the metadata has no such column of texts: take title, metadata{_or(texts)}.")
+    return [f"{title}. {text}" if text else title for title, text in zip(titles, texts[kind], strict=True)]
+
+
+def _or(names: dict) -> str:
+    return "".join(f" or {name}" for name in names)
+
+
+def sentences(movies: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
+    """What is known of each movie as a text: `Heat (1995). Action, Crime. Directed by Michael Mann. With ...`"""
+    named = {column.name: column.values for column in columns}
+    found = []
+    for k, (title, genres) in enumerate(zip(movies["title"], movies["genres"], strict=True)):
+        parts = [title, ", ".join(genres)]
+        for name, words in SENTENCES.items():
+            if name in named and named[name][k]:
+                parts.append(f"{words} {', '.join(named[name][k])}")
+        found.append(". ".join(part for part in parts if part) + ".")
+    return found
