@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import item_weights
+from Models.EASE import content_gram, item_weights
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData
 from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
@@ -60,7 +60,7 @@ class Autoencoder(nn.Module):
                 f"EASE keeps a number per pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
             )
         self.register_buffer("features", inputs.features, persistent=False)
-        self.register_buffer("item_weights", self.ease(inputs))
+        self.register_buffer("item_weights", self.ease(inputs) if inputs.item_weights is None else inputs.item_weights)
         self.encoder = nn.Sequential(
             *(nn.Linear(2 * n, dim), nn.GELU(), nn.Dropout(config.dropout)),
             *(nn.Linear(dim, dim), nn.GELU(), nn.Dropout(config.dropout)),
@@ -79,7 +79,7 @@ class Autoencoder(nn.Module):
         weights = rating_weights(inputs.rating).numpy()
         pairs = inputs.user.numpy(), inputs.movie.numpy()
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
-        return item_weights(x, content=self.config.feature_weight * inputs.content_gram(self.stats))
+        return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
 
     def movie_vectors(self) -> Tensor:
         """v of every movie, [n_movies, D]."""

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import item_weights
+from Models.EASE import content_gram, item_weights, products
 from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, NonNegFloat, UnsuitableData
 from Models.layers import RATING_WEIGHTS, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
@@ -55,6 +55,7 @@ class Content(nn.Module):
     """
 
     batching = UserBatches(size_in="users", similar_length=False)
+    ranks_new_by_ease = False
 
     def __init__(self, config: ContentConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
@@ -65,7 +66,6 @@ class Content(nn.Module):
         blocks = similarities(stats, inputs)
         if not blocks:
             raise UnsuitableData("The content model needs what the movies are: name some of it with --blocks.")
-        self.names = tuple(blocks)
         popularity = inputs.block(POPULARITY, stats)
         buffers = {
             "similarity": torch.stack([one / one.sum().clamp(min=1e-9) * n for one in blocks.values()]),
@@ -74,17 +74,22 @@ class Content(nn.Module):
         }
         for name, part in buffers.items():
             self.register_buffer(name, part, persistent=False)
-        gram = config.feature_weight * inputs.content_gram(stats)
-        weights = rating_weights(inputs.rating).numpy()
-        x = sp.csr_matrix((weights, (inputs.user.numpy(), inputs.movie.numpy())), (stats.n_users, n), np.float32)
-        self.register_buffer("item_weights", item_weights(x, content=gram))
-        self.ease_without = lambda half: item_weights(x[np.arange(stats.n_users) % 2 != half], content=gram)
+        solved = inputs.item_weights
+        self.register_buffer("item_weights", self.ease(inputs, inputs.user >= 0) if solved is None else solved)
+        self.ease_without = lambda half: self.ease(inputs, inputs.user % 2 != half)
         self.of_other_half: list[Tensor] | None = None
         self.log_share = nn.Parameter(torch.zeros(len(blocks)))  # of a
         self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
         self.exponent = nn.Parameter(torch.tensor(2.0))  # gamma
         self.of_popularity = nn.Parameter(torch.tensor(0.7))  # p
         self.of_known = nn.Parameter(torch.tensor([0.5, 3.0, 0.0]))  # c, w, d
+
+    def ease(self, inputs: ModelInputs, mask: Tensor) -> Tensor:
+        """B from the training ratings that the mask names, [n_movies, n_movies]."""
+        pairs = inputs.user[mask].numpy(), inputs.movie[mask].numpy()
+        weights = rating_weights(inputs.rating[mask]).numpy()
+        x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
+        return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
 
     def train(self, mode: bool = True) -> "Content":
         """Before the first training step, B is solved from each half of the users for the other half."""
@@ -105,13 +110,16 @@ class Content(nn.Module):
 
     def logits(self, history: PaddedHistory, known: Tensor) -> Tensor:
         """Scores of every movie for users with these histories, [B, n_movies]; of those not `known`, as of new ones."""
-        x = history.spread(rating_weights(history.rating, self.weight_steps), self.stats.n_movies)
-        x = x / history.lengths().clamp(min=1)[:, None]
-        alike = (x @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
+        alike = (self.average(history) @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
         as_new = self.exponent * (alike + FLOOR).log() + self.of_popularity * self.popularity
         of_content, of_ease, shift = self.of_known
         near = self.near(history).clamp(min=0)
         return torch.where(known, of_content * as_new + of_ease * (near + 0.1).log() + shift, as_new)
+
+    def average(self, history: PaddedHistory) -> Tensor:
+        """x of users: how highly they rated which movies, over how many, [B, n_movies]."""
+        x = history.spread(rating_weights(history.rating, self.weight_steps), self.stats.n_movies)
+        return x / history.lengths().clamp(min=1)[:, None]
 
     def near(self, history: PaddedHistory) -> Tensor:
         """x B of EASE, [B, n_movies]; in training with the B of the other half of the users."""
@@ -135,6 +143,10 @@ class Content(nn.Module):
         values, vectors = eigsh(total, k, which="LA", v0=np.ones(len(total)))
         return torch.from_numpy(vectors * np.sqrt(values.clip(min=0)))
 
+    def user_vectors(self, history: PaddedHistory) -> Tensor:
+        """Vectors whose products with those of movies are how alike these are to what users rated, [B, 128]."""
+        return self.average(history) @ self.movie_vectors().to(history.rating.device)
+
 
 def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
     """How alike movies are by each block, [n_movies, n_movies], 0 to 1, and 0 of a movie with itself.
@@ -157,7 +169,7 @@ def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
         elif block.kind == "number":
             found[block.name] = nearness(values, values.squeeze(1) != 0)
     for block, names in zip(stats.names, inputs.names, strict=True):
-        found[block.name] = names @ names.to_dense().T
+        found[block.name] = products(names)
     return {name: one.fill_diagonal_(0) for name, one in found.items()}
 
 

@@ -159,7 +159,8 @@ def load_model(path: Path, device: torch.device) -> SavedModel:
         known = KnownRatings(part=columns.pop("part"), history=History(**columns))
         train = known.training()
         columns = {"user": train.users(), "movie": train.movie, "rating": train.rating, "time": train.time}
-        inputs = ModelInputs(**content["features"], **columns, space=content["space"])
+        solved = content["state"].get("item_weights")
+        inputs = ModelInputs(**content["features"], **columns, space=content["space"], item_weights=solved)
         model = build_model(classes[content["model"]](**content["config"]), DataStats(**stats), inputs)
         model.load_state_dict(content["state"])
         ids = IdMaps(**content["ids"])

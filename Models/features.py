@@ -135,9 +135,9 @@ class FeatureSpace:
             BlockScale.of(block, config.unit_titles) for block in blocks if wanted is None or block.name in wanted
         )
         space = cls(scales, wanted is None or YEAR in wanted, config.unit_titles)
-        promised = None
-        if (wanted is None or POPULARITY in wanted) and (count > 0).sum() > FOLDS:
-            coefficients, promised = fit_popularity(space.predictors(blocks, year), count)
+        promised, predictors = None, space.predictors(blocks, year)
+        if (wanted is None or POPULARITY in wanted) and (count > 0).sum() > FOLDS and predictors.shape[1]:
+            coefficients, promised = fit_popularity(predictors, count)
             space = cls(scales, space.has_year, space.unit_titles, coefficients)
         return space, space.rows(blocks, year, promised)
 

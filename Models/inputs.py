@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-import torch
 from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional as F
@@ -23,7 +22,6 @@ class UnsuitableData(ValueError):
 YEAR, POPULARITY = "year", "popularity"  # blocks of the movies' features that no file has
 DECADES = range(1900, 2030, 10)
 LOWEST, HIGHEST = 1.0, 5.0  # the ratings that models see and predict, whatever the scale of the data
-OF_NAMES = 0.1  # what names count in EASE beside texts and genres; by validation on MovieLens 1M, 75/5/20
 RELEVANT = 0.75  # of the way from the lowest to the highest rating: from there on, a movie should be recommended
 Ratings = TypeVar("Ratings", np.ndarray, Tensor, float)
 
@@ -105,6 +103,7 @@ class ModelInputs:
         LOWEST to HIGHEST
     names: of the movies, in blocks of sparse float32 [n_movies, width]
     space: how movies get features and names (`FeatureSpace` as plain values); None where no features file says it
+    item_weights: B of EASE where it was solved before, as when a checkpoint is read
     """
 
     features: Tensor
@@ -116,21 +115,13 @@ class ModelInputs:
     time: Tensor
     names: tuple[Tensor, ...] = ()
     space: dict[str, Any] | None = None
+    item_weights: Tensor | None = None
 
     def block(self, name: str, stats: DataStats) -> Tensor | None:
         """The columns of one block of the features, [n_movies, width]; None where it is not used."""
         widths = [block.width for block in stats.blocks]
         parts = zip(stats.blocks, self.features.split(widths, dim=1), strict=True)
         return next((part for block, part in parts if block.name == name), None)
-
-    def content_gram(self, stats: DataStats) -> Tensor:
-        """F F' of texts, categories and decades, and a tenth of that of names: float64 [n_movies, n_movies]."""
-        kinds = ("text", "category", "year")
-        parts = [self.block(block.name, stats).double() for block in stats.blocks if block.kind in kinds]
-        total = sum((part @ part.T for part in parts), torch.zeros(stats.n_movies, stats.n_movies).double())
-        for names in self.names:
-            total += OF_NAMES * names @ names.to_dense().T
-        return total
 
 
 def decades(year: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from Models.checkpoint import SavedModel, build_model, place
 from Models.features import BlockScale, FeatureSpace
@@ -67,6 +68,7 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         features=torch.cat([inputs.features, rows.features]),
         names=tuple(torch.cat(pair).coalesce() for pair in zip(inputs.names, rows.names, strict=True)),
         year=torch.cat([inputs.year, torch.from_numpy(year)]),
+        item_weights=padded_item_weights(saved, k),
     )
     stats = dataclasses.replace(saved.model.stats, n_movies=len(ids.movie_ids) + k)
     model = build_model(saved.model.config, stats, extended)
@@ -80,6 +82,13 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         n_new=k,
     )
     return SavedModel(place(model, device).eval(), ids, saved.known, extended)
+
+
+def padded_item_weights(saved: SavedModel, k: int) -> Tensor | None:
+    """B of EASE with zeros for k more movies; None, to solve it anew, where the model ranks new movies by it."""
+    if saved.inputs.item_weights is None or getattr(saved.model, "ranks_new_by_ease", True):
+        return None
+    return F.pad(saved.inputs.item_weights, (0, k, 0, k))
 
 
 def typed_like(ids: list, written: str) -> int | str:

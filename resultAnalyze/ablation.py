@@ -7,9 +7,10 @@
 The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
 writer, cast), the rest, and the popularity that all of them promise. Variants, each with every seed and the preset's
 settings: all; all without one group; all with one group shuffled among the movies, the control that must not help; and
-genres and year alone, with and without the title. Presets with embeddings of movies have a variant without these, and
-one of these alone. A model of content and two baselines without deep learning stand beside them. Cold movies are tested
-without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of the three groups:
+genres and year alone, with and without the title. --groups names some of the groups. Presets with embeddings of movies
+have a variant without these, and one of these alone. A model of content and two baselines without deep learning stand
+beside them. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On
+each of the three groups:
 
     RMSE   of the test ratings, where the model predicts ratings
     AUC    how often, of two test movies of one user, the relevant one is predicted above the other
@@ -82,6 +83,8 @@ class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(split="cold-movies", ratios=(0.75, 0.1, 0.15)))
     preset: Literal["ncf", "ncf-ranking", "content", "transformer", "gru"] = "ncf"
     """the preset of train.py to take inputs from"""
+    groups: tuple[str, ...] = ()
+    """the groups of blocks to leave out and to shuffle (default: all)"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the trainings"""
     relevance_threshold: RelevanceThreshold = None
@@ -151,7 +154,8 @@ def main() -> None:
             "Fewer than two users have both relevant and other test ratings: change --split or --relevance-threshold."
         )
     results: Results = {}
-    variants = variants_of(settings.preset, [block.name for block in data.features.blocks()] + [YEAR, POPULARITY])
+    available = [block.name for block in data.features.blocks()] + [YEAR, POPULARITY]
+    variants = variants_of(settings.preset, available, settings.groups)
     if settings.preset != CONTENT:
         variants[CONTENT] = (FeatureConfig(), {})
     trainings = [(name, seed) for seed in settings.seeds for name in variants]
@@ -170,15 +174,22 @@ def main() -> None:
     print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {display_path(output)}.")
 
 
-def variants_of(preset: str, available: Sequence[str]) -> dict[str, tuple[FeatureConfig, dict[str, Any]]]:
+def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = ()) -> Variants:
     """The variants of a preset: a name, and the features and model settings.
 
     Args:
         available: the blocks of the features
+        wanted: the groups to look at; all where none is named
+
+    Raises:
+        UserError: there is no such group.
     """
     groups = {name: [one for one in blocks if one in available] for name, blocks in GROUPS.items()}
     groups[REST] = [one for one in available if not any(one in blocks for blocks in GROUPS.values())]
     groups = {name: blocks for name, blocks in groups.items() if blocks}
+    if unknown := [name for name in wanted if name not in groups]:
+        raise UserError(f"--groups: the features have no group {unknown[0]!r}: choose from {', '.join(groups)}.")
+    groups = {name: blocks for name, blocks in groups.items() if name in wanted or not wanted}
     settings = SETTINGS.get(preset, {})
     found = {"all": (FeatureConfig(blocks=tuple(available)), settings)}
     for name, blocks in groups.items():
@@ -186,9 +197,10 @@ def variants_of(preset: str, available: Sequence[str]) -> dict[str, tuple[Featur
         found[f"without {name}"] = (FeatureConfig(blocks=without), settings)
         if name != "popularity":  # which is made of the others
             found[f"{name} shuffled"] = (FeatureConfig(blocks=tuple(available), shuffled=tuple(blocks)), settings)
-    base = tuple(one for one in available if one in (*BASE, POPULARITY))
-    found |= {"genres and year": (FeatureConfig(blocks=base), settings)}
-    found |= {"title, genres and year": (FeatureConfig(blocks=("title", *base)), settings)}
+    if "title" in groups:
+        base = tuple(one for one in available if one in (*BASE, POPULARITY))
+        found["genres and year"] = (FeatureConfig(blocks=base), settings)
+        found["title, genres and year"] = (FeatureConfig(blocks=("title", *base)), settings)
     if preset in WITHOUT_IDS:
         found["features only"] = (FeatureConfig(blocks=tuple(available)), WITHOUT_IDS[preset])
         found["ids only"] = (FeatureConfig(blocks=()), settings)

@@ -28,7 +28,7 @@ def test_the_results_document_shows_the_result_files():
     assert with_results(document) == document
     for table in RESULTS.glob("*/comparison.md"):
         assert table.read_text(encoding="utf-8") in document
-    for changed in ("| most popular |", "| titles shuffled |", "| ml-1m | random 50/30/20 | ncf |"):
+    for changed in ("| most popular |", "| ml-1m | cold-movies 75/10/15 | content |", "| ml-1m | random 50/30/20 | ncf |"):
         assert changed in document and with_results(document.replace(changed, changed.upper())) == document
     with pytest.raises(UserError, match="lacks the lines"):
         with_results(document.replace("<!-- end of ablations -->", ""))
@@ -51,6 +51,16 @@ def test_the_figures_of_the_readme_are_those_of_the_runs(protocol, preset, runs,
     values = [json.loads(path.read_text())[metric] for path in (RESULTS / "trainings").glob(f"{runs}.json")]
     figure = f"{statistics.mean(values):.4f}".lstrip("0")
     assert f"| {protocol} | `{preset}` | {figure} | {len(values)} |" in README
+
+
+def test_the_figures_of_new_movies_in_the_readme_are_those_of_the_runs():
+    figures = []
+    for name in ("content-ml-1m-cold-movies", "ncf-ranking-ml-1m-cold-movies-id-dropout"):
+        runs = [json.loads(path.read_text()) for path in (RESULTS / "trainings").glob(f"{name}-seed-?.json")]
+        figures.append(f"{statistics.mean(run['parts']['new_movie']['ndcg@10'] for run in runs):.4f}".lstrip("0"))
+        assert len(runs) == 3
+    row = "| 1M, cold movies, NDCG@10 among these | `content` | {} | 3 | preset `ncf-ranking` {},"
+    assert row.format(*figures) in README
 
 
 def test_the_figure_of_the_original_configuration_is_that_of_its_runs():

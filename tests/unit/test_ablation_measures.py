@@ -25,6 +25,7 @@ from resultAnalyze.ablation import (
     variants_of,
 )
 from resultAnalyze.bootstrap import mean_over_users
+from utils.files import UserError
 
 
 def evaluator_of(data, split: str, ratios: tuple[float, float, float]) -> RankingEvaluator:
@@ -149,6 +150,12 @@ def test_groups_of_blocks_are_left_out_and_shuffled_one_by_one():
     assert "popularity shuffled" not in variants and "ids only" not in variants
     assert "ids only" in variants_of("ncf", BLOCKS)
     assert "without people" not in variants_of("ncf", ["title", "genres", "year", "popularity"])
+
+
+def test_groups_that_are_named_are_the_only_ones():
+    assert list(variants_of("content", BLOCKS, ["people"])) == ["all", "without people", "people shuffled"]
+    with pytest.raises(UserError, match="no group 'plots': choose from title, genres, year, people, popularity"):
+        variants_of("content", BLOCKS, ["plots"])
 
 
 def test_every_variant_without_a_group_has_its_contrast():

@@ -139,5 +139,6 @@ def test_a_block_that_is_not_there_is_named(data, config):
 
 
 def test_without_anything_known_there_are_no_features(data):
-    stats, inputs = model_inputs(data, np.arange(len(data.user)), FeatureConfig(blocks=()))
-    assert inputs.features.shape == (27, 0) and stats.blocks == stats.names == ()
+    for blocks in ((), ("popularity",)):  # which is what other blocks promise
+        stats, inputs = model_inputs(data, np.arange(len(data.user)), FeatureConfig(blocks=blocks))
+        assert inputs.features.shape == (27, 0) and stats.blocks == stats.names == ()
