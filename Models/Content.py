@@ -66,9 +66,9 @@ class Content(nn.Module):
         blocks = similarities(stats, inputs)
         if not blocks:
             raise UnsuitableData("The content model needs what the movies are: name some of it with --blocks.")
-        popularity = inputs.block(POPULARITY, stats)
+        popularity, n_old = inputs.block(POPULARITY, stats), n - inputs.n_new  # new movies change no scale
         buffers = {
-            "similarity": torch.stack([one / one.sum().clamp(min=1e-9) * n for one in blocks.values()]),
+            "similarity": torch.stack([one / mean_sum(one[:n_old, :n_old]) for one in blocks.values()]),
             "popularity": torch.zeros(n) if popularity is None else popularity.squeeze(1),
             "rated": torch.bincount(inputs.movie, minlength=n) > 0,
         }
@@ -148,6 +148,11 @@ class Content(nn.Module):
         return self.average(history) @ self.movie_vectors().to(history.rating.device)
 
 
+def mean_sum(similarity: Tensor) -> Tensor:
+    """The mean over movies of their similarity to all others together, a scalar."""
+    return similarity.sum().clamp(min=1e-9) / len(similarity)
+
+
 def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
     """How alike movies are by each block, [n_movies, n_movies], 0 to 1, and 0 of a movie with itself.
 
@@ -161,7 +166,8 @@ def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
             found[block.name] = F.normalize(values) @ F.normalize(values).T
             found[block.name] = found[block.name].clamp(min=0).square()
         elif block.kind == "category":
-            rare = (len(values) / values.sum(0).clamp(min=1)).log()
+            n_old = len(values) - inputs.n_new
+            rare = (n_old / values[:n_old].sum(0).clamp(min=1)).log()
             unit = F.normalize(values * rare)
             found[block.name] = unit @ unit.T
         elif block.kind == YEAR:

@@ -211,6 +211,9 @@ def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tupl
     """
     blocks = data.features.blocks()
     known = [block.name for block in blocks] + [YEAR, POPULARITY]
+    for name in config.shuffled:
+        if name == POPULARITY or name not in (config.blocks or known):
+            raise UserError(f"--shuffled {name}: it is not among the blocks, or made of the others: leave it out.")
     for name in (*(config.blocks or ()), *config.shuffled):
         if name not in known:
             raise UserError(

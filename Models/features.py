@@ -81,8 +81,11 @@ class BlockScale:
             known = block.values[block.values.any(1)]
             center = known.mean(0) * unit_titles if len(known) else center
         elif block.kind == "number":
-            known = block.values[np.isfinite(block.values)]
-            center[:], scale[:] = (known.mean(), known.std() or 1.0) if len(known) else (0.0, 1.0)
+            known = block.values[np.isfinite(block.values)].astype(np.float64)
+            if len(known) and known.std() > 1e-6 * max(1.0, abs(known.mean())):  # else all are equal, but for rounding
+                center[:], scale[:] = known.mean(), known.std()
+            elif len(known):
+                center[:] = known.mean()
         else:
             scale = np.log(n / np.maximum(np.asarray((block.values > 0).sum(0)).ravel(), 1))
         tensors = (torch.from_numpy(np.asarray(part, np.float32)) for part in (center, scale))

@@ -104,6 +104,7 @@ class ModelInputs:
     names: of the movies, in blocks of sparse float32 [n_movies, width]
     space: how movies get features and names (`FeatureSpace` as plain values); None where no features file says it
     item_weights: B of EASE where it was solved before, as when a checkpoint is read
+    n_new: how many of the movies, the last ones, were added to a finished training
     """
 
     features: Tensor
@@ -116,6 +117,7 @@ class ModelInputs:
     names: tuple[Tensor, ...] = ()
     space: dict[str, Any] | None = None
     item_weights: Tensor | None = None
+    n_new: int = 0
 
     def block(self, name: str, stats: DataStats) -> Tensor | None:
         """The columns of one block of the features, [n_movies, width]; None where it is not used."""

@@ -44,6 +44,8 @@ def read_new_movies(path: Path, encoding: str | None = None) -> NewMovies:
         UserError: the file is damaged or names a movie twice.
     """
     movies = read_movies(path, encoding)
+    if movies.empty:
+        raise UserError(f"{path} has no movie below its header: add one.")
     if (repeated := movies["movie"].duplicated()).any():
         raise UserError(f"{path}: movie {movies['movie'][repeated].iloc[0]} is listed twice: keep one line for each.")
     return NewMovies(path, movies, read_columns(path, movies, encoding))
@@ -69,6 +71,7 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         names=tuple(torch.cat(pair).coalesce() for pair in zip(inputs.names, rows.names, strict=True)),
         year=torch.cat([inputs.year, torch.from_numpy(year)]),
         item_weights=padded_item_weights(saved, k),
+        n_new=k,
     )
     stats = dataclasses.replace(saved.model.stats, n_movies=len(ids.movie_ids) + k)
     model = build_model(saved.model.config, stats, extended)
@@ -124,16 +127,25 @@ def encoded(new: NewMovies, run: Path, scales: tuple[BlockScale, ...], device: t
     found, words = [], []
     for scale in scales:
         if scale.name == "title":
-            texts = main_texts(info["text"], new.movies, new.columns)
+            texts = main_texts(info["text"] if is_known(info["text"], columns) else "title", new.movies, new.columns)
             found.append(Block("title", "text", text_vectors(encoder, texts, info["pooling"])))
             continue
         column = genres if scale.name == "genres" else columns.get(scale.name)
+        if column is not None and column.kind != scale.kind:
+            raise UserError(
+                f"{new.path}: {scale.name} is of the kind {column.kind}, in the run {scale.kind}: change it."
+            )
         found.append(block_of(column, scale, len(new.movies), encoder, info["pooling"]))
         if column is not None and scale.vocabulary:
             n = sum(map(len, column.values))
             words.append(f"{int(found[-1].values.sum()):,} of {n:,} {scale.name}")
     note(f"{new.path}: {len(new.movies):,} new movies; the run knows {', '.join(words) or 'their titles'}.")
     return found
+
+
+def is_known(text: str, columns: dict[str, Column]) -> bool:
+    """Whether a file of new movies has what the run's texts were made of."""
+    return text in columns if text != "metadata" else bool(columns)
 
 
 def block_of(column: Column | None, scale: BlockScale, n: int, encoder: Encoder | None, pooling: str) -> Block:

@@ -51,6 +51,8 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
     now, then = asdict(data.features.info), record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
+    if columns_of(saved.inputs.space["scales"]) != columns_of(data.features.blocks(), saved.inputs.space["scales"]):
+        raise UserError(f"The columns of the metadata, or their categories, are not those of {run}: {ANEW}.")
     if hasattr(saved.model, "user_features") and record.get("user_features") != list(data.user_feature_names):
         raise UserError(f"The genders, age groups or occupations are not those of {run}: {ANEW}.")
     users = _places(saved.ids.user_ids, data.user_ids)
@@ -66,6 +68,14 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
         f"{(movies >= 0).sum():,} of {len(movies):,} movies and {n_ratings:,} of {len(saved.known.part):,} ratings."
     )
     return earlier
+
+
+def columns_of(blocks: Sequence, like: Sequence | None = None) -> list[tuple]:
+    """What the columns of the features mean, in their order; of `blocks` those that `like` has."""
+    rows = [one if isinstance(one, dict) else vars(one) for one in blocks]
+    wanted = {one["name"] for one in like or rows}
+    kept = [row for row in rows if row["name"] in wanted and row["kind"] != "names"]
+    return [(row["name"], row["kind"], tuple(row["vocabulary"])) for row in kept]
 
 
 def _lineage(run: Path | None) -> Iterator[Path]:
@@ -149,7 +159,8 @@ def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     kinds = [kind for kind in row if kind in tables]  # tables of other rows begin anew
     mine, others = not_in_tables(tables, model), not_in_tables(old_tables, old)
     sizes, old_sizes = ([part.shape[1:] for kind in kinds for part in one[kind]] for one in (tables, old_tables))
-    if [part.shape for part in mine] + sizes != [part.shape for part in others] + old_sizes:
+    same_blocks = model.stats.blocks == old.stats.blocks
+    if not same_blocks or [part.shape for part in mine] + sizes != [part.shape for part in others] + old_sizes:
         raise UserError(f"The model has other sizes than that of {earlier.run}: leave its settings out, or {ANEW}.")
     for part, other in zip(mine, others, strict=True):
         part.copy_(other)

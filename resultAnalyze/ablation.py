@@ -144,7 +144,8 @@ def main() -> None:
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"ablation-{data.name}-{settings.data.split}-{settings.preset}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    protocol["features_sha256"] = data.features.info.features_sha256
+    info = data.features.info
+    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256}
     kept = {name: getattr(settings, name) for name in ("k", "preset", "epochs")}
     check_protocol(output, protocol | kept | {"relevance_threshold": evaluator.relevance_threshold})
 

@@ -72,7 +72,8 @@ def main() -> None:
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    protocol |= {"features_sha256": data.features.info.features_sha256, "k": settings.k}
+    info = data.features.info
+    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256, "k": settings.k}
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
     for name, seed in wanted(settings, data.scale.is_constant):

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 from contextlib import redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
         saved, record = saved_config(run), read_json(run / "config.json")
     except UserError:  # damaged, or of another version of this code
         return False
-    made_from = record["ratings_sha256"], record["features"]["features_sha256"]
-    same_data = made_from == (data.fingerprint(), data.features.info.features_sha256)
-    return same_data and saved.training() == config.training()
+    made_from = record["ratings_sha256"], record["features"]
+    return made_from == (data.fingerprint(), asdict(data.features.info)) and saved.training() == config.training()
 
 
 def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> FittedModel:

@@ -130,7 +130,7 @@ def write(path: Path, data: MovieLens, texts, blocks: list[Block], planned: dict
         f"{len(planned['genres'])} genres each."
     )
     for block in blocks:
-        n_known = int(((block.values != 0) if block.kind != "number" else np.isfinite(block.values)).max(1).sum())
+        n_known = block.n_known()
         words = f"{len(block.vocabulary):,} {block.kind}" if block.vocabulary else block.kind
         print(f"  {block.name}: {words}, known of {n_known:,} movies")
 

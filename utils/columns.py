@@ -31,9 +31,11 @@ NAMES = ("director", "writer", "cast", "language", "country", "company", "genre"
 KINDS: dict[str, Kind] = dict.fromkeys(NAMES, "names") | {"runtime": "number"}
 IDS = dict.fromkeys(("movieid", "itemid", "movie", "item"), "movieId")
 ABOUT = ("title", "year", "genres", "imdb_id", "matched")  # columns for the reader of the file
+OUR_NAMES = {plain(name): name for name in (*KINDS, *ABOUT)}  # however they are written
 RESERVED = ("title", "genres", "year", "popularity")  # blocks that are there without a metadata file
 FEWEST_OF_A_NAME = 2  # movies; a name with fewer says nothing of other movies
 MOST_CATEGORIES = 1_000
+LARGEST_NUMBER = 1e15
 SENTENCES = {"director": "Directed by", "writer": "Written by", "cast": "With", "country": "From"}
 MOST_RENAMED = 0.1  # of the titles of a metadata file, that can be written in another way than the data's
 
@@ -62,6 +64,13 @@ class Block:
     kind: Kind
     values: np.ndarray | sp.csr_matrix
     vocabulary: tuple[str, ...] = ()
+
+    def n_known(self) -> int:
+        """Of how many movies it says something."""
+        if sp.issparse(self.values):
+            return int((self.values.getnnz(1) > 0).sum())
+        known = np.isfinite(self.values) if self.kind == "number" else self.values != 0
+        return int(known.any(1).sum())
 
 
 def read_columns(path: Path, movies: pd.DataFrame, encoding: str | None = None) -> list[Column]:
@@ -104,7 +113,14 @@ def read_table(path: Path, known: dict[str, str], encoding: str | None = None) -
     header = find_header(lines[0], known)
     if header is None or not set(header.names) & set(IDS.values()):
         raise UserError(f"{path}, line 1: {lines[0][:80]!r} names no column of movie ids: call it movieId.")
-    refuse_repeated(path, header.names)
+    if header.names[-1] == "":  # what a spreadsheet leaves behind the last column
+        n = len(header.names) - next(k for k, name in enumerate(reversed(header.names)) if name)
+    else:
+        n = len(header.names)
+    names = [OUR_NAMES.get(plain(name), name.strip()) for name in header.names[:n]]
+    without = (*ABOUT, *IDS.values())  # RecBole's types of ids and titles are no kinds
+    types = ["" if name in without else kind.strip() for name, kind in zip(names, header.types, strict=False)]
+    refuse_repeated(path, names)
     try:
         rows = list(csv.reader((line + "\n" for line in lines), delimiter=header.separator, strict=True))[1:]
     except csv.Error as error:
@@ -112,7 +128,7 @@ def read_table(path: Path, known: dict[str, str], encoding: str | None = None) -
     for number, row in enumerate(rows, start=2):
         if row and len(row) != len(header.names):
             raise UserError(f"{path}, row {number}: {len(row)} fields, not {len(header.names)}: mend it.")
-    return header, [row for row in rows if row]
+    return Header(header.separator, names, types), [row[:n] for row in rows if row]
 
 
 def _kinds(path: Path, header: Header) -> list[str]:
@@ -160,7 +176,7 @@ def _number(path: Path, name: str, field: str | None) -> float:
         value = float(field) if field and field.strip() else float("nan")
     except ValueError:
         value = float("inf")
-    if value in (float("inf"), float("-inf")):
+    if abs(value) > LARGEST_NUMBER:
         raise UserError(f"{path}: the {name} {field[:40]!r} is no number: mend it, or leave it empty.")
     return value
 
@@ -214,7 +230,7 @@ def _or(names: dict) -> str:
 
 def sentences(movies: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
     """What is known of each movie as a text: `Heat (1995). Action, Crime. Directed by Michael Mann. With ...`"""
-    named = {column.name: column.values for column in columns}
+    named = {column.name: column.values for column in columns if column.kind in ("names", "category")}
     found = []
     for k, (title, genres) in enumerate(zip(movies["title"], movies["genres"], strict=True)):
         parts = [title, ", ".join(genres)]

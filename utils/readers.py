@@ -154,7 +154,9 @@ def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
     if "title" not in table:
         raise UserError(f"{path} has no column of titles: call it title.")
     table["movie"] = table["movie"].str.strip()
-    return _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
+    found = _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
+    found.loc[(table["title"].str.strip() == "").to_numpy(), "title"] = ""  # a year alone is none
+    return found
 
 
 # --- movies and users ----------------------------------------------------------------------------

@@ -126,12 +126,12 @@ def find_header(line: str, columns: dict[str, str]) -> Header | None:
     Args:
         columns: our name of each known column; `user_id:token`, `userId`, `User ID` and `userid` are one
     """
-    best, most = None, 0
+    best, most = None, (0, 0)
     for separator in SEPARATORS:
         written = [field.strip('" ').split(":") for field in line.split(separator)]
         names = [columns.get(plain(field[0]), field[0]) for field in written]
-        known = len(set(names) & set(columns.values()))
-        if known > most:
+        known = (len(set(names) & set(columns.values())), len(names))
+        if known[0] and known > most:
             best = Header(separator, names, [field[1] if len(field) > 1 else "" for field in written])
             most = known
     return best

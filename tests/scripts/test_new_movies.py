@@ -109,6 +109,25 @@ def test_the_scores_of_the_others_stay(runs, known, preset):
 
 
 @pytest.mark.filterwarnings("ignore::utils.files.Note")
+def test_a_new_movie_gets_its_score_whatever_else_is_new(runs, known, tmp_path):
+    """And known movies keep theirs."""
+    one, many = tmp_path / "one.csv", tmp_path / "many.csv"
+    lines = NEW.splitlines()
+    one.write_text("\n".join(lines[:2]) + "\n")
+    many.write_text("\n".join([*lines, *(f"m{k},Film number {k},1990,War,Bo,light" for k in range(40))]) + "\n")
+    run, found = runs("content"), []
+    for path in (one, many):
+        saved = load_model(run / "best.pt", torch.device("cpu"))
+        more = add_new_movies(saved, run, read_new_movies(path), torch.device("cpu"))
+        with torch.inference_mode():
+            found.append(more.model.score(saved.known.history.pad(torch.arange(6)))[:, :28])
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
+    with torch.inference_mode():
+        before = saved.model.score(saved.known.history.pad(torch.arange(6)))
+    torch.testing.assert_close(found[0][:, :27], before, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore::utils.files.Note")
 def test_filters_similar_movies_and_predictions_know_new_ones(runs, known):
     flags = ("--run", runs("content"), "--new-movies", known[1] / "new.csv")
     text = recommend_here(*flags, "--user", 4, "--candidates", "n1,1000", "--predictions-from", runs("ncf"))
@@ -126,6 +145,9 @@ def test_filters_similar_movies_and_predictions_know_new_ones(runs, known):
         ("movieId,title\nx,One\nx,Two\n", "movie x is listed twice"),
         ("movieId,genres\nx,Drama\n", "has no column of titles"),
         ("title,genres\nHeat,Drama\n", "names no column of movie ids"),
+        ("movieId,title\n", "has no movie below its header"),
+        ("movieId,title,mood:text\nx,One,dark\n", "mood is of the kind text, in the run category"),
+        ("movieId,title,runtime:names\nx,One,dark\n", "runtime is of the kind names, in the run number"),
     ],
 )
 def test_what_can_not_be_new_is_a_sentence(runs, tmp_path, content, message):

@@ -51,8 +51,9 @@ def test_columns_have_the_kind_that_the_header_names_or_that_of_a_known_name(tmp
         ('movieId,director\n1,"Mann\n', "quotes that do not fit"),
         ("movieId,runtime\n1,long\n", "the runtime 'long' is no number"),
         ("movieId,runtime\n1,inf\n", "the runtime 'inf' is no number"),
+        ("movieId,runtime\n1,1e39\n", "the runtime '1e39' is no number"),
         ("movieId,mood:feeling\n1,dark\n", "mood:feeling is no kind of column: choose from text"),
-        ("movieId,title:text\n1,Heat (1995)\n", "a column can't be called 'title'"),
+        ("movieId,popularity:number\n1,3\n", "a column can't be called 'popularity'"),
         ("movieId,mood:names,mood:names\n1,a,b\n", "two columns for 'mood'"),
         ("movieId,title,director\n1,Toy Story (1995),Mann\n", "made for other movies: there, a movie is 'Toy Story"),
     ],
@@ -100,3 +101,24 @@ def test_new_movies_are_read_as_movies_are(tmp_path):
     assert found["genres"].tolist() == [("Sci-Fi", "War"), ()] and found["year"].isna().tolist() == [False, True]
     with pytest.raises(UserError, match="no column of titles"):
         read_movies(written(tmp_path, "movieId,name of it\n1,x\n"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("movieId,Director,Runtime", "item_id:token,director : names,runtime", "Movie ID,director,runtime,,"),
+        *("movieId;director;runtime", "\ufeffmovieId,director,runtime:number"),
+    ],
+)
+def test_headers_are_read_however_they_are_written(tmp_path, header):
+    separator, more = ";" if ";" in header else ",", ",," if header.endswith(",") else ""
+    row = separator.join(("7", "Martin Scorsese", "178")) + more
+    columns = read_columns(written(tmp_path, f"{header}\n{row}\n"), MOVIES)
+    assert [(one.name, one.kind) for one in columns] == [("director", "names"), ("runtime", "number")]
+    assert columns[0].values[1] == ("Martin Scorsese",) and columns[1].values[1] == 178
+
+
+def test_a_block_that_says_nothing_is_known_of_no_movie():
+    blocks = [make_block(Column("director", "names", [("a",), ("b",), ()]))]
+    blocks.append(make_block(Column("pages", "number", [float("nan")] * 3)))
+    assert [block.n_known() for block in blocks] == [0, 0]

@@ -44,7 +44,11 @@ def test_each_kind_of_block_by_hand():
     torch.testing.assert_close(parts["title"], torch.from_numpy(expected))
     assert parts["genres"].tolist() == [[float(word in words) for word in "abc"] for words in GENRES]
     runtime = parts["runtime"].squeeze(1)
-    assert runtime[0] == 0 and abs(float(runtime[1:].mean())) < 1e-6 and float(runtime[1:].std(correction=0)) == 1
+    assert (
+        runtime[0] == 0
+        and abs(float(runtime[1:].mean())) < 1e-6
+        and float(runtime[1:].std(correction=0)) == pytest.approx(1)
+    )
     assert parts["year"].sum(1).tolist() == [0.0] + [1.0] * (N - 1)
     rare = [np.log(N / sum(word in words for words in CAST)) for word in WORDS]
     (cast,) = rows.names
@@ -132,7 +136,7 @@ def test_shuffled_blocks_are_those_of_other_movies(data):
     assert not torch.equal(shuffled[:, :8], own[:, :8]) and torch.equal(shuffled[:, 8:], own[:, 8:])
 
 
-@pytest.mark.parametrize("config", [{"blocks": ("title", "director")}, {"shuffled": ("director",)}])
+@pytest.mark.parametrize("config", [{"blocks": ("title", "director")}])
 def test_a_block_that_is_not_there_is_named(data, config):
     with pytest.raises(UserError, match="no block 'director': choose from title, genres, year, popularity"):
         model_inputs(data, np.arange(len(data.user)), FeatureConfig(**config))
@@ -142,3 +146,16 @@ def test_without_anything_known_there_are_no_features(data):
     for blocks in ((), ("popularity",)):  # which is what other blocks promise
         stats, inputs = model_inputs(data, np.arange(len(data.user)), FeatureConfig(blocks=blocks))
         assert inputs.features.shape == (27, 0) and stats.blocks == stats.names == ()
+
+
+@pytest.mark.parametrize("config", [{"shuffled": ("popularity",)}, {"blocks": ("title",), "shuffled": ("genres",)}])
+def test_what_can_not_be_shuffled_is_said(data, config):
+    with pytest.raises(UserError, match="is not among the blocks, or made of the others"):
+        model_inputs(data, np.arange(len(data.user)), FeatureConfig(**config))
+
+
+def test_a_number_that_is_always_the_same_says_nothing():
+    blocks = (Block("price", "number", np.full((3883, 1), 9.99, np.float32)),)
+    space, rows = FeatureSpace.fit(blocks, np.zeros(3883, np.float32), np.ones(3883), FeatureConfig(blocks=("price",)))
+    other = space.rows((Block("price", "number", np.array([[12.99]], np.float32)),), np.zeros(1, np.float32))
+    assert rows.features.abs().max() < 1e-5 and float(other.features[0, 0]) == pytest.approx(3, abs=1e-5)
