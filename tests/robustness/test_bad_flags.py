@@ -147,7 +147,7 @@ def test_the_last_preset_counts(home, places, presets):
 
 def test_the_flags_of_nested_settings_are_drawn():
     names = {preset: {flag.name for flag in flags_of(config)} for preset, config in PRESETS.items()}
-    assert all({"--data", "--preset", "--lr", "--titles", "--resume"} <= found for found in names.values())
+    assert all({"--data", "--preset", "--lr", "--blocks", "--resume"} <= found for found in names.values())
     assert "--hidden-dims" in names["original"] and "--hidden-dims" not in names["history"]
     assert "--relevance-threshold" in names["autoencoder"] and "--relevance-threshold" not in names["ncf"]
     assert not any({"--model", "--ranking", "--folder"} & found for found in names.values())
