@@ -110,7 +110,9 @@ def metadata_of(settings: Settings, data: Path) -> Path | None:
         return None
     path = METADATA.with_name(f"{name}_metadata.csv") if settings.data else METADATA
     encoding = ("--encoding", settings.encoding) if settings.encoding else ()
+    os.environ[cli.NO_NOTES] = "1"  # the next stage prints the notes on the data
     stage("utils/metadata.py", "--data", data, "--output", path, *encoding)
+    del os.environ[cli.NO_NOTES]
     return path
 
 
