@@ -3,7 +3,7 @@
     prediction(u, i, t) = mean + b_u + b_ut + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
     z_u = p_u + (n_u + 20)^-1/2 sum_j x_j + C x     j: the movies in u's history, i left out
     z_i = q_i + n_i^-1/2 sum_v y_v + W f_i          v: the users who rated i in training, u left out
-    f_i = [title vector, genres, decade]            x = [demographics of u, clock of u, i and t]
+    f_i = [title, genres, decade, ...], see features.py        x = [demographics of u, clock of u, i and t]
 
 The product and the MLP are those of He et al. 2017, "Neural Collaborative Filtering"; the sums those of SVD++ (Koren
 2008, "Factorization Meets the Neighborhood"), on both sides. p, q, b_u and b_ut, of u's sessions at t, are Gaussians,
