@@ -1,7 +1,7 @@
 """Autoencoder + EASE: what else a user would rate highly, from the set of movies that they rated, in any order.
 
     score(u, i) = log(max(x_u · B_i, 0) + 0.1) + weight * log softmax_i(h_u · v_i + b_i)
-    h_u = MLP([rated or not, how highly])        v_i = q_i + W f_i        f_i = [title, genres, decade, ...], see features.py
+    h_u = MLP([rated or not, how highly])    v_i = q_i + W f_i    f_i = [title, genres, decade, ...], see features.py
 
 B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over the movies' features, each as
 if it were a user who rated the movies that have it. The network is a denoising autoencoder (Wu et al. 2016,
