@@ -214,7 +214,7 @@ def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tupl
     for name in config.shuffled:
         if name == POPULARITY or name not in (config.blocks or known):
             raise UserError(f"--shuffled {name}: it is not among the blocks, or made of the others: leave it out.")
-    for name in (*(config.blocks or ()), *config.shuffled):
+    for name in config.blocks or ():
         if name not in known:
             raise UserError(
                 f"The features have no block {name!r}: choose from {', '.join(known)}, or make them anew with "
