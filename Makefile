@@ -21,7 +21,13 @@ soak: .venv/requirements-dev.txt
 
 # Everything that was made, except downloads.
 clean:
-	rm -rf .venv runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json
+	rm -rf .venv .venv-rectools runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json
+
+# An environment of its own for the library that resultAnalyze/compare_rectools.py runs.
+.venv-rectools/requirements-rectools.txt: requirements-rectools.txt
+	@test -x .venv-rectools/bin/python || $(PYTHON) -m venv .venv-rectools
+	@.venv-rectools/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@cp $< $@
 
 # The copy of a requirements file inside .venv says that it is installed.
 .venv/%.txt: %.txt requirements.txt requirements-baselines.txt

@@ -7,6 +7,7 @@
     python generate_recommendation.py --all-users --format csv --output top10.csv
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
+    python generate_recommendation.py --at 2003-02-28T20:00        # as of then, by a model of sequences; default: now
     python generate_recommendation.py --similar-to 260
     python generate_recommendation.py --new-movies new.csv         # also movies that were not there: movieId,title ...
     python generate_recommendation.py --audience-of 260            # the users who would like a movie most
@@ -20,17 +21,15 @@ ratings. Movies that the user has rated are left out, unless --include-seen; eve
 appear, whether somebody has rated it or not. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
 """
 
-import csv
-import json
 import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -42,7 +41,6 @@ from Models.checkpoint import IdMaps, SavedModel, load_model
 from Models.inputs import PositiveInt
 from Models.new_movies import add_new_movies, read_new_movies
 from Models.recommend import (
-    Recommendations,
     TopNRecommender,
     allowed_movies,
     audience,
@@ -57,11 +55,11 @@ from utils import cli, distributed
 from utils.cli import display_path
 from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
 from utils.files import UserError, atomic_write, note
+from utils.lists import WRITERS, Format, Recommendations, opened, write_audience
 from utils.ratings import read_ratings
 from utils.runs import finished_run
 from utils.textfiles import lines_of, read_utf8
 
-Format = Literal["text", "ids", "json", "csv"]
 Known = Annotated[
     Literal["all", "train"] | None, tyro.conf.arg(metavar="{all,train}", help_behavior_hint="(default: all)")
 ]
@@ -69,6 +67,7 @@ UserId = optional(str, "ID", "default: 1, or else the first of the data")
 MovieId = optional(str, "ID")
 Ids = optional(str, "ID,ID,...")
 IdsOrFile = optional(str, "ID,ID,...|FILE")
+At = optional(str, "TIME", "default: now")
 Genres = optional(str, "NAME,NAME,...")
 Years = optional(str, "YEAR-YEAR")
 
@@ -97,6 +96,8 @@ class Settings:
     """write the vectors of movies and users to this .npz file"""
     predictions_from: OptionalFolder = None
     """show the ratings that the model of this run predicts beside a ranking"""
+    at: At = None
+    """when the recommendations are asked for, of models that know what time means"""
     known: Known = None
     """the ratings of a user to recommend from: all in the data set, or those that the model was trained on"""
     top_n: PositiveInt = 10
@@ -125,7 +126,7 @@ FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
 REQUESTS = {
     **{"user": (), "users": (), "all_users": (), "liked": ("known",), "ratings": ("known",)},
-    "similar_to": ("predictions_from", "known", "include_seen"),
+    "similar_to": ("predictions_from", "known", "include_seen", "at"),
     "audience_of": ("predictions_from", "include_seen", *FILTERS),
     "export_vectors": ("predictions_from", "top_n", "include_seen", *FILTERS, "format", "output"),
 }
@@ -168,8 +169,11 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     """Recommendations to users of the data or to a new one, and how they compare with the most popular movies."""
     allowed = movie_filter(settings, saved.ids)
     rating_model = load_rating_model(settings, saved, device)
-    recommender = TopNRecommender(saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model, allowed)
-    every, new = saved.known.history, new_user(settings, saved)
+    time = request_time(settings, saved)
+    recommender = TopNRecommender(
+        saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model, allowed, time
+    )
+    every, new = saved.known.history, new_user(settings, saved, time)
     if new is not None:
         check_new_users(saved.model, rating_model)
         n_users, first, found = 1, new, recommender.for_histories(new, new)
@@ -224,7 +228,8 @@ def list_audience(settings: Settings, saved: SavedModel) -> None:
     (movie,) = find_movies(saved.ids, [settings.audience_of])
     every = saved.known.history
     known = saved.known.training() if settings.known == "train" else every
-    found = audience(TopNRecommender(saved.model, saved.ids, settings.top_n), movie, known, every)
+    recommender = TopNRecommender(saved.model, saved.ids, settings.top_n, request_time=request_time(settings, saved))
+    found = audience(recommender, movie, known, every)
     name = "probability" if saved.model.config.task == "ranking" else "prediction"
     with opened(settings.output) as file:
         write_audience(file, settings.format, saved.ids.movie_ids[movie], name, found)
@@ -239,7 +244,7 @@ def export_vectors(settings: Settings, saved: SavedModel) -> None:
     if distributed.rank():
         return
     known = saved.known.training() if settings.known == "train" else saved.known.history
-    arrays = vectors(saved.model, saved.ids, known)
+    arrays = vectors(saved.model, saved.ids, known, request_time(settings, saved))
     with atomic_write(settings.export_vectors) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     words = f"{len(arrays['movie_ids']):,} movies"
@@ -346,11 +351,37 @@ def years_of(settings: Settings) -> tuple[int, int] | None:
     return years
 
 
+def request_time(settings: Settings, saved: SavedModel) -> int:
+    """When recommendations are asked for, in seconds since 1970; 0 where the model takes no notice of it.
+
+    Raises:
+        UserError: --at is no time, or the model takes no notice.
+    """
+    takes_time = getattr(saved.model.config, "request_time", False) and saved.model.stats.newest >= CLOCK
+    if settings.at is None:
+        return int(datetime.now().timestamp()) if takes_time else 0
+    if not takes_time:
+        raise UserError(
+            "--at: this model takes no notice of when it is asked: leave it out, or take a run of --preset transformer "
+            "on data with times."
+        )
+    text = settings.at.strip()
+    try:
+        time = int(text) if text.isdecimal() else int(datetime.fromisoformat(text).timestamp())
+        return datetime.fromtimestamp(time) and time
+    except (ValueError, OverflowError, OSError):
+        raise UserError(
+            f"--at {text[:80]!r} is no time: write 2003-02-28, 2003-02-28T20:00 or seconds since 1970."
+        ) from None
+
+
 # --- new users and models ------------------------------------------------------------------------
 
 
-def new_user(settings: Settings, saved: SavedModel) -> PaddedHistory | None:
+def new_user(settings: Settings, saved: SavedModel, now: int) -> PaddedHistory | None:
     """What --liked or --ratings tell of a user who is not in the data; without a rating, movies have the highest.
+
+    Without times, they rated a movie a minute until `now`, or until the newest rating where that is 0.
 
     Raises:
         UserError: a movie is not in the data, or the ratings are of several users or on another scale.
@@ -370,12 +401,16 @@ def new_user(settings: Settings, saved: SavedModel) -> PaddedHistory | None:
         return None
     if "rating" not in table:
         table = table.assign(rating=stats.scale.high)
-    table = table.sort_values("time", kind="stable") if "time" in table else table.assign(time=stats.newest)
+    is_timed = "time" in table
+    table = table.sort_values("time", kind="stable") if is_timed else table
     table = table.drop_duplicates("movie", keep="last")
+    if not is_timed:
+        minutes = np.arange(-len(table), 0) * 60 * (stats.newest >= CLOCK)
+        table = table.assign(time=minutes + (now or stats.newest))
     movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
     rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
-    return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, torch.ones_like(movies).bool())
+    return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, torch.ones_like(movies).bool(), time[:, -1])
 
 
 def check_new_users(*models: nn.Module | None) -> None:
@@ -471,105 +506,6 @@ def about_training(saved: SavedModel, run: Path) -> str | None:
         f"python train.py --final {shlex.quote(display_path(run))} trains it on all."
     )
 
-
-@contextmanager
-def opened(output: Path | None) -> Iterator[TextIO]:
-    """The screen, or a file that appears only once it is complete; of several ranks, rank 0 alone writes it."""
-    if output is None or distributed.rank():
-        yield sys.stdout
-        return
-    with atomic_write(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-# --- formats: each makes a function that writes one user's recommendations --------------------------
-
-Writer = Callable[[Recommendations], None]
-
-
-def text_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """The original's line; above it, for one user, a table."""
-
-    def write(found: Recommendations) -> None:
-        if one_user:
-            file.write(table(found, columns))
-        ids = [movie.id for movie in found.movies]
-        file.write(f"Top {len(ids)} {words} {found.user}: {ids}\n")
-
-    return write
-
-
-def table(found: Recommendations, columns: list[str]) -> str:
-    width = max([len("title"), *(len(movie.title) for movie in found.movies)])
-    id_width = max([6, *(len(str(movie.id)) for movie in found.movies)])
-    lines = [f"rank  {'id':>{id_width}}  {'title':{width}}  {'  '.join(columns)}  genres"]
-    for rank, movie in enumerate(found.movies, start=1):
-        genres = movie.genres.replace("|", ", ") + "  (new)" * movie.is_new
-        values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
-        lines.append(f"{rank:4}  {movie.id!s:>{id_width}}  {movie.title:{width}}  {values}  {genres}".rstrip())
-    return "\n".join(lines) + "\n\n"
-
-
-def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """A line of movie ids, after the user's id where there are several users."""
-
-    def write(found: Recommendations) -> None:
-        ids = [movie.id for movie in found.movies]
-        print(*([] if one_user else [found.user]), *ids, file=file)
-
-    return write
-
-
-def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """One JSON object per line; a screen that can't hold every character gets their numbers, which JSON reads alike."""
-    ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
-
-    def write(found: Recommendations) -> None:
-        movies = [
-            {"id": m.id, "title": m.title, "genres": m.genres} | m.values | ({"new": True} if m.is_new else {})
-            for m in found.movies
-        ]
-        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=ascii_only), file=file)
-
-    return write
-
-
-def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """One row per movie, after a header."""
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["userId", "rank", "movieId", "title", "genres", *columns])
-
-    def write(found: Recommendations) -> None:
-        for rank, movie in enumerate(found.movies, start=1):
-            values = [f"{movie.values[name]:.4f}" for name in columns]
-            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, *values])
-
-    return write
-
-
-def write_audience(
-    file: TextIO, form: Format, movie: int | str, name: str, users: list[tuple[int | str, float]]
-) -> None:
-    """The users who would like a movie, and how much, in one of the formats."""
-    ids = [user for user, _ in users]
-    if form == "ids":
-        print(*ids, file=file)
-    elif form == "json":
-        content = {"movie": movie, "users": [{"id": user, name: value} for user, value in users]}
-        print(json.dumps(content, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf")), file=file)
-    elif form == "csv":
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["movieId", "rank", "userId", name])
-        rows.writerows([movie, rank, user, f"{value:.4f}"] for rank, (user, value) in enumerate(users, start=1))
-    else:
-        width = max([4, *(len(str(user)) for user in ids)])
-        print(f"rank  {'user':>{width}}  {name}", file=file)
-        for rank, (user, value) in enumerate(users, start=1):
-            print(f"{rank:4}  {user!s:>{width}}  {value:{len(name)}.4f}", file=file)
-        print(f"\nTop {len(ids)} user IDs for movie {movie}: {ids}", file=file)
-
-
-WRITERS = {"text": text_writer, "ids": ids_writer, "json": json_writer, "csv": csv_writer}
 
 if __name__ == "__main__":
     cli.run(main, prints_results=True)

@@ -266,10 +266,13 @@ def test_record(config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str
     data, split, best = evaluator.data, evaluator.split, best_epoch(epochs, evaluator)
     chosen = f"epoch chosen by {evaluator.monitor.replace('val_', 'validation ')}"
     by = chosen if len(split.val) else "no validation, fixed number of epochs"
-    fields = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in evaluator.protocol.items())
+    protocol = evaluator.protocol
+    if hasattr(config.model, "request_time"):
+        protocol = protocol | {"request_time": "known" if config.model.request_time else "not known"}
+    fields = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     return training_record(config, data, split, epochs) | {
         "protocol": f"{split.protocol}; {fields}; {by}; test rows used once",
-        **evaluator.protocol,
+        **protocol,
         "task": config.model.task,
         "model": type(config.model).__name__.removesuffix("Config"),
         "split_sha256": split_fingerprint(data, split),

@@ -1,12 +1,17 @@
-"""Sequential models: which movie a user rates next, from those that they rated so far, in order.
+"""Sequential models: which movie a user rates next, from those that they rated so far, and when.
 
-    score(u, i) = h_n · v_i                        h = layers([start, x_1, ..., x_n])
+    score(u, i) = h_n · v_i                          h = layers([x_0, x_1, ..., x_n])      x_0: before the first rating
     x_k = sqrt(D) (v_i + rating + gap) + position    v_i = q_i + W f_i    f_i = [title vector, genres]
 
+With the time of the request, which of a past rating is the time of the next one, `gap` is that from x_k to its request;
+without, that from the rating before to x_k.
+
 The layers are a causal Transformer (Kang and McAuley 2018, "Self-Attentive Sequential Recommendation") or a GRU (Hidasi
-et al. 2016, "Session-based Recommendations with Recurrent Neural Networks"). The loss is cross-entropy over the whole
-catalogue (Klenitskiy and Vasilev 2023, "Turning Dross Into Gold Loss"). As v_i is made of the movie's features as well,
-on both sides, movies that nobody has rated can be ranked.
+et al. 2016, "Session-based Recommendations with Recurrent Neural Networks"). The Transformer's attention has a learned
+bias by how long before the request a rating is, and by how many ratings before (after Zhai et al. 2024, "Actions Speak
+Louder than Words"). The loss is cross-entropy over the whole catalogue (Klenitskiy and Vasilev 2023, "Turning Dross
+Into Gold Loss"). As v_i is made of the movie's features as well, on both sides, movies that nobody has rated can be
+ranked.
 """
 
 from dataclasses import dataclass
@@ -14,13 +19,17 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.inputs import HIGHEST, LOWEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.sequences import PaddedHistory, pad_batch
 
 RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
-GAP_STEPS = 32  # doublings of a second: up to 68 years
+GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
+GAP_RATIO = 0.301  # the logarithm of that
+READ_USERS = 16  # whose histories are read together for their scores
+LEAST_GAPS = 100  # as long ones in training: longer times apart count as these
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,14 @@ class SequentialConfig:
     """what reads the history"""
     embedding_dim: PositiveInt = 64
     """size of a movie's vector"""
-    num_layers: PositiveInt = 2
+    num_layers: PositiveInt = 4
     """layers"""
     num_heads: PositiveInt = 2
     """attention heads of the transformer"""
     max_length: PositiveInt = 200
     """the latest ratings of a user that are read"""
+    request_time: bool = True
+    """the time for which a list is made is known, as a service knows it"""
     dropout: Fraction = 0.2
     """share of units dropped in training"""
     ids: bool = True
@@ -81,6 +92,59 @@ class NextMovieLoss(torch.autograd.Function):
         return gradient * to_vectors, gradient * to_hidden, None, None, None
 
 
+class Block(nn.Module):
+    """One layer of the Transformer: attention and two linear layers, each after a norm and beside a shortcut."""
+
+    def __init__(self, config: SequentialConfig):
+        super().__init__()
+        dim, self.num_heads = config.embedding_dim, config.num_heads
+        self.dropout = nn.Dropout(config.dropout)
+        self.before_attention, self.before_linear = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.to_qkv, self.from_heads = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, D]; bias of the attention of each position to each other, [B, heads, L, L] -> [B, L, D]."""
+        q, k, v = self.to_qkv(self.before_attention(x)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        x = x + self.dropout(self.from_heads(attended.transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.narrow(F.gelu(self.widen(self.before_linear(x)))))
+
+
+class RelativeBias(nn.Module):
+    """What is added to attention: by the time between a rating and the request, and by the ratings between them."""
+
+    def __init__(self, config: SequentialConfig):
+        super().__init__()
+        self.shape = config.num_layers, config.num_heads
+        n = config.num_layers * config.num_heads
+        self.by_gap, self.by_distance = nn.Embedding(GAP_STEPS, n), nn.Embedding(config.max_length + 1, n)
+        for part in (self.by_gap, self.by_distance):
+            nn.init.zeros_(part.weight)
+
+    def forward(self, gap: Tensor) -> Tensor:
+        """gap: steps of the times from each position's rating to each other's request, int64 [B, L, L].
+
+        Returns:
+            of each layer the biases, -inf of later positions, [layers, B, heads, L, L]; all are looked up at once, as
+            the gradient takes as long for one layer
+        """
+        place = torch.arange(gap.shape[1], device=gap.device)
+        distance = place[:, None] - place
+        bias = self.by_gap(gap) + self.by_distance(distance.clamp(min=0))
+        bias = bias.masked_fill((distance < 0)[..., None], -torch.inf)
+        return bias.permute(3, 0, 1, 2).unflatten(0, self.shape).transpose(1, 2).contiguous()
+
+
+def longest_gap(inputs: ModelInputs) -> int:
+    """The step of the longest time between two ratings of a user, but for the rarest: too few to learn from."""
+    apart = inputs.time.diff()[inputs.user.diff() == 0].sort().values
+    if not len(apart):
+        return 0
+    longest = apart[max(0, len(apart) - LEAST_GAPS)]
+    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / GAP_RATIO))
+
+
 class Sequential(nn.Module):
     """The causal Transformer or GRU of the formula above."""
 
@@ -93,7 +157,7 @@ class Sequential(nn.Module):
         rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
         self.register_buffer("features", inputs.features, persistent=False)
         self.register_buffer("rated", rated, persistent=False)  # movies with training ratings
-        self.register_buffer("gap_starts", 2 ** torch.arange(1, GAP_STEPS) - 1, persistent=False)
+        self.longest_gap = longest_gap(inputs)
         dim = config.embedding_dim
         self.ids = nn.Embedding(stats.n_movies, dim)
         self.from_features = nn.Linear(stats.n_features, dim, bias=False)
@@ -111,11 +175,8 @@ class Sequential(nn.Module):
             dropout = config.dropout if config.num_layers > 1 else 0.0
             self.layers = nn.GRU(dim, dim, config.num_layers, batch_first=True, dropout=dropout)
         else:
-            block = nn.TransformerEncoderLayer(
-                dim, config.num_heads, 4 * dim, config.dropout, activation="gelu", batch_first=True, norm_first=True
-            )
-            block.self_attn.dropout = 0.0  # drawing which weights to drop costs time, and its fused form does without
-            self.layers = nn.TransformerEncoder(block, config.num_layers, enable_nested_tensor=False)
+            self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+            self.relative_bias = RelativeBias(config)
         self.norm = nn.LayerNorm(dim)
 
     def tables(self) -> dict[str, list[Tensor]]:
@@ -149,15 +210,32 @@ class Sequential(nn.Module):
         """h before the first and after each rating, [B, L + 1, D]; none knows of later ratings."""
         share = ((history.rating - LOWEST) / (HIGHEST - LOWEST)).clamp(0, 1)
         rating = self.rating((share * (RATING_STEPS - 1)).round().long())
-        apart = history.time.diff(dim=1, prepend=history.time[:, :1]).clamp(min=0)
-        gap = self.gap(torch.bucketize(apart, self.gap_starts, right=True))
-        x = (vectors[history.movie] + rating + gap) * self.config.embedding_dim**0.5
-        x = torch.cat([self.start.expand(len(x), 1, -1), x], 1)
-        x = self.dropout(x + self.position.weight[: x.shape[1]])
+        time, request = self.times(history)
+        gap = self.gap_steps(request - time if self.config.request_time else time.diff(dim=1, prepend=time[:, :1]))
+        x = torch.cat([self.start.expand(len(rating), 1, -1), vectors[history.movie] + rating], 1) + self.gap(gap)
+        x = self.dropout(x * self.config.embedding_dim**0.5 + self.position.weight[: x.shape[1]])
         if self.config.architecture == "gru":
             return self.norm(self.layers(x)[0])
-        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1], device=x.device)
-        return self.norm(self.layers(x, mask, is_causal=True))
+        biases = self.relative_bias(self.gap_steps(request[:, :, None] - time[:, None]))
+        for block, bias in zip(self.layers, biases, strict=True):
+            x = block(x, bias)
+        return self.norm(x)
+
+    def gap_steps(self, seconds: Tensor) -> Tensor:
+        """The step of times apart, as large as training has them."""
+        return (seconds.clamp(min=0).float().log1p() / GAP_RATIO).long().clamp(max=self.longest_gap)
+
+    def times(self, history: PaddedHistory) -> tuple[Tensor, Tensor]:
+        """Before the first and after each rating: its time, and when the next movie is asked for; [B, L + 1] each.
+
+        Without the time of the request, both are the rating's time; before the first rating, both are the request's.
+        """
+        known = self.config.request_time
+        rows, n = torch.arange(len(history.user), device=history.time.device), history.lengths()
+        request = F.pad(history.time, (0, 1))
+        request[rows, n] = history.request_time
+        time = torch.cat([request[:, :1], history.time], 1)
+        return time, request if known else time
 
     def loss(self, vectors: Tensor, hidden: Tensor, history: PaddedHistory) -> Tensor:
         """Mean cross-entropy of the rated movies, each among the movies that the user has not rated in this window.
@@ -177,7 +255,13 @@ class Sequential(nn.Module):
         return self.last_hidden(self.movie_vectors(), history)
 
     def last_hidden(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
-        """The same from the movies' vectors, [n_movies, D]."""
+        """The same from the movies' vectors, [n_movies, D].
+
+        Users with about as many ratings are read together, a few at a time: less padding, and it stays in the cache.
+        """
         history = history.latest(self.config.max_length)
-        hidden = self.read(vectors, history)
-        return hidden[torch.arange(len(hidden), device=hidden.device), history.lengths()]
+        found, lengths = vectors.new_empty(len(history.user), vectors.shape[1]), history.lengths()
+        for users in lengths.argsort().split(READ_USERS):
+            hidden = self.read(vectors, history.rows(users))
+            found[users] = hidden[torch.arange(len(users), device=hidden.device), lengths[users]]
+        return found

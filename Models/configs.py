@@ -239,7 +239,7 @@ PRESETS: dict[str, TrainConfig] = {
         ),
         TrainConfig(
             preset="gru",
-            model=SequentialConfig(architecture="gru"),
+            model=SequentialConfig(architecture="gru", num_layers=2),
             optim=SEQUENTIAL_OPTIM,
             features=FeatureConfig(blocks=("title", "genres")),
             ranking=RankingConfig(),

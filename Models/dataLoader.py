@@ -63,7 +63,7 @@ class RatingsData:
     def select(self, rows: np.ndarray) -> "Interactions":
         """These ratings as columns, on the scale of models."""
         genres = self.features.vectors[:, self.features.info.bert_dim :]
-        ratings = self.user[rows], self.movie[rows], self.scaled_rating[rows]
+        ratings = self.user[rows], self.movie[rows], self.scaled_rating[rows], self.times()[rows]
         return Interactions(*ratings, len(self.user_ids), len(self.movies), genres)
 
     def history(self, rows: np.ndarray) -> History:
@@ -91,6 +91,7 @@ class Interactions:
     user: np.ndarray
     movie: np.ndarray
     rating: np.ndarray
+    time: np.ndarray
     n_users: int
     n_movies: int
     genres: np.ndarray  # multi-hot [n_movies, n_genres]

@@ -35,12 +35,21 @@ EVAL_BATCH = 65_536
 K = 10  # positions of a top-N that count
 LEAST_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
 SAMPLED = 99  # negatives of the sampled protocol
+NEVER = np.iinfo(np.int64).max
 
 
-def as_fitted(model: nn.Module, data: RatingsData, known: np.ndarray) -> FittedModel:
-    """A model of this repo as evaluation sees it; the ratings in the rows `known` are the users' histories."""
+def as_fitted(
+    model: nn.Module, data: RatingsData, known: np.ndarray, request_time: np.ndarray | None = None
+) -> FittedModel:
+    """A model of this repo as evaluation sees it.
+
+    Args:
+        known: the rows of the ratings that are the users' histories
+        request_time: when each user's movies are ranked, int64 [n_users]; None where that is not known
+    """
     device = next(model.parameters()).device
     history = data.history(known).to(device)
+    times = None if request_time is None else torch.from_numpy(request_time).to(device)
     model.eval()
 
     def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
@@ -50,8 +59,9 @@ def as_fitted(model: nn.Module, data: RatingsData, known: np.ndarray) -> FittedM
             return model.predict(columns, history).cpu().numpy()
 
     def score(users: Tensor) -> Tensor:
+        users = users.to(device)
         with torch.inference_mode():
-            return model.score(history.pad(users.to(device)))
+            return model.score(history.pad(users, None if times is None else times[users]))
 
     return FittedModel(predict if model.config.task == "rating" else None, score)
 
@@ -179,13 +189,13 @@ class RankingEvaluator:
         return np.concatenate([self.split.train, self.split.val])
 
     def validate(self, model: nn.Module) -> dict[str, float]:
-        train = self.split.train
-        metrics = mean_metrics(self.rank(as_fitted(model, self.data, train).score, train, self.split.val), self.k)
-        return {name: metrics[name] for name in (f"hr@{self.k}", f"ndcg@{self.k}")}
+        train, val = self.split.train, self.split.val
+        fitted = as_fitted(model, self.data, train, self.request_times(train, val))
+        return self.hr_and_ndcg(self.rank(fitted.score, train, val))
 
     def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
         """Metrics of the top-N beside those of the most popular movies, and the top-N in the data's own ids."""
-        score = as_fitted(model, self.data, self.known()).score
+        score = self.fitted_for_test(model).score
         ranking = self.rank(score, self.known(), self.split.test)
         metrics: dict[str, Any] = mean_metrics(ranking, self.k)
         metrics |= beyond_accuracy(ranking.topn, self.popularity(self.known()), len(self.data.user_ids))
@@ -194,6 +204,7 @@ class RankingEvaluator:
         metrics["most_popular"] = mean_metrics(popular, self.k)
         if parts := self.by_part(score):
             metrics["parts"] = parts
+        metrics |= self.by_request(model, ranking)
         if sampled := self.among_sampled(score, ranking):
             metrics[f"among_{SAMPLED}_sampled"] = sampled
         return metrics, self.table(ranking)
@@ -205,7 +216,65 @@ class RankingEvaluator:
         if "parts" in metrics:
             new = metrics["parts"]["new_movie"]
             words += f"; among the {new['movies']:,} movies without known ratings, NDCG@{self.k} {new[ndcg]:.4f}"
+        if "later_second" in metrics:
+            later = metrics["later_second"]
+            words += f"; of the {later['share']:.0%} of users whose request comes in a later second than their latest "
+            words += f"known rating, {later[hr]:.4f}, {later[ndcg]:.4f}"
+        if "request_time_unknown" in metrics:
+            unknown = metrics["request_time_unknown"]
+            words += f"; without the time of the request, {unknown[hr]:.4f}, {unknown[ndcg]:.4f}"
         return words
+
+    def fitted_for_test(self, model: nn.Module) -> FittedModel:
+        """A model that knows the training and validation ratings, and when the test's lists are asked for."""
+        known = self.known()
+        return as_fitted(model, self.data, known, self.request_times(known, self.split.test))
+
+    def request_times(self, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """When each user's list is asked for, int64 [n_users]: with the first rating of `rows`, of all or of the user.
+
+        Of nothing but this time of what is tested do models know. It is not before the user's latest known rating.
+        """
+        latest, first = self.latest_times(known), self.first_times(rows)
+        return np.maximum(latest, np.where(first < NEVER, first, latest))
+
+    def latest_times(self, rows: np.ndarray) -> np.ndarray:
+        """The time of each user's latest rating, int64 [n_users]; 0 without ratings."""
+        times = np.zeros(len(self.data.user_ids), np.int64)
+        np.maximum.at(times, self.data.user[rows], self.data.times()[rows])
+        return times
+
+    def first_times(self, rows: np.ndarray) -> np.ndarray:
+        """When the part of the data with these rows begins for each user, int64 [n_users]; NEVER without ratings."""
+        times = np.full(len(self.data.user_ids), NEVER, np.int64)
+        np.minimum.at(times, self.data.user[rows], self.data.times()[rows])
+        return np.full_like(times, times.min()) if self.split.at_once else times
+
+    def by_request(self, model: nn.Module, ranking: Ranking) -> dict[str, dict[str, float]]:
+        """How rankings depend on when they are asked for; {} where the data has no times or the test is no forecast.
+
+        Returns:
+            later_second: metrics of the users, and their share, whose request comes in a later second than their
+                latest known rating; the others rate several movies at once, which tells much of the next
+            request_time_unknown: of models that take the time of the request, metrics where nobody tells it: that of
+                the latest known rating stands for it
+        """
+        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
+        found: dict[str, dict[str, float]] = {}
+        if self.data.time is None or (first < latest).any():
+            return found
+        later = torch.from_numpy(first > latest)[ranking.users]
+        if later.any():
+            found["later_second"] = {"share": float(later.double().mean())}
+            found["later_second"] |= self.hr_and_ndcg(ranking.take(later))
+        if getattr(model.config, "request_time", False):
+            unknown = self.rank(as_fitted(model, self.data, self.known()).score, self.known(), self.split.test)
+            found["request_time_unknown"] = self.hr_and_ndcg(unknown)
+        return found
+
+    def hr_and_ndcg(self, ranking: Ranking) -> dict[str, float]:
+        metrics = mean_metrics(ranking, self.k)
+        return {name: metrics[name] for name in (f"hr@{self.k}", f"ndcg@{self.k}")}
 
     def new_movies(self) -> np.ndarray:
         """Movies that are tested and of which no rating is known, bool [n_movies]."""

@@ -1,5 +1,6 @@
 """What the models are made of: Gaussian parameters, sums over raters, clock and sessions, the loss of hidden movies."""
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -177,7 +178,7 @@ def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Ten
     low, high = SHOWN
     draw, share = torch.rand_like(history.rating), torch.rand(len(history.user), 1, device=history.rating.device)
     shown = draw < low + (high - low) * share
-    scores = logits(PaddedHistory(history.user, history.movie, history.rating, history.time, history.mask & shown))
+    scores = logits(dataclasses.replace(history, mask=history.mask & shown))
     n_movies = scores.shape[1]
     targets = history.spread(rating_weights(history.rating, TARGET_WEIGHTS) * ~shown, n_movies)
     is_shown = history.spread(shown.float(), n_movies) > 0

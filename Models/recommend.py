@@ -1,5 +1,6 @@
 """Top-N recommendations: every movie scored for a chunk of users at a time, rated ones left out; vectors of all."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,29 +15,11 @@ from Models.inputs import HIGHEST, LOWEST
 from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import distributed
 from utils.files import UserError
+from utils.lists import Movie, Recommendations
 from utils.metrics import top_n
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
 CHUNK_USERS = 256  # bounds it for models of histories
-
-
-@dataclass(frozen=True)
-class Movie:
-    """A recommended movie."""
-
-    id: int | str
-    title: str
-    genres: str  # "Action|Comedy"
-    values: dict[str, float]  # by name: "prediction" of a rating, "score" of a ranking, "cosine" of similar movies
-    is_new: bool = False  # added to a finished training
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """One user's top-N, best first."""
-
-    user: int | str
-    movies: list[Movie]
 
 
 @dataclass(frozen=True)
@@ -47,6 +30,7 @@ class TopNRecommender:
         model reads histories
     rating_model: predicts the ratings beside a ranking's scores; of the same users and movies
     allowed: the movies that may be recommended, bool [n_movies]; None: all
+    request_time: when they are asked for, in seconds since 1970; never before a user's latest rating
     """
 
     model: nn.Module
@@ -55,6 +39,7 @@ class TopNRecommender:
     include_seen: bool = False
     rating_model: nn.Module | None = None
     allowed: Tensor | None = None
+    request_time: int = 0
 
     def for_users(self, users: Sequence[int], known: History, seen: History) -> Iterator[Recommendations]:
         """Yield the recommendations of each user in turn: the best movies, or as many as are left.
@@ -91,7 +76,7 @@ class TopNRecommender:
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
-        known = beside(model, known)
+        known = beside(model, asked_at(known, self.request_time))
         scores = model.score(known).cpu().clone()
         reads_histories = getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
         if self.include_seen and reads_histories:
@@ -126,6 +111,11 @@ class TopNRecommender:
 
     def name(self, user: int) -> int | str:
         return "new" if user == NEW_USER else self.ids.user_ids[user]
+
+
+def asked_at(history: PaddedHistory, time: int) -> PaddedHistory:
+    """The history as of this time or, of users with later ratings, as of the latest one."""
+    return dataclasses.replace(history, request_time=history.request_time.clamp(min=time))
 
 
 def beside(model: nn.Module, history: PaddedHistory) -> PaddedHistory:
@@ -190,8 +180,11 @@ def make_list(ids: IdMaps, movies: Tensor, values: dict[str, Tensor]) -> list[Mo
 
 
 @torch.inference_mode()
-def vectors(model: nn.Module, ids: IdMaps, known: History) -> dict[str, np.ndarray]:
+def vectors(model: nn.Module, ids: IdMaps, known: History, request_time: int = 0) -> dict[str, np.ndarray]:
     """The ids and vectors of all movies and, where the model has vectors of users, of all users by these ratings.
+
+    Args:
+        request_time: as of `TopNRecommender`
 
     Returns:
         movie_ids [n_movies], movie_vectors [n_movies, D], user_ids [n_users] and user_vectors [n_users, D']: ids are
@@ -200,7 +193,8 @@ def vectors(model: nn.Module, ids: IdMaps, known: History) -> dict[str, np.ndarr
     found = {"movie_ids": np.array(ids.movie_ids), "movie_vectors": model.movie_vectors().detach().cpu().numpy()}
     if hasattr(model, "user_vectors"):
         chunks = torch.arange(len(ids.user_ids)).split(CHUNK_USERS)
-        of_users = torch.cat([model.user_vectors(beside(model, known.pad(users))).cpu() for users in chunks])
+        padded = (beside(model, asked_at(known.pad(users), request_time)) for users in chunks)
+        of_users = torch.cat([model.user_vectors(history).cpu() for history in padded])
         found |= {"user_ids": np.array(ids.user_ids), "user_vectors": of_users.numpy()}
     return found
 

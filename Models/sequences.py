@@ -17,6 +17,7 @@ class PaddedHistory:
     user: indices, int64 [B]; NEW_USER for a user who is not in the data
     movie, rating, time: int64, float32 and int64 (seconds since 1970), [B, L]
     mask: bool [B, L]; False is padding, which stands at the end
+    request_time: when a list is asked for, int64 [B]; the time of the latest rating where nobody knows it
     """
 
     user: Tensor
@@ -24,6 +25,7 @@ class PaddedHistory:
     rating: Tensor
     time: Tensor
     mask: Tensor
+    request_time: Tensor
 
     def lengths(self) -> Tensor:
         return self.mask.sum(1)
@@ -41,13 +43,17 @@ class PaddedHistory:
     def take(self, index: Tensor, mask: Tensor, row: slice | Tensor = slice(None)) -> "PaddedHistory":
         """The ratings at `index`, int64 [B, T], of the users at `row`; valid where `mask`, [B, T], is True."""
         columns = (column[row].gather(1, index) for column in (self.movie, self.rating, self.time))
-        return PaddedHistory(self.user[row], *columns, mask)
+        return PaddedHistory(self.user[row], *columns, mask, self.request_time[row])
+
+    def rows(self, k: Tensor) -> "PaddedHistory":
+        """The histories of the users at `k`, int64 [K], padded to the longest of them."""
+        n = max(1, int(self.mask[k].sum(1).max()))
+        columns = (column[k, :n] for column in (self.movie, self.rating, self.time, self.mask))
+        return PaddedHistory(self.user[k], *columns, self.request_time[k])
 
     def row(self, k: int) -> "PaddedHistory":
         """The history of user k alone, without padding, [1, L]."""
-        n = max(1, int(self.mask[k].sum()))
-        columns = (column[k : k + 1, :n] for column in (self.movie, self.rating, self.time, self.mask))
-        return PaddedHistory(self.user[k : k + 1], *columns)
+        return self.rows(torch.tensor([k], device=self.mask.device))
 
     def window(self, first: Tensor, length: int) -> "PaddedHistory":
         """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
@@ -92,16 +98,23 @@ class History:
     def lengths(self, users: Tensor) -> Tensor:
         return self.offsets[users + 1] - self.offsets[users]
 
-    def pad(self, users: Tensor) -> PaddedHistory:
-        """The histories of these users, [B]."""
+    def pad(self, users: Tensor, request_time: Tensor | None = None) -> PaddedHistory:
+        """The histories of these users, [B], who ask at these times, int64 [B]."""
         length = self.lengths(users)[:, None]
         step = torch.arange(int(length.max().clamp(min=1)), device=users.device)
         mask = step < length
         row = torch.where(mask, self.offsets[users][:, None] + step, 0)
         if not len(self.movie):  # nobody has rated anything
             empty = torch.zeros_like(row)
-            return PaddedHistory(users, empty, empty.float(), empty, mask)
-        return PaddedHistory(users, self.movie[row], self.rating[row], self.time[row], mask)
+            columns = empty, empty.float(), empty, mask
+        else:
+            columns = self.movie[row], self.rating[row], self.time[row], mask
+        return PaddedHistory(users, *columns, latest_times(*columns[2:]) if request_time is None else request_time)
+
+
+def latest_times(time: Tensor, mask: Tensor) -> Tensor:
+    """The time of each user's latest rating, [B], of times and their mask, [B, L]; 0 without ratings."""
+    return (time * mask).gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
 
 
 def offsets(sizes: Tensor, closed: bool = False) -> Tensor:
@@ -129,8 +142,9 @@ def pad_batch(batch: Batch) -> tuple[PaddedHistory, tuple[Tensor, Tensor]]:
         return values.new_zeros(shape).index_put((row, column), values)
 
     rating = batch["rating"] if "rating" in batch else torch.zeros_like(row, dtype=torch.float32)
-    mask = spread(torch.ones_like(row).bool())
-    return PaddedHistory(users, spread(batch["movie"]), spread(rating), spread(batch["time"]), mask), (row, column)
+    time, mask = spread(batch["time"]), spread(torch.ones_like(row).bool())
+    history = PaddedHistory(users, spread(batch["movie"]), spread(rating), time, mask, latest_times(time, mask))
+    return history, (row, column)
 
 
 def group_by_size(order: list[int], size: list[int], limit: int) -> list[list[int]]:

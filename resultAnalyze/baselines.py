@@ -24,6 +24,13 @@ def most_popular(ratings: Interactions, seed: int) -> FittedModel:
     return FittedModel(score=lambda users: counts.expand(len(users), -1))
 
 
+def popular_lately(ratings: Interactions, seed: int) -> FittedModel:
+    """Everyone gets the movies with the most ratings in the last week before the newest one."""
+    recent = ratings.movie[ratings.time > ratings.time.max() - WEEK]
+    counts = torch.from_numpy(np.bincount(recent, minlength=ratings.n_movies))
+    return FittedModel(score=lambda users: counts.expand(len(users), -1))
+
+
 def biases(ratings: Interactions, seed: int) -> FittedModel:
     """mean + b_u + b_i; for a movie without ratings this is the user's mean, damped."""
     mean, b_user, b_movie = fit_biases(ratings)
@@ -177,6 +184,7 @@ def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
     )
 
 
+WEEK = 7 * 86_400  # seconds
 LARGE = 500_000  # ratings; below it the factor models are small ones
 Fit = Callable[[Interactions, int], FittedModel]
 
@@ -192,6 +200,7 @@ class Baseline(NamedTuple):
 # A baseline is one line here.
 BASELINES: dict[str, Baseline] = {
     "most popular": Baseline(most_popular, False, False),
+    "most popular of the last week": Baseline(popular_lately, False, False),
     "user + movie bias": Baseline(biases, False, True),
     "genre kNN": Baseline(genre_knn, False, True),
     "item kNN (implicit)": Baseline(item_knn, False, False),

@@ -12,6 +12,7 @@
 | training | the original's model with a Dataset that builds one sample at a time, batch 256 |
 | accuracy | that speed, for the epochs that the original needs to a validation RMSE of .9165; here preset ncf |
 | ranking | Cornac's NeuMF on PyTorch, four negatives a rating; here preset ncf-ranking with as many units, all movies |
+| sequences | SASRec of RecTools, where its environment is; here preset transformer of the same size |
 | lists | a loop over users, each with the whole catalogue as one batch |
 | start | `python -c "import torch"`, against one user's list from start to end |
 
@@ -39,11 +40,15 @@ import pandas as pd
 import torch
 
 from Models.checkpoint import load_model
-from Models.configs import PRESETS
+from Models.configs import PRESETS, DataConfig
 from Models.dataLoader import RatingsData, load_data
+from Models.evaluation import RankingEvaluator
 from Models.inputs import PositiveInt
 from Models.layers import N_CLOCK
 from Models.recommend import TopNRecommender
+from resultAnalyze.compare_rectools import PYTHON as RECTOOLS_PYTHON
+from resultAnalyze.compare_rectools import train as train_rectools
+from resultAnalyze.compare_rectools import write_rows
 from resultAnalyze.references import (
     LARGE_BATCH,
     RANKING_SIZES,
@@ -73,7 +78,9 @@ ORIGINAL = (32, 128, 64)  # embedding size, units of the layers
 class Settings:
     data: DataFolder = DEFAULT_DATA
     features: FeaturesFile = DEFAULT_FEATURES
-    only: Literal["all", "reading", "features", "library", "training", "accuracy", "ranking", "lists", "start"] = "all"
+    only: Literal[
+        "all", "reading", "features", "library", "training", "accuracy", "ranking", "sequences", "lists", "start"
+    ] = "all"
     """which row to measure"""
     repeats: PositiveInt = 5
     """how often each side runs"""
@@ -301,6 +308,35 @@ def measure_ranking(settings: Settings) -> Row:
     return Row("training to rank", "ratings", ours, reference, limit)
 
 
+# --- sequences -----------------------------------------------------------------------------------
+
+
+def measure_sequences(settings: Settings) -> Row | None:
+    """An epoch and its validation on each side; None where RecTools is not installed."""
+    if not RECTOOLS_PYTHON.is_file():
+        print("RecTools is not installed (resultAnalyze/compare_rectools.py): without this row.")
+        return None
+    data, split = DataConfig(settings.data, settings.features, "leave-one-out").load()
+    dim, layers = 50, 2
+    size = ("--embedding-dim", dim, "--num-layers", layers, "--no-request-time", "--epochs", 2)
+    flags = ("--preset", "transformer", *size, "--split", "leave-one-out", "--relevance-threshold", data.rating.min())
+
+    def ours() -> float:
+        with trained(settings, *flags) as run:
+            return len(split.train) / pd.read_csv(run / "metrics.csv")["seconds"][1]
+
+    def reference() -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            write_rows(RankingEvaluator(data, split, data.rating.min()), Path(scratch))
+            train_rectools(RECTOOLS_PYTHON, Path(scratch), "SASRec", seed=0, epochs=1)
+            return len(split.train) / read_json(Path(scratch) / "SASRec-0.json")["seconds"]
+
+    read = np.minimum(np.bincount(data.user[split.train]), PRESETS["transformer"].model.max_length).sum()
+    a_rating = 12 * layers * dim**2 + len(data.movies) * dim  # the layers' weights and all scores
+    limit = flop_rate() / (6 * a_rating) * len(split.train) / read
+    return Row("training a Transformer of sequences", "ratings", *in_turn(settings.repeats, ours, reference), limit)
+
+
 # --- lists ---------------------------------------------------------------------------------------
 
 
@@ -344,6 +380,7 @@ ROWS = {
     "training": measure_training,
     "accuracy": measure_accuracy,
     "ranking": measure_ranking,
+    "sequences": measure_sequences,
     "lists": measure_lists,
     "start": measure_start,
 }

@@ -51,8 +51,9 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> Fitt
         with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
             train.train(config, torch.device("cpu"))
     model = load_model(run / "best.pt", torch.device("cpu")).model
-    known = evaluator.known() if model.config.task == "ranking" else evaluator.split.train
-    return as_fitted(model, evaluator.data, known)
+    if model.config.task == "ranking":
+        return evaluator.fitted_for_test(model)
+    return as_fitted(model, evaluator.data, evaluator.split.train)
 
 
 def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, evaluator: RankingEvaluator) -> np.ndarray:

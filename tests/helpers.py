@@ -177,14 +177,21 @@ def batch_of(data, rows: np.ndarray) -> dict[str, torch.Tensor]:
     return next(iter(make_loader(data, rows, len(rows))))
 
 
-def one_history(*movies: int, rating: float | list[float] = 4.0, time: list[int] | None = None, user: int = -1):
+def one_history(
+    *movies: int,
+    rating: float | list[float] = 4.0,
+    time: list[int] | None = None,
+    user: int = -1,
+    at: int | None = None,
+):
     """The padded history of one user, by default a new one who rated a movie every 100 seconds."""
     from Models.sequences import PaddedHistory
 
     ratings = torch.tensor(rating, dtype=torch.float32).expand(1, len(movies)).clone()
     times = torch.arange(len(movies))[None] * 100 if time is None else torch.tensor([time])
     movie = torch.tensor([movies], dtype=torch.int64)
-    return PaddedHistory(torch.tensor([user]), movie, ratings, times, torch.ones_like(movie).bool())
+    asked = times[:, -1] if at is None else torch.tensor([at])
+    return PaddedHistory(torch.tensor([user]), movie, ratings, times, torch.ones_like(movie).bool(), asked)
 
 
 def cross_entropy(scores: torch.Tensor, movie: int, others: list[int]) -> torch.Tensor:

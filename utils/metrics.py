@@ -68,6 +68,10 @@ class Ranking:
     topn: Tensor
     scores: Tensor
 
+    def take(self, users: Tensor) -> "Ranking":
+        """Of these users alone, bool [U]."""
+        return Ranking(*(part[users] for part in vars(self).values()))
+
 
 def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """The movies of the n highest scores, best first, and these scores; equal scores in the movies' order.

@@ -18,12 +18,16 @@ NEEDS_TIME = ("time", "user-time", "leave-one-out")
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers of the three parts, and the protocol in words."""
+    """Row numbers of the three parts, and the protocol in words.
+
+    at_once: whether all users are asked about when a part begins, not each when their own rows in it do
+    """
 
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
     protocol: str
+    at_once: bool = False
 
     def parts(self, n: int) -> np.ndarray:
         """The part of each of n rows, uint8 [n]."""
@@ -52,7 +56,7 @@ def split_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ra
     n_test, n_val = round(len(rows) * ratios[2]), round(len(rows) * ratios[1])
     n_train = len(rows) - n_test - n_val
     words = f"global time {percent(ratios)}, oldest to newest"
-    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :], words)
+    return Split(rows[:n_train], rows[n_train : n_train + n_val], rows[n_train + n_val :], words, at_once=True)
 
 
 def split_user_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ratios) -> Split:

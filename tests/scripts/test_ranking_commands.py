@@ -18,7 +18,7 @@ from helpers import (
 
 from Models.checkpoint import load_model
 from Models.dataLoader import split_rows
-from Models.evaluation import RankingEvaluator, as_fitted
+from Models.evaluation import RankingEvaluator
 from utils.files import UserError
 
 PRESETS = ("ncf-ranking", "transformer", "gru", "autoencoder")
@@ -74,7 +74,7 @@ def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data, split):
     _, run = ranked
     evaluator = RankingEvaluator(data, split, relevance_threshold=0)
     model = load_model(run / "best.pt", torch.device("cpu")).model
-    score = as_fitted(model, data, evaluator.known()).score
+    score = evaluator.fitted_for_test(model).score
     ranking = evaluator.rank(score, evaluator.known(), split.test)
     listed = [
         [int(row["movieId"]) for row in rows_of(run / "test_topn.csv") if row["userId"] == str(u)] for u in (1, 4)
@@ -82,19 +82,43 @@ def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data, split):
     assert data.movies["movie"].to_numpy()[ranking.topn[:2]].tolist() == listed
 
 
-def test_test_ratings_affect_neither_training_nor_lists(ranked, split, tiny_features, tmp_path):
-    """With another last movie of every user, weights and lists are the same."""
+def test_of_test_ratings_only_the_time_affects_lists_and_nothing_the_training(ranked, split, tiny_features, tmp_path):
+    """With another last movie and rating of every user at the same time, weights and lists are the same."""
     preset, run = ranked
     rows = tiny_ratings()
     for row in split.test:
         user = rows[row][0]
         mine = {movie for u, movie, *_ in rows if u == user}
         other = next(movie for movie in range(2, 170, 7) if movie not in mine)
-        rows[row] = (user, other, *rows[row][2:])
+        rows[row] = (user, other, 6 - rows[row][2], rows[row][3])
     folder = write_dat(tmp_path / "tiny", rows)
     train_here(*training(preset, folder, tiny_features, tmp_path / "run"))
     assert states_are_equal(tmp_path / "run/best.pt", run / "best.pt")
     assert rows_of(tmp_path / "run/test_topn.csv") == rows_of(run / "test_topn.csv")
+
+
+def test_what_a_list_owes_to_the_time_of_the_request_is_reported(ranked, data, split):
+    """Users asked in the second of their latest known rating stand apart; so does the model that isn't told when."""
+    preset, run = ranked
+    test, known = test_metrics(run), np.concatenate([split.train, split.val])
+    latest = {user: data.time[known][data.user[known] == user].max() for user in range(30)}
+    later = {data.user_ids[data.user[row]] for row in split.test if data.time[row] > latest[data.user[row]]}
+    assert test["later_second"]["share"] == pytest.approx(len(later) / 30)
+    target = {data.user_ids[data.user[row]]: data.movies["movie"].iloc[data.movie[row]] for row in split.test}
+    found = [row for row in rows_of(run / "test_topn.csv") if target[int(row["userId"])] == int(row["movieId"])]
+    hits = sum(int(row["userId"]) in later for row in found)
+    assert test["later_second"]["hr@10"] == pytest.approx(hits / len(later))
+    takes_time = preset in ("transformer", "gru")
+    assert ("request_time_unknown" in test) == takes_time
+    assert ("request time: known" in test["protocol"]) == takes_time
+    assert test.get("request_time") == ("known" if takes_time else None)
+
+
+def test_a_model_without_the_time_of_the_request_says_so(places, tmp_path):
+    flags = ("--preset", "transformer", "--epochs", 1, "--no-request-time", *SMALL["transformer"])
+    run = train_here(*places, "--run", tmp_path / "run", *flags, "--split", "leave-one-out")
+    test = test_metrics(run)
+    assert "request time: not known" in test["protocol"] and "request_time_unknown" not in test
 
 
 def test_a_ranking_run_is_shown_and_says_what_it_learned(run_script, places, tmp_path):

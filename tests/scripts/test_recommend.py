@@ -1,6 +1,7 @@
 """generate_recommendation.py: every format, several and new users, similar movies, filters, vectors, refusals."""
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
@@ -8,8 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tin
 
 from Models.checkpoint import SavedModel, load_model
 from Models.configs import PRESETS
-from Models.recommend import TopNRecommender, find_users, vectors
+from Models.recommend import TopNRecommender, asked_at, find_users, vectors
 from utils.files import Note, UserError
 
 SCRIPT = "generate_recommendation.py"
@@ -253,6 +256,49 @@ def test_a_model_of_choices_takes_no_other_ratings(tiny_run, tmp_path):
         recommend_here("--run", tiny_run, "--ratings", tmp_path / "mine.csv")
 
 
+@pytest.fixture(scope="module")
+def transformer_run(places, tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("timed") / "run"
+    return train_here(*places, "--run", run, "--preset", "transformer", "--epochs", 3, *SMALL["transformer"])
+
+
+def test_lists_are_as_of_the_time_of_the_request(transformer_run):
+    """In seconds or as a date; by default now, which is longer ago than anything in the data."""
+
+    def scores(*flags: object) -> list[float]:
+        found = json.loads(recommend_here("--run", transformer_run, "--user", 4, "--format", "json", *flags))
+        return [movie["score"] for movie in found["movies"]]
+
+    saved = load_model(transformer_run / "best.pt", torch.device("cpu"))
+    assert saved.model.longest_gap > 0
+    (user,) = find_users(saved.ids, ["4"])
+    latest = saved.known.history.pad(torch.tensor([user]))
+    with torch.no_grad():
+        expected = saved.model.score(dataclasses.replace(latest, request_time=latest.request_time + 1))[0]
+    expected[latest.movie[0]] = -torch.inf
+    at = datetime.fromtimestamp(int(latest.request_time) + 1)
+    for words in (int(latest.request_time) + 1, at.isoformat(), at.astimezone().isoformat(sep=" ")):
+        assert scores("--at", words) == pytest.approx(expected.topk(10).values.tolist(), abs=1e-5)
+    before = recommend_here("--run", transformer_run, "--user", 4, "--at", "1990-01-01")
+    assert before == recommend_here("--run", transformer_run, "--user", 4, "--at", int(latest.request_time))
+    assert scores() == scores("--at", "2200-01-01") != scores("--at", int(latest.request_time))
+
+
+def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkeypatch):
+    """One a minute, the last of them a minute before, so that no gap of years lies between them and the request."""
+    asked = []
+    of_history = TopNRecommender.for_histories
+
+    def spy(self, known, seen):
+        asked.append(asked_at(known, self.request_time))
+        return of_history(self, known, seen)
+
+    monkeypatch.setattr(TopNRecommender, "for_histories", spy)
+    recommend_here("--run", transformer_run, "--liked", "2,9,163", "--at", 10**9)
+    assert asked[0].time.tolist() == [[10**9 - 180, 10**9 - 120, 10**9 - 60]]
+    assert asked[0].request_time.tolist() == [10**9]
+
+
 def test_similar_movies_are_those_of_the_highest_cosine(any_run):
     _, run = any_run
     saved = load_model(run / "best.pt", torch.device("cpu"))
@@ -345,7 +391,7 @@ def test_exported_vectors_are_those_of_the_model(any_run, tmp_path, known):
     assert list(target.parent.iterdir()) == [target]
     saved = load_model(run / "best.pt", torch.device("cpu"))
     history = saved.known.history if known == "all" else saved.known.training()
-    expected = vectors(saved.model, saved.ids, history)
+    expected = vectors(saved.model, saved.ids, history, int(time.time()))  # longer ago than the data's longest gap
     with np.load(target, allow_pickle=False) as found:
         assert sorted(found) == sorted(expected)
         for name, values in expected.items():
@@ -368,7 +414,7 @@ REQUESTS = {
 UNUSED = {
     "--liked": ("--known all", "--known train"),
     "--ratings": ("--known all", "--known train"),
-    "--similar-to": ("--known all", "--known train", "--include-seen", "--predictions-from run"),
+    "--similar-to": ("--known all", "--known train", "--include-seen", "--predictions-from run", "--at 2003-02-28"),
     "--export-vectors": (
         *("--include-seen", "--predictions-from run", "--top-n 5", "--format csv", "--output file"),
         *("--genres Drama", "--years 1994", "--exclude 2", "--candidates 2"),
@@ -440,6 +486,7 @@ def test_empty_values_are_refused(flag):
         (("--genres", "War", "--exclude", "900", "--all-users"), "No movie of tiny passes the filters"),
         (("--similar-to", 9, "--candidates", 9), "The filters leave no movie but 9 itself"),
         (("--export-vectors", "vectors.npy"), "--export-vectors vectors.npy: name a file that ends in .npz"),
+        (("--at", "2003-02-28"), "--at: this model takes no notice of when it is asked: leave it out"),
         (("--export-vectors", "vectors"), "--export-vectors vectors: name a file that ends in .npz"),
     ],
     ids=str,
@@ -452,6 +499,13 @@ def test_wrong_requests_are_named(tiny_run, tmp_path, monkeypatch, flags, words)
     (tmp_path / "latin-1").write_bytes("ü\n".encode("latin-1"))
     with pytest.raises(UserError, match=words):
         recommend_here("--run", tiny_run, *flags)
+
+
+@pytest.mark.parametrize("time", ["tomorrow", "2003-02-30", "-5", "None", "99999999999999999999", "1e9"])
+def test_what_is_no_time_is_refused(transformer_run, time):
+    assert refusal(transformer_run, f"--at={time}").endswith(
+        "is no time: write 2003-02-28, 2003-02-28T20:00 or seconds since 1970."
+    )
 
 
 def test_refusals_of_the_command_are_one_sentence(run_script, tiny_run):

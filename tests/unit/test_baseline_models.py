@@ -12,7 +12,17 @@ from sklearn.metrics.pairwise import cosine_similarity
 from Models.configs import PRESETS
 from Models.dataLoader import Interactions, split_rows
 from Models.evaluation import RankingEvaluator
-from resultAnalyze.baselines import BASELINES, biases, ease, ease_weighted, fit_biases, genre_knn, most_popular
+from resultAnalyze.baselines import (
+    BASELINES,
+    WEEK,
+    biases,
+    ease,
+    ease_weighted,
+    fit_biases,
+    genre_knn,
+    most_popular,
+    popular_lately,
+)
 from resultAnalyze.compare_baselines import Settings, ranking_row, rating_row, wanted
 from resultAnalyze.experiment import check_protocol, scores_of_test_rows
 from utils.files import UserError
@@ -25,7 +35,8 @@ def interactions(seed: int = 0) -> Interactions:
     pairs = np.unique(random.integers(0, [20, 12], size=(120, 2)), axis=0)
     rating = random.integers(1, 6, len(pairs)).astype(np.float32)
     genres = (random.random((13, 4)) < 0.4).astype(np.float32)
-    return Interactions(pairs[:, 0], pairs[:, 1], rating, 20, 13, genres)
+    time = random.integers(0, 3 * WEEK, len(pairs))
+    return Interactions(pairs[:, 0], pairs[:, 1], rating, time, 20, 13, genres)
 
 
 # --- the definitions -----------------------------------------------------------------------------
@@ -91,6 +102,13 @@ def test_most_popular_counts_ratings():
     data = interactions()
     scores = most_popular(data, seed=0).score(torch.tensor([3, 5]))
     assert scores[0].tolist() == scores[1].tolist() == np.bincount(data.movie, minlength=13).tolist()
+
+
+def test_most_popular_of_the_last_week_counts_the_ratings_since_a_week_before_the_newest():
+    data = interactions()
+    days = np.arange(len(data.user)) % 20 * 86_400  # the newest: day 19; a week before: day 12, which is just out
+    scores = popular_lately(dataclasses.replace(data, time=days), seed=0).score(torch.tensor([3]))[0]
+    assert scores.tolist() == np.bincount(data.movie[days >= 13 * 86_400], minlength=13).tolist()
 
 
 @pytest.mark.parametrize("name", list(BASELINES))

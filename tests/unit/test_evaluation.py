@@ -1,5 +1,6 @@
 """Evaluation: full-catalogue ranking by its plain definition, sampled ranking, and what the evaluators measure."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -259,6 +260,34 @@ def test_the_most_popular_movies_are_counted_in_the_known_rows(data, split):
     known = np.concatenate([split.train, split.val])
     counts = [int((data.movie[known] == movie).sum()) for movie in range(27)]
     assert evaluator.most_popular()(torch.tensor([3, 8])).tolist() == [counts, counts]
+
+
+def timed(data, **times: list[int]):
+    """Data of user 0 and 1 with ratings at these times, and a split of them."""
+    rows = {name: len(of_part) for name, of_part in times.items()}
+    n = sum(rows.values())
+    user = np.array([0, 1] * n)[:n]
+    some = dataclasses.replace(
+        data, user=user, movie=np.arange(n), rating=np.full(n, 5.0, np.float32), time=np.concatenate([*times.values()])
+    )
+    return some, np.split(np.arange(n), np.cumsum(list(rows.values()))[:-1])
+
+
+def test_lists_are_asked_for_with_the_first_tested_rating_of_each_user(data):
+    """Not before the latest known rating; users without tested ratings ask with that."""
+    some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 25, 60, 90])  # of user 0, 1, 0, 1 ...
+    assert some.user[parts[2]].tolist() == [1, 0, 1, 0]
+    evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
+    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [50, 30, 0]
+    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 60, 0]
+    assert evaluator.by_request(None, None) == {}  # of a user, a tested rating is older than a known one
+
+
+def test_on_a_split_by_time_all_users_ask_when_the_test_begins(data):
+    some, parts = timed(data, train=[10, 20], val=[30, 40], test=[60, 50, 60, 90])
+    evaluator = RankingEvaluator(some, Split(*parts, "by hand", at_once=True), relevance_threshold=4)
+    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 50, 50]
+    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [30, 30, 30]
 
 
 def test_a_model_that_ranks_predicts_no_ratings(data, split):

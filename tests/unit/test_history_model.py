@@ -251,6 +251,7 @@ def test_the_clock_by_hand():
         rating=torch.zeros(1, 3),
         time=torch.tensor([[day, 2 * day, 0]]),
         mask=torch.tensor([[True, True, False]]),
+        request_time=torch.tensor([2 * day]),
     )
     found = clock_features(history, torch.tensor([[4 * day + day // 4]]), torch.tensor([[1960.0]]))[0, 0]
     expected = [np.log1p(3.25) / 4, np.log1p(2) / 4, 1, 0]  # 3.25 days after the first, two before it, six o'clock

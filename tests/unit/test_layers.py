@@ -269,7 +269,14 @@ def histories(*users: list[tuple[int, float]]) -> PaddedHistory:
     movie = torch.tensor([[m for m, _ in one] + [0] * (length - len(one)) for one in users])
     rating = torch.tensor([[r for _, r in one] + [0.0] * (length - len(one)) for one in users])
     mask = torch.tensor([[True] * len(one) + [False] * (length - len(one)) for one in users])
-    return PaddedHistory(torch.arange(len(users)), movie, rating, torch.zeros_like(movie), mask)
+    return PaddedHistory(
+        torch.arange(len(users)),
+        movie,
+        rating,
+        torch.zeros_like(movie),
+        mask,
+        torch.zeros(len(users), dtype=torch.int64),
+    )
 
 
 def test_the_loss_of_hidden_movies_by_hand():

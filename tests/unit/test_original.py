@@ -35,7 +35,7 @@ def made(features: torch.Tensor | None = None, stats: DataStats = STATS, **chang
 def history_of(*users: int) -> PaddedHistory:
     """Users of the data whose ratings do not matter."""
     empty = torch.zeros(len(users), 1, dtype=torch.int64)
-    return PaddedHistory(torch.tensor(users), empty, empty.float(), empty, empty.bool())
+    return PaddedHistory(torch.tensor(users), empty, empty.float(), empty, empty.bool(), empty[:, 0])
 
 
 @pytest.fixture

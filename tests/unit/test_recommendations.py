@@ -146,7 +146,7 @@ def test_a_seen_movie_is_scored_from_the_other_ratings(any_model):
         for k in range(12):
             others = [i for i in range(12) if i != k]
             columns = (column[:, others] for column in (history.movie, history.rating, history.time, history.mask))
-            alone = any_model.model.score(PaddedHistory(history.user, *columns))
+            alone = any_model.model.score(PaddedHistory(history.user, *columns, history.request_time))
             torch.testing.assert_close(found[k], alone[0, history.movie[0, k]], atol=1e-4, rtol=1e-4)
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from helpers import RATIOS, batch_of, cross_entropy, one_history, random_model
 
-from Models.dataLoader import split_rows
-from Models.Sequential import Sequential, SequentialConfig
+from Models.dataLoader import model_inputs, split_rows
+from Models.features import FeatureConfig
+from Models.sequences import PaddedHistory
+from Models.Sequential import Sequential, SequentialConfig, longest_gap
 
 both_architectures = pytest.mark.parametrize("architecture", ["transformer", "gru"])
 
@@ -16,8 +18,10 @@ both_architectures = pytest.mark.parametrize("architecture", ["transformer", "gr
 def made(data, rows=None, **config) -> Sequential:
     """A model of these rows, or of all ratings."""
     rows = np.arange(len(data.user)) if rows is None else rows
-    config = SequentialConfig(embedding_dim=4, max_length=6, **config)
-    return random_model(data, rows, config, blocks=("title", "genres"))
+    config = SequentialConfig(**({"embedding_dim": 4, "max_length": 6, "num_layers": 2} | config))
+    model = random_model(data, rows, config, blocks=("title", "genres"))
+    model.longest_gap = 40  # exp(.301 * 40) seconds, two days
+    return model
 
 
 @both_architectures
@@ -33,7 +37,7 @@ def test_no_output_knows_of_later_ratings(data, architecture):
 @both_architectures
 def test_padding_changes_nothing(data, architecture):
     model = made(data, architecture=architecture)
-    padded = dataclasses.replace(one_history(3, 5, 7, 9), mask=torch.tensor([[True, True, False, False]]))
+    padded = dataclasses.replace(one_history(3, 5, 7, 9, at=100), mask=torch.tensor([[True, True, False, False]]))
     torch.testing.assert_close(model.score(padded), model.score(one_history(3, 5)), atol=1e-5, rtol=1e-5)
 
 
@@ -42,7 +46,73 @@ def test_order_ratings_and_times_change_the_scores(data, architecture):
     model = made(data, architecture=architecture)
     scores = model.score(one_history(3, 5, 7))
     others = one_history(5, 3, 7), one_history(3, 5, 7, rating=1.0), one_history(3, 5, 7, time=[0, 100, 10**7])
-    assert all(not torch.allclose(model.score(other), scores, atol=1e-3) for other in others)
+    assert all(not torch.allclose(model.score(other), scores, atol=1e-4) for other in others)
+
+
+@both_architectures
+def test_the_scores_depend_on_when_they_are_asked_for(data, architecture):
+    """As far as times apart are found in training; without the time of the request, on the ratings' times alone."""
+    model = made(data, architecture=architecture)
+    asked = [one_history(3, 5, 7, at=200 + seconds) for seconds in (0, 3600, 10**6, 10**9)]
+    at_once, later, longest, beyond = (model.score(history) for history in asked)
+    assert not torch.allclose(at_once, later, atol=1e-3) and not torch.allclose(later, longest, atol=1e-3)
+    torch.testing.assert_close(longest, beyond)
+    unaware = made(data, architecture=architecture, request_time=False)
+    torch.testing.assert_close(unaware.score(asked[0]), unaware.score(asked[1]))
+
+
+@pytest.mark.parametrize("request_time", [True, False])
+def test_times_by_hand(data, request_time):
+    """Known ratings at 10, 40 and 40 seconds, the next is asked for at 90; the second user has one rating alone."""
+    model = made(data, request_time=request_time)
+    history = PaddedHistory(
+        user=torch.tensor([0, 1]),
+        movie=torch.tensor([[3, 5, 7], [4, 0, 0]]),
+        rating=torch.ones(2, 3),
+        time=torch.tensor([[10, 40, 40], [20, 0, 0]]),
+        mask=torch.tensor([[True, True, True], [True, False, False]]),
+        request_time=torch.tensor([90, 25]),
+    )
+    time, request = model.times(history)
+    assert time.tolist()[0] == [10, 10, 40, 40] and time.tolist()[1][:2] == [20, 20]
+    assert request.tolist()[0] == ([10, 40, 40, 90] if request_time else [10, 10, 40, 40])
+    assert request.tolist()[1][:2] == ([20, 25] if request_time else [20, 20])
+
+
+def test_a_training_step_learns_from_the_time_of_each_next_rating(data):
+    """h before a rating is that of a list asked for at that rating's time, of the ratings before alone."""
+    model = made(data)
+    vectors, times = model.movie_vectors(), [0, 50, 4000, 90_000]
+    hidden = model.read(vectors, one_history(3, 5, 7, 9, time=times))[0]
+    for k in (1, 2, 3):
+        before = one_history(*[3, 5, 7, 9][:k], time=times[:k], at=times[k])
+        torch.testing.assert_close(hidden[k], model.last_hidden(vectors, before)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_attention_by_hand(data):
+    """softmax(q k / sqrt(d) + bias of the time to the request + bias of the distance) v, of one head and layer."""
+    model = made(data, num_layers=1, num_heads=1)
+    block, bias = model.layers[0], model.relative_bias
+    x, gap = torch.randn(1, 3, 4), torch.tensor([[[0, 0, 0], [7, 2, 0], [9, 5, 1]]])
+    q, k, v = block.to_qkv(block.before_attention(x[0])).split(4, dim=1)
+    for row in range(3):
+        logits = [
+            q[row] @ k[j] / 2 + bias.by_gap.weight[gap[0, row, j], 0] + bias.by_distance.weight[row - j, 0]
+            for j in range(row + 1)
+        ]
+        attended = torch.stack(logits).softmax(0) @ v[: row + 1]
+        after = x[0, row] + block.from_heads(attended)
+        linear = block.narrow(torch.nn.functional.gelu(block.widen(block.before_linear(after))))
+        torch.testing.assert_close(block(x, bias(gap)[0])[0, row], after + linear, atol=1e-5, rtol=1e-5)
+
+
+def test_the_longest_gap_is_one_that_training_has_often_enough(data, monkeypatch):
+    rows = np.arange(len(data.user))
+    time = np.where(np.arange(len(rows)) % 2, 10_000, 0)  # data.user is sorted: gaps of 0 or 10,000 seconds
+    some = dataclasses.replace(data, time=time)
+    assert longest_gap(model_inputs(some, rows, FeatureConfig())[1]) == 0  # each user has one such gap at most
+    monkeypatch.setattr("Models.Sequential.LEAST_GAPS", 1)
+    assert longest_gap(model_inputs(some, rows, FeatureConfig())[1]) == int(np.log1p(10_000) / 0.301)
 
 
 def test_only_the_latest_ratings_count(data):

@@ -52,7 +52,7 @@ def test_genres_tell_of_the_taste_of_a_user_and_nothing_beats_the_truth(made):
     user, movie = data.ratings["user"].to_numpy() - 1, data.ratings["movie"].to_numpy() - 1
     rating, genres = data.ratings["rating"].to_numpy(), data.movies["genres"].str[0].astype("category").cat.codes
     held_out = np.random.default_rng(0).random(len(rating)) < 0.2
-    known = (column[~held_out] for column in (user, movie, rating))
+    known = (column[~held_out] for column in (user, movie, rating, np.zeros(len(user), np.int64)))
     interactions = Interactions(*known, 500, 800, np.eye(genres.max() + 1, dtype=np.float32)[genres])
     asked = user[held_out], movie[held_out], np.zeros(held_out.sum())
     by_bias, by_genre = (

@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Rank by several finished runs together: a weighted sum of their scores, with weights that validation chose.
+
+    python resultAnalyze/blend.py --runs runs/autoencoder runs/ncf-ranking runs/transformer
+    python resultAnalyze/blend.py --runs runs/a runs/b --weights 1.0 0.7       # of runs without validation rows
+
+The runs rank, and were trained and tested on the same rows. The weights make the relevant validation ratings most
+likely, as in McFadden's conditional logit (1974): the chance of a movie is the softmax of the sum over all that the
+user has not rated. The test is that of each run: whole catalogue, known movies out, ties against the model.
+
+Writes blend.json, the weights and the metrics, and test_topn.csv into --output.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from Models.checkpoint import load_model
+from Models.configs import saved_config
+from Models.Dataset import ScoreFn
+from Models.evaluation import RankingEvaluator, as_fitted
+from utils import cli
+from utils.cli import display_path
+from utils.config import OptionalFolder, parse
+from utils.files import RUNS, UserError, read_json, write_json
+from utils.metrics import mean_metrics
+from utils.runs import TEST_METRICS, finished_run, write_table
+
+SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protocols
+
+
+@dataclass(frozen=True)
+class Settings:
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR DIR ...")]
+    """folders of finished trainings that rank, two or more"""
+    weights: Annotated[
+        tuple[float, ...], tyro.conf.arg(metavar="W W ...", help_behavior_hint="(default: chosen by validation)")
+    ] = ()
+    """the weights, found on other rows"""
+    output: OptionalFolder = None
+    """folder (default: runs/blend-<data>)"""
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    runs = [finished_run(run, tested=True) for run in settings.runs]
+    records = checked(runs, settings.weights)
+    data, split = saved_config(runs[0]).data.load()
+    evaluator = RankingEvaluator(data, split, records[0]["relevance_threshold"])
+    models = [load_model(run / "best.pt", torch.device("cpu")).model for run in runs]
+    if settings.weights:
+        weights = torch.tensor(settings.weights)
+    else:
+        request = evaluator.request_times(split.train, split.val)
+        weights = fit_weights(evaluator, [as_fitted(model, data, split.train, request).score for model in models])
+    blended = weighted_sum([evaluator.fitted_for_test(model).score for model in models], weights)
+    ranking = evaluator.rank(blended, evaluator.known(), split.test)
+    metrics: dict[str, Any] = mean_metrics(ranking, evaluator.k)
+    metrics["weights"] = {display_path(run): weight for run, weight in zip(runs, weights.tolist(), strict=True)}
+    metrics["of_each"] = {display_path(run): record["ndcg@10"] for run, record in zip(runs, records, strict=True)}
+    output = settings.output or RUNS / f"blend-{data.name}"
+    output.mkdir(parents=True, exist_ok=True)
+    write_table(output / "test_topn.csv", evaluator.table(ranking))
+    write_json(output / "blend.json", metrics | {name: records[0][name] for name in (*SAME, "protocol")})
+    for run, weight in metrics["weights"].items():
+        print(f"{run}: weight {weight:.3f}, NDCG@10 {metrics['of_each'][run]:.4f}")
+    print(f"All together: test HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}.")
+    print(f"Wrote blend.json and test_topn.csv into {display_path(output)}.")
+
+
+def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, Any]]:
+    """The runs' test records.
+
+    Raises:
+        UserError: there is only one run, one predicts ratings or was tested on other rows, or weights are missing.
+    """
+    if len(runs) < 2:
+        raise UserError("--runs: give two runs or more.")
+    if weights and len(weights) != len(runs):
+        raise UserError(f"--weights: give {len(runs)}, one for each of --runs.")
+    records = [read_json(run / TEST_METRICS) for run in runs]
+    for run, record in zip(runs, records, strict=True):
+        if record["task"] != "ranking":
+            raise UserError(f"{run} predicts ratings: give runs of presets that rank.")
+        if not record["val_rows"] and not weights:
+            raise UserError(f"{run} has no validation rows to choose weights by: give them with --weights.")
+        if any(record[name] != records[0][name] for name in SAME):
+            raise UserError(f"{run} was tested on other rows than {runs[0]}: train both on the same split.")
+    return records
+
+
+def fit_weights(evaluator: RankingEvaluator, scores: Sequence[ScoreFn]) -> Tensor:
+    """The weight of each of the scores, [M], that makes the relevant validation ratings most likely."""
+    data, train, rows = evaluator.data, evaluator.split.train, evaluator.relevant(evaluator.split.val)
+    seen, relevant = (data.select(part).matrix() for part in (train, rows))
+    users = torch.from_numpy(np.unique(data.user[rows])).split(evaluator.chunk_users)
+    of_all = torch.stack([torch.cat([score(chunk).float() for chunk in users]) for score in scores])  # [M, U, n]
+    asked = torch.cat(users).numpy()
+    candidates = torch.from_numpy(seen[asked].toarray() == 0)
+    wanted = relevant[asked].nonzero()
+    spread = of_all[:, candidates].std(1)
+    of_all /= spread[:, None, None]
+    weights = torch.full((len(scores),), 1 / len(scores), requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = torch.einsum("m,mun->un", weights, of_all).masked_fill(~candidates, -torch.inf)
+        value = -total.log_softmax(1)[wanted].mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return (weights / spread).detach()
+
+
+def weighted_sum(scores: Sequence[ScoreFn], weights: Tensor) -> ScoreFn:
+    return lambda users: sum(weight * score(users) for weight, score in zip(weights, scores, strict=True))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""SASRec and HSTU of the library RecTools on the rows of this project's split, measured by its code.
+
+    make .venv-rectools/requirements-rectools.txt            # once: RecTools needs other versions than this project
+    python resultAnalyze/compare_rectools.py --models SASRec HSTU
+
+The library is given the known ratings, of which the validation rows choose its epoch by their loss, and the time of
+each tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
+that the user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
+rows are kept.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import pandas as pd
+import torch
+
+from Models.configs import DataConfig
+from Models.evaluation import K, RankingEvaluator
+from Models.inputs import NonNegInt, PositiveInt
+from resultAnalyze.experiment import check_protocol
+from resultAnalyze.tables import markdown_table, mean_and_range
+from utils import cli
+from utils.cli import display_path
+from utils.config import OptionalFolder, optional, parse
+from utils.files import ROOT, RUNS, UserError, atomic_write, read_json
+from utils.metrics import metrics_at
+from utils.runs import write_table
+
+SCRIPT = ROOT / "resultAnalyze" / "rectools_models.py"
+PYTHON = ROOT / ".venv-rectools" / "bin" / "python"
+TARGET = ".venv-rectools/requirements-rectools.txt"
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: DataConfig = field(default_factory=lambda: DataConfig(split="leave-one-out"))
+    models: tuple[str, ...] = ("SASRec", "HSTU")
+    """SASRec, HSTU or HSTU-large"""
+    seeds: tuple[NonNegInt, ...] = (0,)
+    """seeds of the trainings"""
+    epochs: PositiveInt = 100
+    """the most epochs of a training"""
+    python: optional(Path, "FILE", "default: .venv-rectools/bin/python") = None
+    """the Python that has RecTools"""
+    output: OptionalFolder = None
+    """folder (default: runs/rectools-<data>)"""
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    python = settings.python or PYTHON
+    if not python.is_file():
+        raise UserError(f"There is no {display_path(python)}: make {TARGET}, or name one with --python.")
+    data, split = settings.data.load()
+    if data.time is None:
+        raise UserError(f"{data.name} has no times, which these models need.")
+    evaluator = RankingEvaluator(data, split, relevance_threshold=data.rating.min())
+    output = settings.output or RUNS / f"rectools-{data.name}"
+    check_protocol(output, {"ratings_sha256": data.fingerprint(), "split": split.protocol, "epochs": settings.epochs})
+    write_rows(evaluator, output)
+    rows = []
+    for model in settings.models:
+        for seed in settings.seeds:
+            path = output / f"{model}-{seed}"
+            if not path.with_suffix(".json").is_file():
+                print(f"{model}, seed {seed} ...", flush=True)
+                train(python, output, model, seed, settings.epochs)
+            rows.append({"model": model, "seed": seed} | measure(evaluator, path))
+    table = pd.DataFrame(rows)
+    write_table(output / "rectools.csv", table)
+    text = f"{data.name}: {split.protocol}; whole catalogue, known movies out.\n\n{markdown(table)}"
+    with atomic_write(output / "rectools.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"\n{text}\nWrote rectools.csv and rectools.md into {display_path(output)}.")
+
+
+def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
+    """known.csv, the ratings before the test by user and time; asked.csv, when each tested user asks."""
+    data, rows = evaluator.data, evaluator.data.by_user_and_time(evaluator.known())
+    known = {"user_id": data.user[rows], "item_id": data.movie[rows], "datetime": data.time[rows], "weight": 1}
+    write_table(output / "known.csv", pd.DataFrame(known | {"validates": np.isin(rows, evaluator.split.val)}))
+    users = np.unique(data.user[evaluator.split.test])
+    times = evaluator.request_times(evaluator.known(), evaluator.split.test)
+    write_table(output / "asked.csv", pd.DataFrame({"user_id": users, "datetime": times[users]}))
+
+
+def train(python: Path, output: Path, model: str, seed: int, epochs: int) -> None:
+    """Raises UserError where the library's side fails, with the last line of what it says."""
+    flags = ["--folder", output, "--model", model, "--seed", seed, "--epochs", epochs, "--k", K]
+    done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")
+
+
+def measure(evaluator: RankingEvaluator, path: Path) -> dict[str, Any]:
+    """HR and NDCG of lists, of all users and of those asked in a later second than their latest known rating."""
+    data, test = evaluator.data, evaluator.split.test
+    lists = pd.read_csv(path.with_suffix(".csv")).set_index(["user_id", "item_id"])["rank"]
+    tested = pd.MultiIndex.from_arrays([data.user[test], data.movie[test]])
+    ranks = torch.from_numpy(lists.reindex(tested).fillna(np.inf).to_numpy(np.float64))[:, None]
+    by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), K)
+    later = torch.from_numpy(data.time[test] > evaluator.latest_times(evaluator.known())[data.user[test]])
+    found = {name: float(by_user[name].mean()) for name in (f"hr@{K}", f"ndcg@{K}")}
+    found |= {f"later second {name}": float(by_user[name][later].mean()) for name in (f"hr@{K}", f"ndcg@{K}")}
+    return found | read_json(path.with_suffix(".json"))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A row per model: means over seeds, and whether it takes the time of the request."""
+    rows = []
+    for model, group in table.groupby("model", sort=False):
+        figures = {name: mean_and_range(group[name]) for name in group if "@" in name}
+        row = {"model": model, "seeds": len(group), "request time": "known" if group["request_time"].all() else "-"}
+        rows.append(row | figures | {"epochs": f"{group['epochs'].mean():.0f}", "s": f"{group['seconds'].mean():.0f}"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+if __name__ == "__main__":
+    cli.run(main)

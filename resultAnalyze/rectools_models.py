@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""SASRec and HSTU of the library RecTools on rows that compare_rectools.py wrote; it runs this in their environment.
+
+    .venv-rectools/bin/python resultAnalyze/rectools_models.py --folder runs/rectools-ml-1m --model HSTU --seed 0
+
+Nothing of this repo is imported: RecTools and this repo need different versions of NumPy. Reads known.csv and asked.csv
+of the folder, writes <model>-<seed>.csv, the best ten movies of each user, and <model>-<seed>.json beside it.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from rectools import Columns
+from rectools.dataset import Dataset
+from rectools.models import HSTUModel, SASRecModel
+
+# Of the library's own benchmark on MovieLens 1M, as far as its notebooks tell.
+SETTINGS = {"n_factors": 50, "n_heads": 2, "dropout_rate": 0.2, "session_max_len": 200, "batch_size": 128, "lr": 1e-3}
+MODELS = {"SASRec": (SASRecModel, 2), "HSTU": (HSTUModel, 2), "HSTU-large": (HSTUModel, 8)}  # and their blocks
+PATIENCE = 5  # epochs without a lower validation loss
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--model", choices=MODELS, required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=100, help="the most epochs (default: 100)")
+    parser.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
+    flags = parser.parse_args()
+    torch.use_deterministic_algorithms(True)
+    seed_everything(flags.seed, verbose=False)
+
+    known = with_dates(pd.read_csv(flags.folder / "known.csv"))
+    asked = with_dates(pd.read_csv(flags.folder / "asked.csv"))
+    validates = known.pop("validates").to_numpy(bool)
+    dataset = Dataset.construct(known)
+    kind, n_blocks = MODELS[flags.model]
+    checkpoint = ModelCheckpoint(dirpath=flags.folder, filename=f"{flags.model}-{flags.seed}", monitor="val_loss")
+    trainer = Trainer(
+        max_epochs=flags.epochs,
+        accelerator="cpu",
+        callbacks=[EarlyStopping("val_loss", patience=PATIENCE), checkpoint],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = kind(
+        n_blocks=n_blocks,
+        loss="softmax",
+        get_val_mask_func=lambda interactions: validates,
+        get_trainer_func=lambda: trainer,
+        **SETTINGS,
+    )
+    started = time.perf_counter()
+    model.fit(dataset)
+    seconds = time.perf_counter() - started
+    best = model.fit_trainer.checkpoint_callback.best_model_path  # the model trains by a copy of the trainer
+    model.load_weights_from_checkpoint(best)
+    context = {"context": asked.assign(**{Columns.Weight: 1.0})} if model.require_recommend_context else {}
+    found = model.recommend(asked[Columns.User], dataset, flags.k, filter_viewed=True, **context)
+    path = flags.folder / f"{flags.model}-{flags.seed}"
+    found[[Columns.User, Columns.Rank, Columns.Item]].to_csv(f"{path}.csv", index=False)
+    record = {"epochs": model.fit_trainer.current_epoch, "seconds": round(seconds, 1), "request_time": bool(context)}
+    Path(f"{path}.json").write_text(json.dumps(record))
+    Path(best).unlink()
+
+
+def with_dates(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(**{Columns.Datetime: pd.to_datetime(table[Columns.Datetime], unit="s")})
+
+
+if __name__ == "__main__":
+    main()

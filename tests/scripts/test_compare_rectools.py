@@ -1,0 +1,71 @@
+"""RecTools beside our models: what it is given, how its lists are measured, and the library itself where it is."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import RATIOS, main_here, rows_of
+
+from Models.dataLoader import split_rows
+from Models.evaluation import RankingEvaluator
+from resultAnalyze import compare_rectools
+from resultAnalyze.compare_rectools import PYTHON
+from utils.files import UserError, write_json
+
+
+@pytest.fixture(scope="module")
+def evaluator(data):
+    return RankingEvaluator(data, split_rows(data, "leave-one-out", RATIOS), relevance_threshold=1)
+
+
+def test_of_tested_ratings_the_library_gets_nothing_but_the_time(evaluator, data, tmp_path):
+    compare_rectools.write_rows(evaluator, tmp_path)
+    known, asked = pd.read_csv(tmp_path / "known.csv"), pd.read_csv(tmp_path / "asked.csv")
+    split = evaluator.split
+    pairs = set(zip(known["user_id"], known["item_id"], strict=True))
+    assert not pairs & set(zip(data.user[split.test], data.movie[split.test], strict=True))
+    assert len(pairs) == len(split.train) + len(split.val) and known["validates"].sum() == len(split.val)
+    order = data.by_user_and_time(evaluator.known())
+    assert known["item_id"].tolist() == data.movie[order].tolist()
+    times = dict(zip(data.user[split.test].tolist(), data.time[split.test].tolist(), strict=True))
+    assert dict(zip(asked["user_id"], asked["datetime"], strict=True)) == times and list(asked) == [
+        "user_id",
+        "datetime",
+    ]
+
+
+def test_lists_are_measured_by_hand(evaluator, data, tmp_path):
+    """The tested movie of user 0 stands first, that of user 1 third, that of no other user is listed."""
+    test = dict(zip(data.user[evaluator.split.test].tolist(), data.movie[evaluator.split.test].tolist(), strict=True))
+    others = [movie for movie in range(27) if movie not in test.values()]
+    rows = [(0, 1, test[0]), (1, 1, others[0]), (1, 2, others[1]), (1, 3, test[1]), (2, 1, others[0])]
+    pd.DataFrame(rows, columns=["user_id", "rank", "item_id"]).to_csv(tmp_path / "HSTU-0.csv", index=False)
+    write_json(tmp_path / "HSTU-0.json", {"epochs": 3, "seconds": 1.0, "request_time": True})
+    found = compare_rectools.measure(evaluator, tmp_path / "HSTU-0")
+    assert found["hr@10"] == pytest.approx(2 / 30) and found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(4)) / 30)
+
+
+def test_without_the_library_one_sentence_says_what_to_do(places, tmp_path):
+    with pytest.raises(UserError, match=r"There is no .*python: make \.venv-rectools/requirements-rectools.txt"):
+        main_here(compare_rectools, *places, "--python", tmp_path / "python", "--output", tmp_path / "out")
+
+
+def test_a_failure_of_the_library_is_said(places, tmp_path):
+    (tmp_path / "python").write_text("#!/bin/sh\necho 'no module named rectools' >&2\nexit 3\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(UserError, match=r"SASRec of RecTools failed \(no module named rectools\): make"):
+        main_here(compare_rectools, *places, "--python", tmp_path / "python", "--output", tmp_path / "out")
+
+
+@pytest.mark.skipif(not PYTHON.is_file(), reason="make .venv-rectools/requirements-rectools.txt was not run")
+def test_the_library_ranks_the_same_rows(places, tmp_path):
+    flags = (*places, "--models", "SASRec", "HSTU", "--epochs", 1, "--output", tmp_path / "out")
+    main_here(compare_rectools, *flags)
+    rows = rows_of(tmp_path / "out/rectools.csv")
+    assert [(row["model"], row["request_time"]) for row in rows] == [("SASRec", "False"), ("HSTU", "True")]
+    assert all(0 <= float(row["ndcg@10"]) <= float(row["hr@10"]) <= 1 for row in rows)
+    known = pd.read_csv(tmp_path / "out/known.csv")
+    listed = pd.read_csv(tmp_path / "out/HSTU-0.csv")
+    assert len(listed.merge(known, on=["user_id", "item_id"])) == 0
+    shutil.rmtree(tmp_path / "out")

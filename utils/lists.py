@@ -1,0 +1,134 @@
+"""Recommendations, and how they are written: text, ids, JSON or CSV."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TextIO
+
+from utils import distributed
+from utils.files import atomic_write
+
+Format = Literal["text", "ids", "json", "csv"]
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A recommended movie."""
+
+    id: int | str
+    title: str
+    genres: str  # "Action|Comedy"
+    values: dict[str, float]  # by name: "prediction" of a rating, "score" of a ranking, "cosine" of similar movies
+    is_new: bool = False  # added to a finished training
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """One user's top-N, best first."""
+
+    user: int | str
+    movies: list[Movie]
+
+
+@contextmanager
+def opened(output: Path | None) -> Iterator[TextIO]:
+    """The screen, or a file that appears only once it is complete; of several ranks, rank 0 alone writes it."""
+    if output is None or distributed.rank():
+        yield sys.stdout
+        return
+    with atomic_write(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+# --- formats: each makes a function that writes one user's recommendations --------------------------
+
+Writer = Callable[[Recommendations], None]
+
+
+def text_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+    """The original's line; above it, for one user, a table."""
+
+    def write(found: Recommendations) -> None:
+        if one_user:
+            file.write(table(found, columns))
+        ids = [movie.id for movie in found.movies]
+        file.write(f"Top {len(ids)} {words} {found.user}: {ids}\n")
+
+    return write
+
+
+def table(found: Recommendations, columns: list[str]) -> str:
+    width = max([len("title"), *(len(movie.title) for movie in found.movies)])
+    id_width = max([6, *(len(str(movie.id)) for movie in found.movies)])
+    lines = [f"rank  {'id':>{id_width}}  {'title':{width}}  {'  '.join(columns)}  genres"]
+    for rank, movie in enumerate(found.movies, start=1):
+        genres = movie.genres.replace("|", ", ") + "  (new)" * movie.is_new
+        values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
+        lines.append(f"{rank:4}  {movie.id!s:>{id_width}}  {movie.title:{width}}  {values}  {genres}".rstrip())
+    return "\n".join(lines) + "\n\n"
+
+
+def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+    """A line of movie ids, after the user's id where there are several users."""
+
+    def write(found: Recommendations) -> None:
+        ids = [movie.id for movie in found.movies]
+        print(*([] if one_user else [found.user]), *ids, file=file)
+
+    return write
+
+
+def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+    """One JSON object per line; a screen that can't hold every character gets their numbers, which JSON reads alike."""
+    ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
+
+    def write(found: Recommendations) -> None:
+        movies = [
+            {"id": m.id, "title": m.title, "genres": m.genres} | m.values | ({"new": True} if m.is_new else {})
+            for m in found.movies
+        ]
+        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=ascii_only), file=file)
+
+    return write
+
+
+def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+    """One row per movie, after a header."""
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(["userId", "rank", "movieId", "title", "genres", *columns])
+
+    def write(found: Recommendations) -> None:
+        for rank, movie in enumerate(found.movies, start=1):
+            values = [f"{movie.values[name]:.4f}" for name in columns]
+            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, *values])
+
+    return write
+
+
+def write_audience(
+    file: TextIO, form: Format, movie: int | str, name: str, users: list[tuple[int | str, float]]
+) -> None:
+    """The users who would like a movie, and how much, in one of the formats."""
+    ids = [user for user, _ in users]
+    if form == "ids":
+        print(*ids, file=file)
+    elif form == "json":
+        content = {"movie": movie, "users": [{"id": user, name: value} for user, value in users]}
+        print(json.dumps(content, ensure_ascii=not (file.encoding or "utf-8").lower().startswith("utf")), file=file)
+    elif form == "csv":
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["movieId", "rank", "userId", name])
+        rows.writerows([movie, rank, user, f"{value:.4f}"] for rank, (user, value) in enumerate(users, start=1))
+    else:
+        width = max([4, *(len(str(user)) for user in ids)])
+        print(f"rank  {'user':>{width}}  {name}", file=file)
+        for rank, (user, value) in enumerate(users, start=1):
+            print(f"{rank:4}  {user!s:>{width}}  {value:{len(name)}.4f}", file=file)
+        print(f"\nTop {len(ids)} user IDs for movie {movie}: {ids}", file=file)
+
+
+WRITERS = {"text": text_writer, "ids": ids_writer, "json": json_writer, "csv": csv_writer}
