@@ -7,6 +7,7 @@
     python generate_recommendation.py --all-users --format csv --output top10.csv
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
+    python generate_recommendation.py --explain                    # with the ratings that each movie owes most to
     python generate_recommendation.py --at 2003-02-28T20:00        # as of then, by a model of sequences; default: now
     python generate_recommendation.py --similar-to 260
     python generate_recommendation.py --new-movies new.csv         # also movies that were not there: movieId,title ...
@@ -38,12 +39,15 @@ import tyro
 from torch import Tensor, nn
 
 from Models.checkpoint import IdMaps, SavedModel, load_model
+from Models.explain import explained
 from Models.inputs import PositiveInt
 from Models.new_movies import add_new_movies, read_new_movies
 from Models.recommend import (
     TopNRecommender,
     allowed_movies,
+    asked_at,
     audience,
+    beside,
     find_movies,
     find_users,
     first_of,
@@ -104,6 +108,8 @@ class Settings:
     """how many movies"""
     include_seen: bool = False
     """also recommend movies that the user has rated"""
+    explain: bool = False
+    """say which ratings of the user each movie owes most to"""
     genres: Genres = None
     """only movies of at least one of these genres"""
     years: Years = None
@@ -126,9 +132,9 @@ FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
 REQUESTS = {
     **{"user": (), "users": (), "all_users": (), "liked": ("known",), "ratings": ("known",)},
-    "similar_to": ("predictions_from", "known", "include_seen", "at"),
-    "audience_of": ("predictions_from", "include_seen", *FILTERS),
-    "export_vectors": ("predictions_from", "top_n", "include_seen", *FILTERS, "format", "output"),
+    "similar_to": ("predictions_from", "known", "include_seen", "explain", "at"),
+    "audience_of": ("predictions_from", "include_seen", "explain", *FILTERS),
+    "export_vectors": ("predictions_from", "top_n", "include_seen", "explain", *FILTERS, "format", "output"),
 }
 FILES_OF_IDS = ("users", "exclude", "candidates")  # the settings that may name one
 
@@ -176,18 +182,23 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     every, new = saved.known.history, new_user(settings, saved, time)
     if new is not None:
         check_new_users(saved.model, rating_model)
-        n_users, first, found = 1, new, recommender.for_histories(new, new)
+        n_users, first, found, histories = 1, new, recommender.for_histories(new, new), [new]
     else:
         users = wanted_users(settings, saved.ids)
         n_users, first = len(users), every.pad(torch.tensor(users[:1]))
         known = saved.known.training() if settings.known == "train" else every
         found = recommender.for_users(users, known, seen=every)
+        histories = (known.pad(torch.tensor([user])) for user in users)
+    if settings.explain:
+        found = explained(saved, found, (beside(saved.model, asked_at(history, time)) for history in histories))
     ranking = saved.model.config.task == "ranking"
     columns = ["score"] * ranking + ["prediction"] * (not ranking or rating_model is not None)
     several = settings.all_users or settings.users is not None
     last, n_short = show(settings, columns, "recommended movie IDs for user", found, several)
     if not several and last.movies:
         say(about_popular(last, recommender.most_popular(every, first)))
+    if settings.explain and not several and last.movies and not any(movie.reasons for movie in last.movies):
+        say("No rating of the user raises these scores: the model reads no ratings, or knows too few of them.")
     if not ranking:
         say(
             "The model learned to predict ratings, not which movies are chosen; for movies that users would choose: "
@@ -274,6 +285,12 @@ def check_request(settings: Settings) -> None:
     for name in given:
         if isinstance(value := getattr(settings, name), str) and not value.strip():
             raise UserError(f"{flags([name])} is empty: give it a value or leave it out.")
+    if settings.explain and settings.include_seen:
+        raise UserError("--explain and --include-seen: what a user has rated needs no reasons, leave one of them out.")
+    if settings.explain and settings.format in ("ids", "csv"):
+        raise UserError(f"--format {settings.format} has no room for reasons: take text or json.")
+    if settings.explain and settings.format == "text" and (settings.all_users or settings.users is not None):
+        raise UserError("--explain: the text of several users has no room for reasons, take --format json.")
     if settings.export_vectors is not None and settings.export_vectors.suffix != ".npz":
         raise UserError(f"--export-vectors {settings.export_vectors}: name a file that ends in .npz.")
 
@@ -381,7 +398,8 @@ def request_time(settings: Settings, saved: SavedModel) -> int:
 def new_user(settings: Settings, saved: SavedModel, now: int) -> PaddedHistory | None:
     """What --liked or --ratings tell of a user who is not in the data; without a rating, movies have the highest.
 
-    Without times, they rated a movie a minute until `now`, or until the newest rating where that is 0.
+    Without times, they rated a movie every ten minutes until a minute before `now`, or before the newest rating where
+    that is 0: each then counts as a choice of its own, not as one of a page, of which the next movie tells little.
 
     Raises:
         UserError: a movie is not in the data, or the ratings are of several users or on another scale.
@@ -405,8 +423,8 @@ def new_user(settings: Settings, saved: SavedModel, now: int) -> PaddedHistory |
     table = table.sort_values("time", kind="stable") if is_timed else table
     table = table.drop_duplicates("movie", keep="last")
     if not is_timed:
-        minutes = np.arange(-len(table), 0) * 60 * (stats.newest >= CLOCK)
-        table = table.assign(time=minutes + (now or stats.newest))
+        before = (np.arange(1 - len(table), 1) * 600 - 60) * (stats.newest >= CLOCK)
+        table = table.assign(time=(now or stats.newest) + before)
     movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
     rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]

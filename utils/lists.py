@@ -5,14 +5,29 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from utils import distributed
 from utils.files import atomic_write
 
 Format = Literal["text", "ids", "json", "csv"]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A rating of the user that a recommended movie owes some of its score.
+
+    fall: how much the score is lower without it, in the unit of the score
+    shared: what both movies have, in words
+    """
+
+    id: int | str
+    title: str
+    rating: float
+    fall: float
+    shared: list[str]
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,7 @@ class Movie:
     genres: str  # "Action|Comedy"
     values: dict[str, float]  # by name: "prediction" of a rating, "score" of a ranking, "cosine" of similar movies
     is_new: bool = False  # added to a finished training
+    reasons: list[Reason] | None = None  # the most important first; None where nobody asked for them
 
 
 @dataclass(frozen=True)
@@ -69,7 +85,14 @@ def table(found: Recommendations, columns: list[str]) -> str:
         genres = movie.genres.replace("|", ", ") + "  (new)" * movie.is_new
         values = "  ".join(f"{movie.values[name]:{len(name)}.2f}" for name in columns)
         lines.append(f"{rank:4}  {movie.id!s:>{id_width}}  {movie.title:{width}}  {values}  {genres}".rstrip())
+        lines += [f"{'':{id_width + 8}}{in_words(reason)}" for reason in movie.reasons or ()]
     return "\n".join(lines) + "\n\n"
+
+
+def in_words(reason: Reason) -> str:
+    """ "+0.42 for Toy Story (1995), rated 5: Animation, director John Lasseter" """
+    words = f"+{reason.fall:.2f} for {reason.title}, rated {reason.rating:g}"
+    return f"{words}: {', '.join(reason.shared)}" if reason.shared else words
 
 
 def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
@@ -87,13 +110,19 @@ def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) ->
     ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
 
     def write(found: Recommendations) -> None:
-        movies = [
-            {"id": m.id, "title": m.title, "genres": m.genres} | m.values | ({"new": True} if m.is_new else {})
-            for m in found.movies
-        ]
-        print(json.dumps({"user": found.user, "movies": movies}, ensure_ascii=ascii_only), file=file)
+        content = {"user": found.user, "movies": [as_json(movie) for movie in found.movies]}
+        print(json.dumps(content, ensure_ascii=ascii_only), file=file)
 
     return write
+
+
+def as_json(movie: Movie) -> dict[str, Any]:
+    content = {"id": movie.id, "title": movie.title, "genres": movie.genres} | movie.values
+    if movie.is_new:
+        content["new"] = True
+    if movie.reasons is not None:
+        content["reasons"] = [asdict(reason) for reason in movie.reasons]
+    return content
 
 
 def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:

@@ -285,7 +285,7 @@ def test_lists_are_as_of_the_time_of_the_request(transformer_run):
 
 
 def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkeypatch):
-    """One a minute, the last of them a minute before, so that no gap of years lies between them and the request."""
+    """One every ten minutes, the last a minute before, so that no gap of years lies between them and the request."""
     asked = []
     of_history = TopNRecommender.for_histories
 
@@ -295,7 +295,7 @@ def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkey
 
     monkeypatch.setattr(TopNRecommender, "for_histories", spy)
     recommend_here("--run", transformer_run, "--liked", "2,9,163", "--at", 10**9)
-    assert asked[0].time.tolist() == [[10**9 - 180, 10**9 - 120, 10**9 - 60]]
+    assert asked[0].time.tolist() == [[10**9 - 1260, 10**9 - 660, 10**9 - 60]]
     assert asked[0].request_time.tolist() == [10**9]
 
 

@@ -1,0 +1,90 @@
+"""Why movies are recommended: the user's own ratings that their scores owe most, and what these movies have in common.
+
+What a score owes to a rating is how much it falls when that rating is taken out of the history: exact, by the model's
+own score, and the same for every model. (The falls of several ratings do not add up to that of all.)
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from Models.checkpoint import SavedModel
+from Models.features import FeatureSpace
+from Models.sequences import PaddedHistory
+from utils.lists import Reason, Recommendations
+
+CHUNK_HISTORIES = 256  # scored together: bounds memory
+N_REASONS = 3
+ROUNDING = 1e-5  # falls of no more are none
+N_NAMES = 3  # of a reason, at most
+RARE = math.log(1 / 0.05)  # inverse document frequency from which a name says something
+
+
+def explained(
+    saved: SavedModel, found: Iterable[Recommendations], histories: Iterable[PaddedHistory]
+) -> Iterator[Recommendations]:
+    """The recommendations with reasons, made from these histories, each [1, L] and on the model's device."""
+    index = {movie: k for k, movie in enumerate(saved.ids.movie_ids)}
+    for one, history in zip(found, histories, strict=True):
+        of_each = reasons(saved, history, [index[movie.id] for movie in one.movies])
+        movies = [dataclasses.replace(movie, reasons=own) for movie, own in zip(one.movies, of_each, strict=True)]
+        yield dataclasses.replace(one, movies=movies)
+
+
+def reasons(saved: SavedModel, history: PaddedHistory, movies: list[int], n: int = N_REASONS) -> list[list[Reason]]:
+    """Of each of these movies, the up to n ratings of the history that its score owes most, the most important first.
+
+    Args:
+        history: of one user, [1, L]
+
+    Returns:
+        for each movie; empty where no rating raises its score
+    """
+    falls, scale = falls_of(saved.model, history, torch.tensor(movies)), saved.model.stats.scale
+    unit = scale.unit if saved.model.config.task == "rating" else 1.0
+    found = []
+    for movie, fall in zip(movies, falls.T, strict=True):
+        values, ratings = fall.topk(min(n, len(fall)))
+        of_movie = []
+        for value, k in zip(values.tolist(), ratings.tolist(), strict=True):
+            if value > ROUNDING:
+                rated = int(history.movie[0, k])
+                rating = float(scale.from_model(history.rating[0, k]))
+                ids = saved.ids.movie_ids[rated], saved.ids.titles[rated]
+                of_movie.append(Reason(*ids, rating, value * unit, in_common(saved, movie, rated)))
+        found.append(of_movie)
+    return found
+
+
+@torch.inference_mode()
+def falls_of(model: nn.Module, history: PaddedHistory, movies: Tensor) -> Tensor:
+    """How much the scores of these movies fall without each rating of one user's history, [n_ratings, n]."""
+    movies, n = movies.to(history.movie.device), int(history.mask.sum())
+    base, others = model.score(history)[0, movies], history.without_each()
+    chunks = torch.arange(n, device=history.movie.device).split(CHUNK_HISTORIES) if n else ()
+    without = [model.score(others.rows(rows))[:, movies] for rows in chunks]
+    return (base - torch.cat(without) if n else base.new_zeros(0, len(movies))).cpu()
+
+
+def in_common(saved: SavedModel, one: int, other: int) -> list[str]:
+    """What two movies have in common of what the model knows, in words: "Animation", "director John Lasseter".
+
+    Of names the rarest few, and none that more than 5 % of the movies have: most are in English.
+    """
+    found = []
+    if any(block.name == "genres" for block in saved.model.stats.blocks):
+        genres = [set(saved.ids.genres[movie].split("|")) - {""} for movie in (one, other)]
+        found += sorted(genres[0] & genres[1])
+    if saved.inputs.space is None:
+        return found
+    genres = {genre.casefold() for genre in found}
+    scales = [scale for scale in FeatureSpace.from_plain(saved.inputs.space).scales if scale.kind == "names"]
+    shared = []
+    for scale, matrix in zip(scales, saved.inputs.names, strict=True):
+        words = [set(matrix[movie].coalesce().indices()[0].tolist()) for movie in (one, other)]
+        shared += [(float(scale.scale[k]), scale.name, scale.vocabulary[k]) for k in words[0] & words[1]]
+    rare = [one for one in shared if one[0] > RARE and one[2].casefold() not in genres]
+    return found + [f"{block} {name}" for _, block, name in sorted(rare, key=lambda one: (-one[0], *one[1:]))[:N_NAMES]]
