@@ -21,7 +21,7 @@ soak: .venv/requirements-dev.txt
 
 # Everything that was made, except downloads.
 clean:
-	rm -rf .venv .venv-rectools runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json
+	rm -rf .venv .venv-rectools runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json resultAnalyze/demo_page.html
 
 # An environment of its own for the library that resultAnalyze/compare_rectools.py runs.
 .venv-rectools/requirements-rectools.txt: requirements-rectools.txt

@@ -38,17 +38,17 @@ class SequentialConfig:
 
     architecture: Literal["transformer", "gru"] = "transformer"
     """what reads the history"""
-    embedding_dim: PositiveInt = 64
+    embedding_dim: PositiveInt = 128
     """size of a movie's vector"""
     num_layers: PositiveInt = 4
     """layers"""
-    num_heads: PositiveInt = 2
+    num_heads: PositiveInt = 4
     """attention heads of the transformer"""
     max_length: PositiveInt = 200
     """the latest ratings of a user that are read"""
     request_time: bool = True
     """the time for which a list is made is known, as a service knows it"""
-    dropout: Fraction = 0.2
+    dropout: Fraction = 0.3
     """share of units dropped in training"""
     ids: bool = True
     """use movie embeddings, not features alone"""

@@ -191,7 +191,6 @@ class TrainConfig:
         return found
 
 
-SEQUENTIAL_OPTIM = OptimConfig(epochs=24, batch_size=32, lr=2e-3, weight_decay=0.0)
 PRESETS: dict[str, TrainConfig] = {
     config.preset: config
     for config in (
@@ -233,14 +232,14 @@ PRESETS: dict[str, TrainConfig] = {
         TrainConfig(
             preset="transformer",
             model=SequentialConfig(architecture="transformer"),
-            optim=SEQUENTIAL_OPTIM,
+            optim=OptimConfig(epochs=24, batch_size=32, lr=1.5e-3, weight_decay=0.0),
             features=FeatureConfig(blocks=("title", "genres")),
             ranking=RankingConfig(),
         ),
         TrainConfig(
             preset="gru",
-            model=SequentialConfig(architecture="gru", num_layers=2),
-            optim=SEQUENTIAL_OPTIM,
+            model=SequentialConfig(architecture="gru", embedding_dim=64, num_layers=2, dropout=0.2),
+            optim=OptimConfig(epochs=24, batch_size=32, lr=2e-3, weight_decay=0.0),
             features=FeatureConfig(blocks=("title", "genres")),
             ranking=RankingConfig(),
         ),

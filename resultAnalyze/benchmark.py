@@ -318,7 +318,7 @@ def measure_sequences(settings: Settings) -> Row | None:
         return None
     data, split = DataConfig(settings.data, settings.features, "leave-one-out").load()
     dim, layers = 50, 2
-    size = ("--embedding-dim", dim, "--num-layers", layers, "--no-request-time", "--epochs", 2)
+    size = ("--embedding-dim", dim, "--num-heads", 2, "--num-layers", layers, "--no-request-time", "--epochs", 2)
     flags = ("--preset", "transformer", *size, "--split", "leave-one-out", "--relevance-threshold", data.rating.min())
 
     def ours() -> float:

@@ -306,7 +306,10 @@ def run(tmp_path) -> Path:
 def test_a_resumed_training_has_the_configuration_of_its_run(run):
     found = parsed("--resume", run)
     assert found == parsed(f"--resume={run}")
-    assert found.model == SequentialConfig(architecture="gru", num_layers=2, embedding_dim=8) and found.run.seed == 3
+    assert (
+        found.model == SequentialConfig(architecture="gru", num_layers=2, embedding_dim=8, dropout=0.2)
+        and found.run.seed == 3
+    )
     assert found.run.resume == run and found == dataclasses.replace(saved_config(run), run=found.run)
 
 
