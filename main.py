@@ -72,8 +72,11 @@ def main() -> None:
         raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
     presets = [RANKING] if ratings.scale.is_constant else [RATING, RANKING]
     trainings = [trained(settings, data, preset) for preset in presets]
-    heading("4. Loss curve")
+    heading("4. Loss curve, reports and a page to try")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
+    stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
+    for tested, _ in trainings:
+        stage("resultAnalyze/report.py", "--run", tested)
     heading("5. Recommendations, by the models that were trained on all ratings")
     *rating, ranking = (final for _, final in trainings)
     models = ("--run", ranking, *(("--predictions-from", *rating) if rating else ()))

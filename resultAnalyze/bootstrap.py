@@ -32,6 +32,20 @@ def mean_over_seeds(metrics: list[UnitMetric]) -> UnitMetric:
     return UnitMetric(np.mean([one.total for one in metrics], axis=0), metrics[0].weight, metrics[0].root)
 
 
+def interval(metric: UnitMetric) -> tuple[float, float]:
+    """The 95 % interval of a metric by percentile bootstrap of the units."""
+
+    def statistic(total: np.ndarray, weight: np.ndarray, axis: int) -> np.ndarray:
+        ratio = total.sum(axis) / weight.sum(axis)
+        return ratio**0.5 if metric.root else ratio
+
+    columns, random = (metric.total, metric.weight), np.random.default_rng(0)
+    drawn = bootstrap(
+        columns, statistic, paired=True, n_resamples=RESAMPLES, batch=100, method="percentile", rng=random
+    )
+    return tuple(map(float, drawn.confidence_interval))
+
+
 def paired_bootstrap(one: UnitMetric, other: UnitMetric) -> tuple[float, float, float]:
     """one - other, and its 95 % interval by percentile bootstrap of the units, the same ones for both."""
 

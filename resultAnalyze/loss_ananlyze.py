@@ -4,7 +4,8 @@
     python resultAnalyze/loss_ananlyze.py
     python resultAnalyze/loss_ananlyze.py --run runs/20260101-120000 --output loss.png --show
 
-Every loss is the mean squared error on rating / highest rating, the original's 0.034, without penalties.
+The loss of a model that predicts ratings is the mean squared error on rating / highest rating, the original's 0.034,
+without penalties. Beside the training loss of a model that ranks stands its validation NDCG.
 """
 
 import sys
@@ -66,7 +67,13 @@ def draw(epochs: pd.DataFrame, test: dict, window: bool):
         axes.set(xlabel="epoch", ylabel="mean squared error on rating / highest rating")
     else:  # a training to rank, whose validation has no loss
         axes.plot([], [], " ", label=f"test: HR@10 {test['hr@10']:.4f}, NDCG@10 {test['ndcg@10']:.4f}")
-        axes.set(xlabel="epoch", ylabel="cross-entropy")
+        axes.set(xlabel="epoch", ylabel="loss")
+        if "val_ndcg@10" in epochs:
+            beside = axes.twinx()
+            beside.plot(epochs["epoch"], epochs["val_ndcg@10"], "s-", markersize=4, color="tab:orange")
+            beside.set_ylabel("NDCG@10")
+            best = test["best_epoch"]
+            axes.plot([], [], "s-", markersize=4, color="tab:orange", label=f"validation NDCG@10, best in epoch {best}")
     title = f"{test['dataset']}, {test['split']} split, preset {test['preset']}"
     axes.set_title(title.encode(errors="replace").decode())  # a folder's name need not be UTF-8
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,310 @@
+#!/usr/bin/env python3
+"""A report of a training: one HTML file with what was trained on what, how good it is, for whom, and how to repeat it.
+
+    python resultAnalyze/report.py
+    python resultAnalyze/report.py --run runs/20260101-120000 --output report.html
+
+From the run's own files alone; nothing is trained or tested again. Intervals are 95 % by bootstrap over the tested
+users: they say how much the figure hangs on who was tested, not on the seed. The lists of ten users stand beside movies
+that these people rated: mind where you show them.
+"""
+
+import html
+import io
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import pandas as pd
+import torch
+
+from Models.checkpoint import SavedModel, load_model
+from Models.recommend import TopNRecommender
+from resultAnalyze import calibration, loss_ananlyze
+from resultAnalyze.bootstrap import UnitMetric, interval, mean_over_users
+from utils import cli, runs
+from utils.cli import display_path
+from utils.config import OptionalFileName, OptionalFolder, parse
+from utils.files import ROOT, atomic_write, read_json
+from utils.lists import Movie
+from utils.splits import TEST
+
+TEMPLATE = ROOT / "resultAnalyze" / "report.html"
+GROUPS = 5  # of users by activity, of movies by popularity
+N_USERS, N_LIKED = 10, 5  # whose lists are shown, and of whose ratings as many
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: OptionalFolder = None
+    """folder of a finished training with a test (default: the newest in runs/)"""
+    output: OptionalFileName = None
+    """where the report goes (default: report.html in the run's folder)"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as its files tell it."""
+
+    folder: Path
+    test: dict[str, Any]  # test_metrics.json
+    config: dict[str, Any]  # config.json
+    epochs: pd.DataFrame
+    saved: SavedModel
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        test, config = read_json(folder / runs.TEST_METRICS), read_json(folder / "config.json")
+        saved = load_model(folder / "best.pt", torch.device("cpu"))
+        return cls(folder, test, config, pd.read_csv(folder / "metrics.csv"), saved)
+
+    @property
+    def ranks(self) -> bool:
+        return self.test["task"] == "ranking"
+
+    def tested(self) -> pd.DataFrame:
+        """The test ratings: indices of user and movie, and the rating in the data's own unit."""
+        known, rows = self.saved.known, self.saved.known.part == TEST
+        columns = {"user": known.history.users()[rows], "movie": known.history.movie[rows]}
+        rating = self.saved.model.stats.scale.from_model(known.history.rating[rows])
+        return pd.DataFrame({name: column.numpy() for name, column in (columns | {"rating": rating}).items()})
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    folder = runs.finished_run(settings.run, tested=True)
+    output = settings.output or folder / "report.html"
+    write_report(folder, output)
+    print(f"Wrote {display_path(output)}: open it in a browser.")
+
+
+def write_report(folder: Path, output: Path) -> None:
+    run = Run.read(folder)
+    title = f"{run.test['preset']} on {run.test['dataset']}, {run.test['split']} split"
+    parts = [f"<h1>{text(title)}</h1>", f'<p class="note">{text(display_path(folder))}</p>', *sections(run)]
+    page = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", text(title))
+    page = page.replace("BODY", "\n".join(parts))
+    with atomic_write(output) as temporary:
+        temporary.write_text(page, encoding="utf-8", errors="replace")
+
+
+def sections(run: Run) -> list[str]:
+    found = ["<h2>How good</h2>", how_good(run), "<h2>What was trained</h2>", what_was_trained(run)]
+    found += ["<h2>By epoch</h2>", figure(loss_ananlyze.draw(run.epochs, run.test, False)), by_epoch(run)]
+    found += ["<h2>For whom</h2>", *(ranking_groups(run) if run.ranks else rating_groups(run))]
+    if "parts" in run.test:
+        found += ["<h2>Cold and warm</h2>", cold_and_warm(run)]
+    found += ["<h2>Lists of ten users</h2>", *lists(run), "<h2>To repeat it</h2>", commands(run)]
+    return found
+
+
+# --- the parts of the page -----------------------------------------------------------------------
+
+
+def how_good(run: Run) -> str:
+    """The test's figures with intervals, beside what needs no model."""
+    test = run.test
+    if run.ranks:
+        by_user = user_metrics(run)
+        metrics = {name: mean_over_users(by_user[name].to_numpy()) for name in ("hr@10", "ndcg@10", "recall@10")}
+        other, words = test["most_popular"], "most popular movies"
+    else:
+        metrics, other, words = {"rmse": rmse_by_user(run)}, test["always_mean"], "always the mean rating"
+    rows = []
+    for name, metric in metrics.items():
+        low, high = interval(metric)
+        row = {"": name.upper(), "this run": f"{test[name]:.4f}", "95 % interval": f"{low:.4f} to {high:.4f}"}
+        rows.append(row | {words: f"{other[name]:.4f}"})
+    if run.ranks:
+        shown = {"coverage": "of the catalogue in somebody's list", "overlap": "of two users' lists in common"}
+        rows += [{"": f"share {what}", "this run": f"{test[name]:.3f}"} for name, what in shown.items()]
+    else:
+        rows.append({"": "MAE", "this run": f"{test['mae']:.4f}", words: f"{other['mae']:.4f}"})
+    return table(rows) + f'<p class="note">{text(test["protocol"][0].upper() + test["protocol"][1:])}.</p>'
+
+
+def what_was_trained(run: Run) -> str:
+    test, record = run.test, run.config
+    features, versions = record["features"], record["versions"]
+    blocks = run.saved.model.stats.blocks + run.saved.model.stats.names
+    rows = {
+        "preset": test["preset"] + "".join(f", {name} {value}" for name, value in test["changes"].items()),
+        "ratings": f"{test['train_rows']:,} to train, {test['val_rows']:,} to validate, {test['test_rows']:,} to test",
+        "known of movies": ", ".join(block.name for block in blocks) or "nothing",
+        "titles": f"encoded by {features['encoder']}, {features['pooling']} pooling",
+        "epochs": f"{test['epochs']}, best {test['best_epoch']}, {test['wall_seconds']:,.0f} seconds",
+        "parameters": f"{sum(p.numel() for p in run.saved.model.parameters()):,}",
+        "seed": test["seed"],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return table([{"": name, " ": value} for name, value in rows.items()])
+
+
+def by_epoch(run: Run) -> str:
+    shown = run.epochs.assign(seconds=run.epochs["seconds"].round(1)).round(4).astype(str)
+    return f"<details><summary>All figures</summary>{table(shown.to_dict('records'))}</details>"
+
+
+def rating_groups(run: Run) -> list[str]:
+    """Whether predictions can be believed, and the error by activity and popularity."""
+    predictions = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str, "movieId": str})
+    groups = calibration.calibration(calibration.with_counts(predictions, run.saved), 10)
+    return [f"<p>{text(calibration.in_words(predictions))}</p>", figure(calibration.draw(groups, run.test))]
+
+
+def ranking_groups(run: Run) -> list[str]:
+    """NDCG by the users' activity, and how many relevant movies are found by the movies' popularity."""
+    known = run.saved.known
+    outside = known.part != TEST
+    by_user = user_metrics(run)
+    n_of_user = torch.bincount(known.history.users()[outside], minlength=len(run.saved.ids.user_ids)).numpy()
+    n_of_movie = torch.bincount(known.history.movie[outside], minlength=len(run.saved.ids.movie_ids)).numpy()
+    users = grouped(n_of_user[by_user.index], by_user["ndcg@10"].to_numpy(), "users", "NDCG@10")
+    relevant = relevant_rows(run)
+    is_found = relevant.merge(top_lists(run), on=["user", "movie"], how="left")["rank"].notna().to_numpy(float)
+    movies = grouped(n_of_movie[relevant["movie"]], is_found, "relevant test ratings", "found in the ten")
+    return [
+        "<h3>By the number of the user's known ratings</h3>",
+        table(users),
+        "<h3>By the number of the movie's known ratings</h3>",
+        table(movies),
+    ]
+
+
+def cold_and_warm(run: Run) -> str:
+    rows = []
+    for name, part in run.test["parts"].items():
+        rows.append({"": in_words(name)} | {in_words(key): shown(value) for key, value in part.items()})
+    return table(rows)
+
+
+def lists(run: Run) -> list[str]:
+    """What some users like and what they are recommended; of a ranking, relevant test movies are marked."""
+    users = np.unique(run.tested()["user"])
+    chosen = users[np.linspace(0, len(users) - 1, min(N_USERS, len(users))).round().astype(int)].tolist()
+    training = run.saved.known.training()
+    made = TopNRecommender(run.saved.model, run.saved.ids).for_users(chosen, training, training)
+    relevant = set(relevant_rows(run)[["user", "movie"]].itertuples(index=False, name=None)) if run.ranks else set()
+    index = {movie: k for k, movie in enumerate(run.saved.ids.movie_ids)}
+    words = "From their training ratings" + "; a check marks a movie that was relevant in the test." * run.ranks
+    found = [f'<p class="note">{words}</p>']
+    for user, one in zip(chosen, made, strict=True):
+        own = training.pad(torch.tensor([user]))
+        best = own.rating[0].argsort(descending=True, stable=True)[:N_LIKED]
+        liked = [run.saved.ids.titles[int(own.movie[0, k])] for k in best.tolist() if own.mask[0, k]]
+        rows = [list_row(k, movie, (user, index[movie.id]) in relevant) for k, movie in enumerate(one.movies, 1)]
+        found.append(
+            f"<h3>User {text(one.user)}</h3><p>Likes {text('; '.join(liked)) or 'nothing yet'}.</p>{table(rows)}"
+        )
+    return found
+
+
+def list_row(rank: int, movie: Movie, is_relevant: bool) -> dict[str, Any]:
+    values = {name: f"{value:.2f}" for name, value in movie.values.items()}
+    genres = movie.genres.replace("|", ", ")
+    return {"": rank, "title": movie.title + " \u2713" * is_relevant, **values, "genres": genres}
+
+
+def commands(run: Run) -> str:
+    """The commands that give this run and this report."""
+    data, test = run.config["config"]["data"], run.test
+    words = ["python", "train.py", "--data", data["folder"], "--features", data["features"], "--preset", test["preset"]]
+    words += ["--split", data["split"], "--ratios", *data["ratios"], "--seed", test["seed"]]
+    for name in ("train_file", "test_file", "encoding"):
+        words += ["--" + name.replace("_", "-"), data[name]] if data[name] else []
+    words += ["--scale", *data["scale"]] if data["scale"] else []
+    if run.ranks:
+        words += ["--relevance-threshold", test["relevance_threshold"]]
+    for name, value in test["changes"].items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
+    lines = [shlex.join(map(str, words)), "python resultAnalyze/report.py --run runs/<id>"]
+    return f"<pre>{text(chr(10).join(lines))}</pre>"
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def top_lists(run: Run) -> pd.DataFrame:
+    """test_topn.csv by indices: user, movie and rank."""
+    table = pd.read_csv(run.folder / "test_topn.csv", dtype={"userId": str, "movieId": str})
+    users = {str(user): k for k, user in enumerate(run.saved.ids.user_ids)}
+    movies = {str(movie): k for k, movie in enumerate(run.saved.ids.movie_ids)}
+    columns = {"user": table["userId"].map(users), "movie": table["movieId"].map(movies), "rank": table["rank"]}
+    return pd.DataFrame(columns)
+
+
+def relevant_rows(run: Run) -> pd.DataFrame:
+    tested = run.tested()
+    return tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6].reset_index(drop=True)
+
+
+def user_metrics(run: Run) -> pd.DataFrame:
+    """HR, NDCG and recall at 10 of each user with relevant test ratings, from the lists alone."""
+    found = relevant_rows(run).merge(top_lists(run), on=["user", "movie"], how="left")
+    gain = (1 / np.log2(1 + found["rank"])).fillna(0.0).groupby(found["user"]).sum()
+    hits, n = found["rank"].notna().groupby(found["user"]).sum(), found.groupby("user").size()
+    ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))[np.minimum(n, 10) - 1]
+    return pd.DataFrame({"hr@10": (hits > 0).astype(float), "ndcg@10": gain / ideal, "recall@10": hits / n})
+
+
+def rmse_by_user(run: Run) -> UnitMetric:
+    rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str})
+    squared = (rows["prediction"] - rows["rating"]).pow(2).groupby(rows["userId"])
+    return UnitMetric(squared.sum().to_numpy(), squared.size().to_numpy(float), root=True)
+
+
+def grouped(by: np.ndarray, values: np.ndarray, of_what: str, metric: str) -> list[dict[str, Any]]:
+    """Means of values in groups of about equal size, by how many ratings there are."""
+    edges = np.unique(np.quantile(by, np.linspace(0, 1, GROUPS + 1)))
+    group = np.searchsorted(edges[1:-1], by)
+    rows = []
+    for k in np.unique(group):
+        mine = group == k
+        row = {"known ratings": f"{by[mine].min():,} to {by[mine].max():,}", of_what: f"{mine.sum():,}"}
+        rows.append(row | {metric: f"{values[mine].mean():.4f}"})
+    return rows
+
+
+# --- HTML ----------------------------------------------------------------------------------------
+
+
+def in_words(name: str) -> str:
+    """A name of test_metrics.json as it is read."""
+    return name.replace("_", " ").replace("hr@", "HR@").replace("ndcg@", "NDCG@")
+
+
+def text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def shown(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    made = pd.DataFrame(rows).fillna("").astype(str).to_html(index=False, border=0, escape=True)
+    return f'<div class="wide">{made}</div>'
+
+
+def figure(drawn: Any) -> str:
+    """A figure of matplotlib as part of the page."""
+    import matplotlib.pyplot as plt
+
+    made = io.StringIO()
+    drawn.savefig(made, format="svg")
+    plt.close(drawn)
+    return f"<figure>{made.getvalue()[made.getvalue().index('<svg') :]}</figure>"
+
+
+if __name__ == "__main__":
+    cli.run(main)
