@@ -25,6 +25,8 @@ clean:
 
 # An environment of its own for the library that resultAnalyze/compare_rectools.py runs.
 .venv-rectools/requirements-rectools.txt: requirements-rectools.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || \
+	  { echo "RecTools needs Python 3.10 to 3.12; name one, as in: make PYTHON=python3.12 $@"; exit 1; }
 	@test -x .venv-rectools/bin/python || $(PYTHON) -m venv .venv-rectools
 	@.venv-rectools/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@cp $< $@

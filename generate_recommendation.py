@@ -8,7 +8,7 @@
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
     python generate_recommendation.py --explain                    # with the ratings that each movie owes most to
-    python generate_recommendation.py --at 2003-02-28T20:00        # as of then, by a model of sequences; default: now
+    python generate_recommendation.py --at 2003-02-28T20:00        # asked for then, of a sequential model; default: now
     python generate_recommendation.py --similar-to 260
     python generate_recommendation.py --new-movies new.csv         # also movies that were not there: movieId,title ...
     python generate_recommendation.py --audience-of 260            # the users who would like a movie most
@@ -54,7 +54,7 @@ from Models.recommend import (
     similar,
     vectors,
 )
-from Models.sequences import NEW_USER, PaddedHistory
+from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import cli, distributed
 from utils.cli import display_path
 from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
@@ -101,7 +101,7 @@ class Settings:
     predictions_from: OptionalFolder = None
     """show the ratings that the model of this run predicts beside a ranking"""
     at: At = None
-    """when the recommendations are asked for, of models that know what time means"""
+    """when the recommendations are asked for, in local time, of models that take notice of it"""
     known: Known = None
     """the ratings of a user to recommend from: all in the data set, or those that the model was trained on"""
     top_n: PositiveInt = 10
@@ -131,7 +131,7 @@ CLOCK = 10**8  # seconds since 1970, the year 1973: smaller times are a count of
 FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
 REQUESTS = {
-    **{"user": (), "users": (), "all_users": (), "liked": ("known",), "ratings": ("known",)},
+    **{"user": (), "users": (), "all_users": (), "liked": ("known", "at"), "ratings": ("known",)},
     "similar_to": ("predictions_from", "known", "include_seen", "explain", "at"),
     "audience_of": ("predictions_from", "include_seen", "explain", *FILTERS),
     "export_vectors": ("predictions_from", "top_n", "include_seen", "explain", *FILTERS, "format", "output"),
@@ -175,11 +175,12 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     """Recommendations to users of the data or to a new one, and how they compare with the most popular movies."""
     allowed = movie_filter(settings, saved.ids)
     rating_model = load_rating_model(settings, saved, device)
-    time = request_time(settings, saved)
+    new, is_timed = new_user(settings, saved)
+    time = request_time(settings, saved) if is_timed else 0
     recommender = TopNRecommender(
         saved.model, saved.ids, settings.top_n, settings.include_seen, rating_model, allowed, time
     )
-    every, new = saved.known.history, new_user(settings, saved, time)
+    every = saved.known.history
     if new is not None:
         check_new_users(saved.model, rating_model)
         n_users, first, found, histories = 1, new, recommender.for_histories(new, new), [new]
@@ -376,30 +377,51 @@ def request_time(settings: Settings, saved: SavedModel) -> int:
     """
     takes_time = getattr(saved.model.config, "request_time", False) and saved.model.stats.newest >= CLOCK
     if settings.at is None:
-        return int(datetime.now().timestamp()) if takes_time else 0
+        now = int(datetime.now().timestamp()) if takes_time else 0
+        return distributed.all_gather(now)[0]  # the ranks' clocks differ
     if not takes_time:
         raise UserError(
-            "--at: this model takes no notice of when it is asked: leave it out, or take a run of --preset transformer "
-            "on data with times."
+            "--at: this model takes no notice of when it is asked: leave it out, or take a sequential model that was "
+            "trained with --request-time on data with times."
         )
-    text = settings.at.strip()
+    time = seconds_of(settings.at.strip())
+    if n := int((latest_times(saved.known.history) > time).sum()):
+        say(
+            f"{n:,} of {len(saved.ids.user_ids):,} users have ratings after --at: their lists are as of the latest one."
+        )
+    return time
+
+
+def latest_times(known: History) -> Tensor:
+    """The time of the latest rating of each user who has any."""
+    return known.time[known.offsets[1:][known.offsets.diff() > 0] - 1]
+
+
+def seconds_of(text: str) -> int:
+    """A date, or a date with a time, as seconds since 1970, local time where no zone is given.
+
+    Raises:
+        UserError: it is none, or before 1973, as years and days that look like seconds are.
+    """
     try:
         time = int(text) if text.isdecimal() else int(datetime.fromisoformat(text).timestamp())
-        return datetime.fromtimestamp(time) and time
+        datetime.fromtimestamp(time)  # whether there is such a time
     except (ValueError, OverflowError, OSError):
-        raise UserError(
-            f"--at {text[:80]!r} is no time: write 2003-02-28, 2003-02-28T20:00 or seconds since 1970."
-        ) from None
+        time = 0
+    if time < CLOCK:
+        raise UserError(f"--at {text[:80]!r} is no time: write 2003-02-28, 2003-02-28T20:00 or seconds since 1970.")
+    return time
 
 
 # --- new users and models ------------------------------------------------------------------------
 
 
-def new_user(settings: Settings, saved: SavedModel, now: int) -> PaddedHistory | None:
-    """What --liked or --ratings tell of a user who is not in the data; without a rating, movies have the highest.
+def new_user(settings: Settings, saved: SavedModel) -> tuple[PaddedHistory | None, bool]:
+    """What --liked or --ratings tell of a user who is not in the data, and whether with times.
 
-    Without times, they rated a movie every ten minutes until a minute before `now`, or before the newest rating where
-    that is 0: each then counts as a choice of its own, not as one of a page, of which the next movie tells little.
+    Without a rating, movies have the highest. Without times, the list is asked for at the time of the data's newest
+    rating, and the user rated a movie every ten minutes until a minute before: each then counts as a choice of its own,
+    not as one of a page, of which the next movie tells little.
 
     Raises:
         UserError: a movie is not in the data, or the ratings are of several users or on another scale.
@@ -416,19 +438,23 @@ def new_user(settings: Settings, saved: SavedModel, now: int) -> PaddedHistory |
         if "time" in table:
             check_times(settings.ratings, table["time"], saved)
     else:
-        return None
+        return None, True
     if "rating" not in table:
         table = table.assign(rating=stats.scale.high)
     is_timed = "time" in table
+    if settings.at is not None and not is_timed:
+        raise UserError(f"--at: {settings.ratings} has no times, so that it can't be told how long before that is.")
     table = table.sort_values("time", kind="stable") if is_timed else table
     table = table.drop_duplicates("movie", keep="last")
     if not is_timed:
         before = (np.arange(1 - len(table), 1) * 600 - 60) * (stats.newest >= CLOCK)
-        table = table.assign(time=(now or stats.newest) + before)
+        table = table.assign(time=stats.newest + before)
     movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
     rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
-    return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, torch.ones_like(movies).bool(), time[:, -1])
+    asked = time[:, -1] if is_timed else torch.tensor([stats.newest])
+    mask = torch.ones_like(movies).bool()
+    return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, mask, asked), is_timed
 
 
 def check_new_users(*models: nn.Module | None) -> None:

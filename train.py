@@ -268,7 +268,8 @@ def test_record(config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str
     by = chosen if len(split.val) else "no validation, fixed number of epochs"
     protocol = evaluator.protocol
     if hasattr(config.model, "request_time"):
-        protocol = protocol | {"request_time": "known" if config.model.request_time else "not known"}
+        known = "known" if evaluator.is_forecast() else "that of the latest known rating"
+        protocol = protocol | {"request_time": known if config.model.request_time else "not known"}
     fields = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     return training_record(config, data, split, epochs) | {
         "protocol": f"{split.protocol}; {fields}; {by}; test rows used once",

@@ -15,9 +15,10 @@ ranked.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,9 +28,9 @@ from Models.sequences import PaddedHistory, pad_batch
 
 RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
 GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
-GAP_RATIO = 0.301  # the logarithm of that
+GAP_STEP = 0.301  # the logarithm of that
 READ_USERS = 16  # whose histories are read together for their scores
-LEAST_GAPS = 100  # as long ones in training: longer times apart count as these
+LEAST_GAPS = 100  # as long ones in training, or a tenth of all: longer times apart count as these
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class SequentialConfig:
     """layers"""
     num_heads: PositiveInt = 4
     """attention heads of the transformer"""
-    max_length: PositiveInt = 200
-    """the latest ratings of a user that are read"""
+    max_length: Annotated[int, Interval(ge=2, lt=2**31)] = 200
+    """ratings of a user that a training step reads; lists are made from the latest ones, one fewer"""
     request_time: bool = True
     """the time for which a list is made is known, as a service knows it"""
     dropout: Fraction = 0.3
@@ -141,8 +142,8 @@ def longest_gap(inputs: ModelInputs) -> int:
     apart = inputs.time.diff()[inputs.user.diff() == 0].sort().values
     if not len(apart):
         return 0
-    longest = apart[max(0, len(apart) - LEAST_GAPS)]
-    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / GAP_RATIO))
+    longest = apart[-min(LEAST_GAPS, len(apart) // 10 + 1)]
+    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / GAP_STEP))
 
 
 class Sequential(nn.Module):
@@ -164,7 +165,7 @@ class Sequential(nn.Module):
         self.start = nn.Parameter(torch.zeros(dim))
         self.rating = nn.Embedding(RATING_STEPS, dim)
         self.gap = nn.Embedding(GAP_STEPS, dim)
-        self.position = nn.Embedding(config.max_length + 1, dim)
+        self.position = nn.Embedding(config.max_length + 1, dim)  # the last one is read, but no loss depends on it
         for part in (self.ids, self.rating, self.gap, self.position):
             nn.init.normal_(part.weight, std=0.02)
         nn.init.normal_(self.from_features.weight, std=0.02)
@@ -207,7 +208,7 @@ class Sequential(nn.Module):
         return history.window(torch.where(draw[0] < 0.5, (draw[1] * (latest + 1)).long(), latest), length)
 
     def read(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
-        """h before the first and after each rating, [B, L + 1, D]; none knows of later ratings."""
+        """h before the first and after each rating, [B, L + 1, D]; of what is later it knows the next one's time."""
         share = ((history.rating - LOWEST) / (HIGHEST - LOWEST)).clamp(0, 1)
         rating = self.rating((share * (RATING_STEPS - 1)).round().long())
         time, request = self.times(history)
@@ -223,7 +224,7 @@ class Sequential(nn.Module):
 
     def gap_steps(self, seconds: Tensor) -> Tensor:
         """The step of times apart, as large as training has them."""
-        return (seconds.clamp(min=0).float().log1p() / GAP_RATIO).long().clamp(max=self.longest_gap)
+        return (seconds.clamp(min=0).float().log1p() / GAP_STEP).long().clamp(max=self.longest_gap)
 
     def times(self, history: PaddedHistory) -> tuple[Tensor, Tensor]:
         """Before the first and after each rating: its time, and when the next movie is asked for; [B, L + 1] each.
@@ -259,7 +260,7 @@ class Sequential(nn.Module):
 
         Users with about as many ratings are read together, a few at a time: less padding, and it stays in the cache.
         """
-        history = history.latest(self.config.max_length)
+        history = history.latest(self.config.max_length - 1)  # what training predicts its last rating from
         found, lengths = vectors.new_empty(len(history.user), vectors.shape[1]), history.lengths()
         for users in lengths.argsort().split(READ_USERS):
             hidden = self.read(vectors, history.rows(users))

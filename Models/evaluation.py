@@ -238,9 +238,14 @@ class RankingEvaluator:
         latest, first = self.latest_times(known), self.first_times(rows)
         return np.maximum(latest, np.where(first < NEVER, first, latest))
 
+    def is_forecast(self) -> bool:
+        """Whether the data has times and no user is tested before a known rating of theirs."""
+        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
+        return self.data.time is not None and not (first < latest).any()
+
     def latest_times(self, rows: np.ndarray) -> np.ndarray:
-        """The time of each user's latest rating, int64 [n_users]; 0 without ratings."""
-        times = np.zeros(len(self.data.user_ids), np.int64)
+        """The time of each user's latest rating, int64 [n_users]; 0, or the oldest time of all, without ratings."""
+        times = np.full(len(self.data.user_ids), min(0, self.data.times().min()), np.int64)
         np.maximum.at(times, self.data.user[rows], self.data.times()[rows])
         return times
 
@@ -255,15 +260,16 @@ class RankingEvaluator:
 
         Returns:
             later_second: metrics of the users, and their share, whose request comes in a later second than their
-                latest known rating; the others rate several movies at once, which tells much of the next
+                latest known rating; the others rate several movies at once, which tells much of the next, or are new
             request_time_unknown: of models that take the time of the request, metrics where nobody tells it: that of
                 the latest known rating stands for it
         """
-        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
         found: dict[str, dict[str, float]] = {}
-        if self.data.time is None or (first < latest).any():
+        if not self.is_forecast():
             return found
-        later = torch.from_numpy(first > latest)[ranking.users]
+        known = np.isin(np.arange(len(self.data.user_ids)), self.data.user[self.known()])
+        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
+        later = torch.from_numpy(known & (first > latest))[ranking.users]
         if later.any():
             found["later_second"] = {"share": float(later.double().mean())}
             found["later_second"] |= self.hr_and_ndcg(ranking.take(later))

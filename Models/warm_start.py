@@ -125,7 +125,8 @@ def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
                 f"continue from a run with a test, or {ANEW}."
             )
     words = f"{split.protocol}; {(part < now).sum():,} rows moved towards training, which runs before knew"
-    return Split(np.concatenate([kept[TRAIN], moved[TRAIN]]), val, kept[TEST], words)
+    train = np.concatenate([kept[TRAIN], moved[TRAIN]])
+    return dataclasses.replace(split, train=train, val=val, test=kept[TEST], protocol=words)
 
 
 def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:

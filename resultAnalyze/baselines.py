@@ -190,17 +190,18 @@ Fit = Callable[[Interactions, int], FittedModel]
 
 
 class Baseline(NamedTuple):
-    """A function, whether its seed changes anything, and whether it learns from how high ratings are."""
+    """A function, whether its seed changes anything, and whether it learns from how high ratings are, or from times."""
 
     fit: Fit
     is_seeded: bool
     needs_ratings: bool
+    needs_times: bool = False
 
 
 # A baseline is one line here.
 BASELINES: dict[str, Baseline] = {
     "most popular": Baseline(most_popular, False, False),
-    "most popular of the last week": Baseline(popular_lately, False, False),
+    "most popular of the last week": Baseline(popular_lately, False, False, needs_times=True),
     "user + movie bias": Baseline(biases, False, True),
     "genre kNN": Baseline(genre_knn, False, True),
     "item kNN (implicit)": Baseline(item_knn, False, False),

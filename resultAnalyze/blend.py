@@ -27,6 +27,7 @@ from torch import Tensor
 
 from Models.checkpoint import load_model
 from Models.configs import saved_config
+from Models.dataLoader import split_fingerprint
 from Models.Dataset import ScoreFn
 from Models.evaluation import RankingEvaluator, as_fitted
 from utils import cli
@@ -36,6 +37,7 @@ from utils.files import RUNS, UserError, read_json, write_json
 from utils.metrics import mean_metrics
 from utils.runs import TEST_METRICS, finished_run, write_table
 
+MOST_SCORES = 500_000_000  # kept at once: 2 GB
 SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protocols
 
 
@@ -56,6 +58,8 @@ def main() -> None:
     runs = [finished_run(run, tested=True) for run in settings.runs]
     records = checked(runs, settings.weights)
     data, split = saved_config(runs[0]).data.load()
+    if split_fingerprint(data, split) != records[0]["split_sha256"]:
+        raise UserError(f"The ratings are not those that {runs[0]} was trained and tested on: put the old files back.")
     evaluator = RankingEvaluator(data, split, records[0]["relevance_threshold"])
     models = [load_model(run / "best.pt", torch.device("cpu")).model for run in runs]
     if settings.weights:
@@ -71,7 +75,8 @@ def main() -> None:
     output = settings.output or RUNS / f"blend-{data.name}"
     output.mkdir(parents=True, exist_ok=True)
     write_table(output / "test_topn.csv", evaluator.table(ranking))
-    write_json(output / "blend.json", metrics | {name: records[0][name] for name in (*SAME, "protocol")})
+    metrics["protocols"] = {display_path(run): record["protocol"] for run, record in zip(runs, records, strict=True)}
+    write_json(output / "blend.json", metrics | {name: records[0][name] for name in SAME})
     for run, weight in metrics["weights"].items():
         print(f"{run}: weight {weight:.3f}, NDCG@10 {metrics['of_each'][run]:.4f}")
     print(f"All together: test HR@10 {metrics['hr@10']:.4f}, NDCG@10 {metrics['ndcg@10']:.4f}.")
@@ -86,8 +91,10 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
     """
     if len(runs) < 2:
         raise UserError("--runs: give two runs or more.")
-    if weights and len(weights) != len(runs):
-        raise UserError(f"--weights: give {len(runs)}, one for each of --runs.")
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError("--runs names a run more than once: name each once.")
+    if weights and (len(weights) != len(runs) or not np.isfinite(weights).all()):
+        raise UserError(f"--weights: give {len(runs)} numbers, one for each of --runs.")
     records = [read_json(run / TEST_METRICS) for run in runs]
     for run, record in zip(runs, records, strict=True):
         if record["task"] != "ranking":
@@ -100,12 +107,16 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
 
 
 def fit_weights(evaluator: RankingEvaluator, scores: Sequence[ScoreFn]) -> Tensor:
-    """The weight of each of the scores, [M], that makes the relevant validation ratings most likely."""
+    """The weight of each of the scores, [M], that makes the relevant validation ratings most likely.
+
+    Of large data, of every second, third ... user, so that all their scores fit the memory.
+    """
     data, train, rows = evaluator.data, evaluator.split.train, evaluator.relevant(evaluator.split.val)
     seen, relevant = (data.select(part).matrix() for part in (train, rows))
-    users = torch.from_numpy(np.unique(data.user[rows])).split(evaluator.chunk_users)
+    asked = np.unique(data.user[rows])
+    asked = asked[:: 1 + len(asked) * len(scores) * len(data.movies) // MOST_SCORES]
+    users = torch.from_numpy(asked).split(evaluator.chunk_users)
     of_all = torch.stack([torch.cat([score(chunk).float() for chunk in users]) for score in scores])  # [M, U, n]
-    asked = torch.cat(users).numpy()
     candidates = torch.from_numpy(seen[asked].toarray() == 0)
     wanted = relevant[asked].nonzero()
     spread = of_all[:, candidates].std(1)

@@ -76,7 +76,7 @@ def main() -> None:
     protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256, "k": settings.k}
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
-    for name, seed in wanted(settings, data.scale.is_constant):
+    for name, seed in wanted(settings, data.scale.is_constant, data.time is not None):
         if ((done["model"] == name) & (done["seed"] == seed)).any():
             continue
         print(f"{name}, seed {seed} ...", flush=True)
@@ -109,17 +109,21 @@ def finished_rows(path: Path, k: int) -> pd.DataFrame:
     return done
 
 
-def wanted(settings: Settings, of_choices: bool) -> list[tuple[str, int]]:
+def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[str, int]]:
     """(model, seed) of every row; a model that draws no random numbers has one.
 
     Args:
         of_choices: all ratings are equal, so that models that learn from how high they are are left out
+        has_times: otherwise, models that learn from times are left out
     """
     pairs = []
     for name in settings.models:
         needs_ratings = PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].needs_ratings
         if of_choices and needs_ratings:
             note(f"{name} is left out: it learns how high ratings are, and these are all equal.")
+            continue
+        if not has_times and name in BASELINES and BASELINES[name].needs_times:
+            note(f"{name} is left out: the data has no times.")
             continue
         seeded = name in PRESETS or BASELINES[name].is_seeded
         pairs += [(name, seed) for seed in (settings.seeds if seeded else settings.seeds[:1])]

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -43,8 +43,8 @@ TARGET = ".venv-rectools/requirements-rectools.txt"
 @dataclass(frozen=True)
 class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(split="leave-one-out"))
-    models: tuple[str, ...] = ("SASRec", "HSTU")
-    """SASRec, HSTU or HSTU-large"""
+    models: tuple[Literal["SASRec", "HSTU", "HSTU-large"], ...] = ("SASRec", "HSTU")
+    """models of the library"""
     seeds: tuple[NonNegInt, ...] = (0,)
     """seeds of the trainings"""
     epochs: PositiveInt = 100
@@ -63,6 +63,8 @@ def main() -> None:
     data, split = settings.data.load()
     if data.time is None:
         raise UserError(f"{data.name} has no times, which these models need.")
+    if np.bincount(data.user[split.test]).max() > 1:
+        raise UserError("These models are asked for each user's next movie: take --split leave-one-out.")
     evaluator = RankingEvaluator(data, split, relevance_threshold=data.rating.min())
     output = settings.output or RUNS / f"rectools-{data.name}"
     check_protocol(output, {"ratings_sha256": data.fingerprint(), "split": split.protocol, "epochs": settings.epochs})

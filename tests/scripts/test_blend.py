@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import RATIOS, SMALL, main_here, rows_of, train_here
+from helpers import RATIOS, SMALL, main_here, rows_of, tiny_ratings, train_here, write_dat
 
 from Models.checkpoint import load_model
 from Models.dataLoader import split_rows
@@ -35,16 +35,32 @@ def test_the_weighted_sum_is_tested_as_each_run_is(runs, data, tmp_path, capsys)
     listed = [int(row["movieId"]) for row in rows_of(tmp_path / "test_topn.csv") if row["userId"] == user]
     assert data.movies["movie"].to_numpy()[ranking.topn[0]].tolist() == listed
     found = read_json(tmp_path / "blend.json")
-    assert list(found["weights"].values()) == [0.5, 2] and "random rows" in found["protocol"]
+    assert list(found["weights"].values()) == [0.5, 2]
+    assert all("random rows" in words for words in found["protocols"].values())
     assert f"NDCG@10 {found['ndcg@10']:.4f}" in capsys.readouterr().out
 
 
 def test_weights_make_the_validation_ratings_likely(runs, data, tmp_path):
-    """No weights near them make the relevant ones likelier; and they are of the runs' order."""
+    """In the order of the runs."""
     main_here(blend, "--runs", *runs, "--output", tmp_path / "one")
     main_here(blend, "--runs", *runs[::-1], "--output", tmp_path / "other")
     one, other = (list(read_json(tmp_path / name / "blend.json")["weights"].values()) for name in ("one", "other"))
     assert one == pytest.approx(other[::-1], rel=1e-3)
+
+
+def test_models_that_take_the_time_of_the_request_are_told_it(places, data, tmp_path):
+    runs = []
+    for seed in (0, 1):
+        flags = ("--preset", "transformer", "--epochs", 2, *SMALL["transformer"], "--split", "leave-one-out")
+        runs.append(train_here(*places, "--run", tmp_path / str(seed), *flags, "--seed", seed))
+    main_here(blend, "--runs", *runs, "--weights", 1, 1e-9, "--output", tmp_path / "blend")
+    both = [
+        [(row["userId"], row["movieId"]) for row in rows_of(path / "test_topn.csv")]
+        for path in (runs[0], tmp_path / "blend")
+    ]
+    assert both[0] == both[1]
+    protocols = read_json(tmp_path / "blend/blend.json")["protocols"].values()
+    assert all("request time: known" in words for words in protocols)
 
 
 def test_the_conditional_logit_by_hand(data):
@@ -83,7 +99,23 @@ def test_runs_that_do_not_go_together_are_refused(runs, places, tiny_run, tmp_pa
     others = train_here(*places, "--run", tmp_path / "others", *flags, "--split", "user-time")
     blind = train_here(*places, "--run", tmp_path / "blind", *flags, "--ratios", 0.7, 0, 0.3)
     assert refusal("--runs", runs[0]) == "--runs: give two runs or more."
-    assert "--weights: give 2, one for each of --runs" in refusal("--runs", *runs, "--weights", 1)
+    assert "--weights: give 2 numbers, one for each of --runs" in refusal("--runs", *runs, "--weights", 1)
+    assert "--weights: give 2 numbers" in refusal("--runs", *runs, "--weights", "nan", 1)
+    assert "--runs names a run more than once" in refusal("--runs", runs[0], runs[0])
     assert "predicts ratings: give runs of presets that rank" in refusal("--runs", runs[0], tiny_run)
     assert "was tested on other rows than" in refusal("--runs", runs[0], others)
-    assert "has no validation rows to choose weights by: give them with --weights" in refusal("--runs", blind, blind)
+    assert "has no validation rows to choose weights by: give them with --weights" in refusal("--runs", blind, runs[0])
+
+
+def test_other_ratings_than_the_runs_were_trained_on_are_refused(places, tmp_path):
+    """As other rows would be tested: some that the runs were trained on."""
+    folder = write_dat(tmp_path / "tiny", tiny_ratings())
+    runs = []
+    for name in PRESETS:
+        flags = ("--preset", name, "--epochs", 1, *SMALL[name])
+        runs.append(train_here("--data", folder, *places[2:], "--run", tmp_path / name, *flags))
+    write_dat(tmp_path / "tiny", tiny_ratings()[::-1])
+    with pytest.raises(
+        UserError, match=r"The ratings are not those that .* was trained and tested on: put the old files"
+    ):
+        main_here(blend, "--runs", *runs, "--output", tmp_path / "blend")

@@ -44,11 +44,23 @@ def test_lists_are_measured_by_hand(evaluator, data, tmp_path):
     write_json(tmp_path / "HSTU-0.json", {"epochs": 3, "seconds": 1.0, "request_time": True})
     found = compare_rectools.measure(evaluator, tmp_path / "HSTU-0")
     assert found["hr@10"] == pytest.approx(2 / 30) and found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(4)) / 30)
+    latest = {user: data.time[evaluator.known()][data.user[evaluator.known()] == user].max() for user in range(30)}
+    times = dict(zip(data.user[evaluator.split.test].tolist(), data.time[evaluator.split.test].tolist(), strict=True))
+    later = [user for user in range(30) if times[user] > latest[user]]
+    hits = sum(user in (0, 1) for user in later)
+    assert found["later second hr@10"] == pytest.approx(hits / len(later)) and hits > 0
 
 
 def test_without_the_library_one_sentence_says_what_to_do(places, tmp_path):
     with pytest.raises(UserError, match=r"There is no .*python: make \.venv-rectools/requirements-rectools.txt"):
         main_here(compare_rectools, *places, "--python", tmp_path / "python", "--output", tmp_path / "out")
+
+
+def test_only_splits_with_one_next_movie_are_compared(places, tmp_path):
+    (tmp_path / "python").write_text("")
+    with pytest.raises(UserError, match="asked for each user's next movie: take --split leave-one-out"):
+        flags = ("--split", "user-time", "--python", tmp_path / "python", "--output", tmp_path / "out")
+        main_here(compare_rectools, *places, *flags)
 
 
 def test_a_failure_of_the_library_is_said(places, tmp_path):

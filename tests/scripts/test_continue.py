@@ -138,6 +138,7 @@ def test_what_was_known_is_never_tested(places, grown, tmp_path, name):
     split = split_rows(data, name, RATIOS)
     found = split_after(before, data, split)
     assert sorted(np.concatenate([found.train, found.val, found.test])) == list(range(len(data.user)))
+    assert found.at_once == split.at_once == (name == "time")
 
     history, part = earlier.known.history, earlier.known.part.numpy()
     users, movies = (np.array(ids) for ids in (earlier.ids.user_ids, earlier.ids.movie_ids))

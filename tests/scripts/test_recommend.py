@@ -294,9 +294,34 @@ def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkey
         return of_history(self, known, seen)
 
     monkeypatch.setattr(TopNRecommender, "for_histories", spy)
-    recommend_here("--run", transformer_run, "--liked", "2,9,163", "--at", 10**9)
-    assert asked[0].time.tolist() == [[10**9 - 1260, 10**9 - 660, 10**9 - 60]]
-    assert asked[0].request_time.tolist() == [10**9]
+    recommend_here("--run", transformer_run, "--liked", "2,9,163")
+    newest = load_model(transformer_run / "best.pt", torch.device("cpu")).model.stats.newest
+    assert asked[0].time.tolist() == [[newest - 1260, newest - 660, newest - 60]]
+    assert asked[0].request_time.tolist() == [newest]
+
+
+def test_vectors_and_audiences_are_asked_for_at_a_time_as_well(transformer_run, tmp_path):
+    saved = load_model(transformer_run / "best.pt", torch.device("cpu"))
+    history, after = saved.known.history, int(saved.known.history.time.max()) + 5
+    recommend_here("--run", transformer_run, "--export-vectors", tmp_path / "v.npz", "--at", after)
+    padded = asked_at(history.pad(torch.arange(30)), after)
+    with torch.no_grad(), np.load(tmp_path / "v.npz", allow_pickle=False) as found:
+        np.testing.assert_allclose(found["user_vectors"], saved.model.user_vectors(padded).numpy(), atol=1e-5)
+        scores = saved.model.score(padded)
+    flags = ("--audience-of", 900, "--format", "json", "--top-n", 30)
+    listed = json.loads(recommend_here("--run", transformer_run, *flags, "--at", after))
+    movie = saved.ids.movie_ids.index(900)
+    for row, movies in enumerate(history.pad(torch.arange(30)).movie):
+        scores[row, movies[history.pad(torch.arange(30)).mask[row]]] = -torch.inf
+    chances = dict(zip(saved.ids.user_ids, scores.softmax(1)[:, movie].tolist(), strict=True))
+    assert {one["id"]: one["probability"] for one in listed["users"]} == pytest.approx(
+        {user: chance for user, chance in chances.items() if chance > 0}, abs=1e-5
+    )
+
+
+def test_users_whose_ratings_are_later_than_the_request_are_counted(transformer_run, capsys):
+    recommend_here("--run", transformer_run, "--user", 4, "--at", "1990-01-01")
+    assert "30 of 30 users have ratings after --at: their lists are as of the latest one." in capsys.readouterr().err
 
 
 def test_similar_movies_are_those_of_the_highest_cosine(any_run):
@@ -412,7 +437,7 @@ REQUESTS = {
     **{"--similar-to": "2", "--export-vectors": "v.npz"},
 }
 UNUSED = {
-    "--liked": ("--known all", "--known train"),
+    "--liked": ("--known all", "--known train", "--at 2003-02-28"),
     "--ratings": ("--known all", "--known train"),
     "--similar-to": ("--known all", "--known train", "--include-seen", "--predictions-from run", "--at 2003-02-28"),
     "--export-vectors": (
@@ -501,7 +526,9 @@ def test_wrong_requests_are_named(tiny_run, tmp_path, monkeypatch, flags, words)
         recommend_here("--run", tiny_run, *flags)
 
 
-@pytest.mark.parametrize("time", ["tomorrow", "2003-02-30", "-5", "None", "99999999999999999999", "1e9"])
+@pytest.mark.parametrize(
+    "time", ["tomorrow", "2003-02-30", "-5", "None", "99999999999999999999", "1e9", "2003", "20030228"]
+)
 def test_what_is_no_time_is_refused(transformer_run, time):
     assert refusal(transformer_run, f"--at={time}").endswith(
         "is no time: write 2003-02-28, 2003-02-28T20:00 or seconds since 1970."

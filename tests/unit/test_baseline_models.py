@@ -199,7 +199,7 @@ def test_a_model_without_predictions_orders_test_rows_by_its_scores(data, cold_e
 def test_only_models_that_draw_random_numbers_have_a_row_per_seed():
     settings = Settings(models=("EASE", "BPR (implicit)", "gru"), seeds=(3, 4))
     rows = [("EASE", 3), ("BPR (implicit)", 3), ("BPR (implicit)", 4), ("gru", 3), ("gru", 4)]
-    assert wanted(settings, of_choices=False) == rows
+    assert wanted(settings, of_choices=False, has_times=True) == rows
     assert set(Settings().models) == {*BASELINES, *PRESETS}
 
 

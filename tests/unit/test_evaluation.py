@@ -18,6 +18,7 @@ from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator, as_fitted, best_epoch, rank_all, rank_sampled
 from Models.HistoryRecommender import HistoryConfig
 from Models.Recommender import RankingNCFConfig
+from Models.Sequential import SequentialConfig
 from utils.files import UserError
 from utils.metrics import mean_metrics, metrics_at
 from utils.splits import Split
@@ -288,6 +289,21 @@ def test_on_a_split_by_time_all_users_ask_when_the_test_begins(data):
     evaluator = RankingEvaluator(some, Split(*parts, "by hand", at_once=True), relevance_threshold=4)
     assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 50, 50]
     assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [30, 30, 30]
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_models_are_told_when_their_lists_are_asked_for(data, part):
+    """In the validation as in the test; the figures are others where nobody tells it."""
+    split = split_rows(data, "leave-one-out", RATIOS)
+    evaluator = RankingEvaluator(data, split, relevance_threshold=1)
+    model = random_model(data, split.train, SequentialConfig(embedding_dim=4, max_length=8, num_layers=1))
+    known, rows = (split.train, split.val) if part == "val" else (evaluator.known(), split.test)
+    told = as_fitted(model, data, known, evaluator.request_times(known, rows))
+    expected = mean_metrics(evaluator.rank(told.score, known, rows), 10)
+    found = evaluator.validate(model) if part == "val" else evaluator.test(model)[0]
+    assert found["ndcg@10"] == pytest.approx(expected["ndcg@10"])
+    users = torch.arange(30)
+    assert not torch.allclose(told.score(users), as_fitted(model, data, known).score(users), atol=1e-3)
 
 
 def test_a_model_that_ranks_predicts_no_ratings(data, split):

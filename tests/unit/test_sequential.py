@@ -1,14 +1,14 @@
 """Sequential models: they know nothing of the future, and their loss is the one of their formula."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from helpers import RATIOS, batch_of, cross_entropy, one_history, random_model
 
-from Models.dataLoader import model_inputs, split_rows
-from Models.features import FeatureConfig
+from Models.dataLoader import split_rows
 from Models.sequences import PaddedHistory
 from Models.Sequential import Sequential, SequentialConfig, longest_gap
 
@@ -61,6 +61,14 @@ def test_the_scores_depend_on_when_they_are_asked_for(data, architecture):
     torch.testing.assert_close(unaware.score(asked[0]), unaware.score(asked[1]))
 
 
+def test_attention_depends_on_when_a_list_is_asked_for(data):
+    """Even where the gap to the request is no input."""
+    model = made(data)
+    torch.nn.init.zeros_(model.gap.weight)
+    at_once, later = (model.score(one_history(3, 5, 7, at=200 + seconds)) for seconds in (0, 86_400))
+    assert not torch.allclose(at_once, later, atol=1e-4)
+
+
 @pytest.mark.parametrize("request_time", [True, False])
 def test_times_by_hand(data, request_time):
     """Known ratings at 10, 40 and 40 seconds, the next is asked for at 90; the second user has one rating alone."""
@@ -106,13 +114,20 @@ def test_attention_by_hand(data):
         torch.testing.assert_close(block(x, bias(gap)[0])[0, row], after + linear, atol=1e-5, rtol=1e-5)
 
 
-def test_the_longest_gap_is_one_that_training_has_often_enough(data, monkeypatch):
-    rows = np.arange(len(data.user))
-    time = np.where(np.arange(len(rows)) % 2, 10_000, 0)  # data.user is sorted: gaps of 0 or 10,000 seconds
-    some = dataclasses.replace(data, time=time)
-    assert longest_gap(model_inputs(some, rows, FeatureConfig())[1]) == 0  # each user has one such gap at most
-    monkeypatch.setattr("Models.Sequential.LEAST_GAPS", 1)
-    assert longest_gap(model_inputs(some, rows, FeatureConfig())[1]) == int(np.log1p(10_000) / 0.301)
+@pytest.mark.parametrize(
+    ("gaps", "longest"),
+    [
+        ([50] * 1000 + [5000] * 100 + [10**6] * 99, 5000),  # the hundredth longest
+        ([1] + [10**6] * 89, 10**6),  # of few, one that a tenth are no shorter than
+        ([30], 30),
+    ],
+)
+def test_the_longest_gap_is_one_that_training_has_often_enough(gaps, longest):
+    """Gaps between the ratings of one user, not those between two users."""
+    time = torch.tensor([0, *np.cumsum(gaps), 10**9])
+    user = torch.tensor([0] * (len(gaps) + 1) + [1])
+    assert longest_gap(SimpleNamespace(user=user, time=time)) == int(np.log1p(longest) / 0.301)
+    assert longest_gap(SimpleNamespace(user=torch.tensor([0, 1]), time=torch.tensor([0, 5]))) == 0
 
 
 def test_only_the_latest_ratings_count(data):
@@ -151,6 +166,20 @@ def test_the_training_loss_is_that_of_all_histories_of_the_batch(data):
         losses.append(model.loss(vectors, model.read(vectors, own), own) * n)
     torch.testing.assert_close(output.loss, sum(losses) / 8)
     assert output.n_samples == 8 and output.prediction is None
+
+
+def test_no_list_is_made_by_a_position_that_training_has_not_reached(data):
+    """Of a user with more ratings than a training step reads: one fewer, as its last one is only predicted."""
+    model = made(data).train()
+    rows = np.flatnonzero(data.user == 3)
+    assert len(rows) > 6
+    model(batch_of(data, rows)).loss.backward()
+    untrained = ~(model.position.weight.grad != 0).any(1)
+    assert untrained.tolist() == [False] * 6 + [True]
+    model.eval()
+    before = model.score(one_history(*range(10)))
+    torch.nn.init.constant_(model.position.weight[6:], 100.0)
+    torch.testing.assert_close(model.score(one_history(*range(10))), before)
 
 
 def test_a_training_window_is_the_latest_ratings_or_any_other(data):
