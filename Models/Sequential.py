@@ -15,10 +15,9 @@ ranked.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,7 +44,7 @@ class SequentialConfig:
     """layers"""
     num_heads: PositiveInt = 4
     """attention heads of the transformer"""
-    max_length: Annotated[int, Interval(ge=2, lt=2**31)] = 200
+    max_length: PositiveInt = 200
     """ratings of a user that a training step reads; lists are made from the latest ones, one fewer"""
     request_time: bool = True
     """the time for which a list is made is known, as a service knows it"""

@@ -130,6 +130,12 @@ def test_the_longest_gap_is_one_that_training_has_often_enough(gaps, longest):
     assert longest_gap(SimpleNamespace(user=torch.tensor([0, 1]), time=torch.tensor([0, 5]))) == 0
 
 
+@both_architectures
+def test_the_least_length_reads_no_rating_at_all(data, architecture):
+    model = made(data, architecture=architecture, max_length=1)
+    torch.testing.assert_close(model.score(one_history(3, 5, 7)), model.score(one_history(2, 4, 8)))
+
+
 def test_only_the_latest_ratings_count(data):
     model = made(data)
     long, same_end = one_history(*range(10)), one_history(20, 21, *range(2, 10))
