@@ -82,7 +82,7 @@ def test_every_script_that_is_named_is_there(document):
     assert all((ROOT / script).is_file() for script in named)
 
 
-def test_the_worked_extension_of_the_readme_works(run_script, places, tmp_path):
+def test_the_worked_extension_works(run_script, places, tmp_path):
     """Word for word: one new file and the entry in configs.py, in a copy of the sources."""
     root = tmp_path / "clone"
     listed = subprocess.run(
@@ -92,7 +92,8 @@ def test_the_worked_extension_of_the_readme_works(run_script, places, tmp_path):
     for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.split()):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    model, preset = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    document = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    model, preset = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     (root / "Models/MovieBias.py").write_text(model)
     add_to_configs(root / "Models/configs.py", preset)
     run = tmp_path / "run"
@@ -106,7 +107,7 @@ def test_the_worked_extension_of_the_readme_works(run_script, places, tmp_path):
 
 
 def add_to_configs(configs: Path, preset: str) -> None:
-    """What the README says in words: the import, the line of MODELS and the preset."""
+    """What the document says in words: the import, the line of MODELS and the preset."""
     text = configs.read_text(encoding="utf-8")
     imports, models, end = "from Models.Recommender import", "    NCFConfig: Recommender,\n", "    )\n}\nDEFAULT_PRESET"
     assert all(words in text for words in (imports, models, end))
