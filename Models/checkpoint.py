@@ -122,7 +122,7 @@ def save_checkpoint(path: Path, model: nn.Module, content: dict[str, Any]) -> No
             raise OSError(None, "it could not be written whole", str(path)) from error
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
     """The content of a checkpoint on the CPU, wherever it was trained; nothing in the file is executed.
 
     Raises:
@@ -144,7 +144,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def load_model(path: Path, device: torch.device) -> SavedModel:
+def load_model(path: Path | str, device: torch.device) -> SavedModel:
     """The model of a checkpoint, on `device` and ready to score, with its ids and the known ratings.
 
     Raises:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, recommend_here
 
 from resultAnalyze.tables import RESULTS, with_results
 from utils.files import UserError
@@ -104,6 +104,21 @@ def test_the_worked_extension_works(run_script, places, tmp_path):
     compared = ("--models", "movie-bias", "EASE", "--seeds", 0, "--ratios", 0.5, 0.3, 0.2, "--output", tmp_path / "out")
     run_script("resultAnalyze/compare_baselines.py", *places, *compared, root=root)
     assert "| movie-bias | 1 |" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+
+
+def test_the_lines_in_python_work(tiny_run, capsys):
+    """As they are written, with a run and ids that there are."""
+    document = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    for written, here in (("runs/<id>", str(tiny_run)), ("index(42)", "index(4)"), ("index(260)", "index(2)")):
+        assert written in lines
+        lines = lines.replace(written, here)
+    exec(lines, {})
+    said = capsys.readouterr().out
+    listed = recommend_here("--run", tiny_run, "--user", 4, "--format", "json")
+    for movie in json.loads(listed)["movies"]:
+        assert movie["title"] in said
+    assert "(27, " in said
 
 
 def add_to_configs(configs: Path, preset: str) -> None:
