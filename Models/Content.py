@@ -27,6 +27,7 @@ from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, No
 from Models.layers import RATING_WEIGHTS, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
 
+OF_PAIRS = ("text", "category", YEAR, "number")  # kinds of blocks that movies are compared by; names as well
 MAX_MOVIES = 10_000  # 400 MB for each block's similarities
 YEARS_APART = 5.0  # at which two movies are alike by e^-1
 FLOOR = 0.01  # of the similarity to what a user rated, which is 1 on average
@@ -63,26 +64,33 @@ class Content(nn.Module):
         n = stats.n_movies
         if n > MAX_MOVIES:
             raise UnsuitableData(f"Content keeps several numbers per pair of {n:,} movies: take --preset ncf-ranking.")
-        blocks = similarities(stats, inputs)
-        if not blocks:
+        n_blocks = sum(block.kind in OF_PAIRS for block in stats.blocks) + len(stats.names)
+        if not n_blocks:
             raise UnsuitableData("The content model needs what the movies are: name some of it with --blocks.")
-        popularity, n_old = inputs.block(POPULARITY, stats), n - inputs.n_new  # new movies change no scale
-        buffers = {
-            "similarity": torch.stack([one / mean_sum(one[:n_old, :n_old]) for one in blocks.values()]),
-            "popularity": torch.zeros(n) if popularity is None else popularity.squeeze(1),
-            "rated": torch.bincount(inputs.movie, minlength=n) > 0,
-        }
-        for name, part in buffers.items():
-            self.register_buffer(name, part, persistent=False)
+        popularity = inputs.block(POPULARITY, stats)
+        popularity = torch.zeros(n) if popularity is None else popularity.squeeze(1)
+        self.register_buffer("popularity", popularity, persistent=False)
+        self.register_buffer("rated", torch.bincount(inputs.movie, minlength=n) > 0, persistent=False)
+        self.make_similarity = lambda: scaled_similarities(stats, inputs)
+        self.made_similarity: Tensor | None = None
         solved = inputs.item_weights
         self.register_buffer("item_weights", self.ease(inputs, inputs.user >= 0) if solved is None else solved)
         self.ease_without = lambda half: self.ease(inputs, inputs.user % 2 != half)
         self.of_other_half: list[Tensor] | None = None
-        self.log_share = nn.Parameter(torch.zeros(len(blocks)))  # of a
+        self.log_share = nn.Parameter(torch.zeros(n_blocks))  # of a
         self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
         self.exponent = nn.Parameter(torch.tensor(2.0))  # gamma
         self.of_popularity = nn.Parameter(torch.tensor(0.7))  # p
         self.of_known = nn.Parameter(torch.tensor([0.5, 3.0, 0.0]))  # c, w, d
+
+    @property
+    def similarity(self) -> Tensor:
+        """How alike movies are by each block, [blocks, n_movies, n_movies]; made for the first score: it takes long."""
+        if self.made_similarity is None:
+            with torch.inference_mode(False):  # whoever asks first, it is trained with as well
+                self.made_similarity = self.make_similarity()
+        self.made_similarity = self.made_similarity.to(self.popularity.device)
+        return self.made_similarity
 
     def ease(self, inputs: ModelInputs, mask: Tensor) -> Tensor:
         """B from the training ratings that the mask names, [n_movies, n_movies]."""
@@ -151,6 +159,18 @@ class Content(nn.Module):
 def mean_sum(similarity: Tensor) -> Tensor:
     """The mean over movies of their similarity to all others together, a scalar."""
     return similarity.sum().clamp(min=1e-9) / len(similarity)
+
+
+def scaled_similarities(stats: DataStats, inputs: ModelInputs) -> Tensor:
+    """How alike movies are by each block, scaled so that a movie's similarities add up to 1 in the mean.
+
+    New movies change no scale.
+
+    Returns:
+        [blocks, n_movies, n_movies]
+    """
+    n_old = stats.n_movies - inputs.n_new
+    return torch.stack([one / mean_sum(one[:n_old, :n_old]) for one in similarities(stats, inputs).values()])
 
 
 def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
