@@ -98,9 +98,9 @@ def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
 def train(python: Path, output: Path, model: str, seed: int, epochs: int) -> None:
     """Raises UserError where the library's side fails, with the last line of what it says."""
     flags = ["--folder", output, "--model", model, "--seed", seed, "--epochs", epochs, "--k", K]
-    done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE)
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")
 
 

@@ -68,7 +68,7 @@ def main() -> None:
     path = flags.folder / f"{flags.model}-{flags.seed}"
     found[[Columns.User, Columns.Rank, Columns.Item]].to_csv(f"{path}.csv", index=False)
     record = {"epochs": model.fit_trainer.current_epoch, "seconds": round(seconds, 1), "request_time": bool(context)}
-    Path(f"{path}.json").write_text(json.dumps(record))
+    Path(f"{path}.json").write_text(json.dumps(record), encoding="utf-8")
     Path(best).unlink()
 
 

@@ -190,7 +190,8 @@ def one_history(
     ratings = torch.tensor(rating, dtype=torch.float32).expand(1, len(movies)).clone()
     times = torch.arange(len(movies))[None] * 100 if time is None else torch.tensor([time])
     movie = torch.tensor([movies], dtype=torch.int64)
-    asked = times[:, -1] if at is None else torch.tensor([at])
+    latest = times[:, -1] if movies else torch.zeros(1, dtype=torch.int64)
+    asked = latest if at is None else torch.tensor([at])
     return PaddedHistory(torch.tensor([user]), movie, ratings, times, torch.ones_like(movie).bool(), asked)
 
 

@@ -204,6 +204,7 @@ def quick_flags(places: tuple, run: Path, encoder: Path, home: Path) -> dict[str
         "ablation": (*places, *output, "--epochs", 1),
         "benchmark": (*places, "--only", "reading", "--repeats", 1, "--output", home / "benchmark.json"),
         "tables": ("--document", home / "results.md"),
+        "report": ("--run", run, "--output", home / "report.html"),
         "demo": ("--run", run, "--output", home / "demo.html"),
         "blend": ("--runs", run, run, "--output", home / "blend"),
         "compare_rectools": (*places, "--python", home / "no-python", "--output", home / "rectools"),

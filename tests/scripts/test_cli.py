@@ -13,7 +13,8 @@ SCRIPTS = [
     *("main.py", "train.py", "generate_recommendation.py", "utils/BERT.py", "utils/download.py", "utils/metadata.py"),
     *("resultAnalyze/loss_ananlyze.py", "resultAnalyze/benchmark.py", "resultAnalyze/compare_baselines.py"),
     *("resultAnalyze/ablation.py", "resultAnalyze/tables.py", "resultAnalyze/calibration.py"),
-    *("resultAnalyze/synthetic.py", "resultAnalyze/demo.py", "resultAnalyze/blend.py"),
+    *("resultAnalyze/synthetic.py", "resultAnalyze/demo.py", "resultAnalyze/report.py"),
+    "resultAnalyze/blend.py",
     "resultAnalyze/compare_rectools.py",
 ]
 ELSEWHERE = {"resultAnalyze/rectools_models.py"}  # it needs RecTools, in an environment without this repo's packages

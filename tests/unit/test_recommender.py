@@ -519,7 +519,8 @@ def test_scores_do_not_depend_on_padding(spread, train):
         name: torch.nn.functional.pad(torch.where(history.mask, getattr(history, name), value), (0, 4), value=value)
         for name, value in padding.items()
     }
-    padded = PaddedHistory(history.user, **columns, mask=torch.nn.functional.pad(history.mask, (0, 4)))
+    mask = torch.nn.functional.pad(history.mask, (0, 4))
+    padded = PaddedHistory(history.user, **columns, mask=mask, request_time=history.request_time)
     torch.testing.assert_close(model.score(padded), model.score(history))
     torch.testing.assert_close(model.user_vectors(padded), model.user_vectors(history))
 
