@@ -72,13 +72,15 @@ def draw(epochs: pd.DataFrame, test: dict, window: bool):
             beside = axes.twinx()
             beside.plot(epochs["epoch"], epochs["val_ndcg@10"], "s-", markersize=4, color="tab:orange")
             beside.set_ylabel("NDCG@10")
+            axes.set_zorder(1)  # its legend above the other line
+            axes.patch.set_visible(False)
             best = test["best_epoch"]
             axes.plot([], [], "s-", markersize=4, color="tab:orange", label=f"validation NDCG@10, best in epoch {best}")
     title = f"{test['dataset']}, {test['split']} split, preset {test['preset']}"
     axes.set_title(title.encode(errors="replace").decode())  # a folder's name need not be UTF-8
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper right" if "loss" in test else "center right")  # between a falling and a rising line
     return figure
 
 
