@@ -54,7 +54,7 @@ from Models.recommend import (
     similar,
     vectors,
 )
-from Models.sequences import NEW_USER, History, PaddedHistory
+from Models.sequences import NEW_USER, PaddedHistory
 from utils import cli, distributed
 from utils.cli import display_path
 from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
@@ -385,16 +385,11 @@ def request_time(settings: Settings, saved: SavedModel) -> int:
             "trained with --request-time on data with times."
         )
     time = seconds_of(settings.at.strip())
-    if n := int((latest_times(saved.known.history) > time).sum()):
+    if n := int((saved.known.history.latest_times() > time).sum()):
         say(
             f"{n:,} of {len(saved.ids.user_ids):,} users have ratings after --at: their lists are as of the latest one."
         )
     return time
-
-
-def latest_times(known: History) -> Tensor:
-    """The time of the latest rating of each user who has any."""
-    return known.time[known.offsets[1:][known.offsets.diff() > 0] - 1]
 
 
 def seconds_of(text: str) -> int:

@@ -27,7 +27,7 @@ from Models.sequences import PaddedHistory, pad_batch
 
 RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
 GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
-GAP_STEP = 0.301  # the logarithm of that
+LOG_STEP = 0.301  # the logarithm of 1.35
 READ_USERS = 16  # whose histories are read together for their scores
 LEAST_GAPS = 100  # as long ones in training, or a tenth of all: longer times apart count as these
 
@@ -142,7 +142,7 @@ def longest_gap(inputs: ModelInputs) -> int:
     if not len(apart):
         return 0
     longest = apart[-min(LEAST_GAPS, len(apart) // 10 + 1)]
-    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / GAP_STEP))
+    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / LOG_STEP))
 
 
 class Sequential(nn.Module):
@@ -223,7 +223,7 @@ class Sequential(nn.Module):
 
     def gap_steps(self, seconds: Tensor) -> Tensor:
         """The step of times apart, as large as training has them."""
-        return (seconds.clamp(min=0).float().log1p() / GAP_STEP).long().clamp(max=self.longest_gap)
+        return (seconds.clamp(min=0).float().log1p() / LOG_STEP).long().clamp(max=self.longest_gap)
 
     def times(self, history: PaddedHistory) -> tuple[Tensor, Tensor]:
         """Before the first and after each rating: its time, and when the next movie is asked for; [B, L + 1] each.

@@ -98,6 +98,13 @@ class History:
     def lengths(self, users: Tensor) -> Tensor:
         return self.offsets[users + 1] - self.offsets[users]
 
+    def latest_times(self) -> Tensor:
+        """The time of each user's latest rating, [n_users]; 0 without ratings."""
+        times = self.time.new_zeros(len(self.offsets) - 1)
+        rated = self.offsets.diff() > 0
+        times[rated] = self.time[self.offsets[1:][rated] - 1]
+        return times
+
     def pad(self, users: Tensor, request_time: Tensor | None = None) -> PaddedHistory:
         """The histories of these users, [B], who ask at these times, int64 [B]."""
         length = self.lengths(users)[:, None]

@@ -13,6 +13,7 @@ import html
 import io
 import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,6 @@ from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, parse
 from utils.files import ROOT, atomic_write, read_json
-from utils.lists import Movie
 from utils.splits import TEST
 
 TEMPLATE = ROOT / "resultAnalyze" / "report.html"
@@ -185,30 +185,48 @@ def cold_and_warm(run: Run) -> str:
 
 
 def lists(run: Run) -> list[str]:
-    """What some users like and what they are recommended; of a ranking, relevant test movies are marked."""
+    """What some users like and what they are recommended: of a ranking the tested lists, relevant movies marked."""
     users = np.unique(run.tested()["user"])
+    if run.ranks:
+        users = np.intersect1d(users, top_lists(run)["user"])
     chosen = users[np.linspace(0, len(users) - 1, min(N_USERS, len(users))).round().astype(int)].tolist()
-    training = run.saved.known.training()
-    made = TopNRecommender(run.saved.model, run.saved.ids).for_users(chosen, training, training)
-    relevant = set(relevant_rows(run)[["user", "movie"]].itertuples(index=False, name=None)) if run.ranks else set()
-    index = {movie: k for k, movie in enumerate(run.saved.ids.movie_ids)}
-    words = "From their training ratings" + "; a check marks a movie that was relevant in the test." * run.ranks
+    words = "As tested; a check marks a relevant movie." if run.ranks else "From their training ratings."
     found = [f'<p class="note">{words}</p>']
-    for user, one in zip(chosen, made, strict=True):
+    training = run.saved.known.training()
+    for user, rows in zip(
+        chosen, tested_lists(run, chosen) if run.ranks else predicted_lists(run, chosen), strict=True
+    ):
         own = training.pad(torch.tensor([user]))
         best = own.rating[0].argsort(descending=True, stable=True)[:N_LIKED]
         liked = [run.saved.ids.titles[int(own.movie[0, k])] for k in best.tolist() if own.mask[0, k]]
-        rows = [list_row(k, movie, (user, index[movie.id]) in relevant) for k, movie in enumerate(one.movies, 1)]
-        found.append(
-            f"<h3>User {text(one.user)}</h3><p>Likes {text('; '.join(liked)) or 'nothing yet'}.</p>{table(rows)}"
-        )
+        likes = text("; ".join(liked)) or "nothing yet"
+        found += [f"<h3>User {text(run.saved.ids.user_ids[user])}</h3><p>Likes {likes}.</p>", table(rows)]
     return found
 
 
-def list_row(rank: int, movie: Movie, is_relevant: bool) -> dict[str, Any]:
-    values = {name: f"{value:.2f}" for name, value in movie.values.items()}
-    genres = movie.genres.replace("|", ", ")
-    return {"": rank, "title": movie.title + " \u2713" * is_relevant, **values, "genres": genres}
+def tested_lists(run: Run, users: list[int]) -> Iterator[list[dict[str, Any]]]:
+    """The rows of test_topn.csv for each of these users."""
+    relevant = set(relevant_rows(run)[["user", "movie"]].itertuples(index=False, name=None))
+    found = top_lists(run)
+    for user in users:
+        mine = found[found["user"] == user].sort_values("rank")
+        yield [
+            list_row(run, rank, movie, {"score": score}, (user, movie) in relevant)
+            for movie, rank, score in mine[["movie", "rank", "score"]].itertuples(index=False, name=None)
+        ]
+
+
+def predicted_lists(run: Run, users: list[int]) -> Iterator[list[dict[str, Any]]]:
+    """The movies with the highest predicted ratings for each of these users."""
+    training, index = run.saved.known.training(), {movie: k for k, movie in enumerate(run.saved.ids.movie_ids)}
+    for one in TopNRecommender(run.saved.model, run.saved.ids).for_users(users, training, training):
+        yield [list_row(run, rank, index[movie.id], movie.values) for rank, movie in enumerate(one.movies, start=1)]
+
+
+def list_row(run: Run, rank: int, movie: int, values: dict[str, float], is_relevant: bool = False) -> dict[str, Any]:
+    title, genres = run.saved.ids.titles[movie], run.saved.ids.genres[movie].replace("|", ", ")
+    shown_values = {name: f"{value:.2f}" for name, value in values.items()}
+    return {"": rank, "title": title + " \u2713" * is_relevant, **shown_values, "genres": genres}
 
 
 def commands(run: Run) -> str:
@@ -235,12 +253,12 @@ def commands(run: Run) -> str:
 
 
 def top_lists(run: Run) -> pd.DataFrame:
-    """test_topn.csv by indices: user, movie and rank."""
+    """test_topn.csv by indices: user, movie, rank and score."""
     table = pd.read_csv(run.folder / "test_topn.csv", dtype={"userId": str, "movieId": str})
     users = {str(user): k for k, user in enumerate(run.saved.ids.user_ids)}
     movies = {str(movie): k for k, movie in enumerate(run.saved.ids.movie_ids)}
     columns = {"user": table["userId"].map(users), "movie": table["movieId"].map(movies), "rank": table["rank"]}
-    return pd.DataFrame(columns)
+    return pd.DataFrame(columns | {"score": table["score"]})
 
 
 def relevant_rows(run: Run) -> pd.DataFrame:
