@@ -15,6 +15,7 @@
     python generate_recommendation.py --genres Comedy,Drama --years 1990-1999 --exclude 1,2      # of these movies alone
     python generate_recommendation.py --run runs/ranking --predictions-from runs/ratings      # predictions beside it
     python generate_recommendation.py --export-vectors vectors.npz # the vectors of movies and users
+    python generate_recommendation.py --run hf:owner/name --liked 1,3114   # a shared model, of utils/hub.py
     torchrun --nproc-per-node 2 -- generate_recommendation.py --all-users --output top10.csv    # shared by processes
 
 Recommendations are made from all ratings of a user in the data set, whether they were training, validation or test
@@ -55,7 +56,7 @@ from Models.recommend import (
     vectors,
 )
 from Models.sequences import NEW_USER, PaddedHistory
-from utils import cli, distributed
+from utils import cli, distributed, hub
 from utils.cli import display_path
 from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
 from utils.files import UserError, atomic_write, note
@@ -64,6 +65,7 @@ from utils.ratings import read_ratings
 from utils.runs import finished_run
 from utils.textfiles import lines_of, read_utf8
 
+Run = optional(str, "DIR|hf:OWNER/NAME")
 Known = Annotated[
     Literal["all", "train"] | None, tyro.conf.arg(metavar="{all,train}", help_behavior_hint="(default: all)")
 ]
@@ -78,8 +80,8 @@ Years = optional(str, "YEAR-YEAR")
 
 @dataclass(frozen=True)
 class Settings:
-    run: OptionalFolder = None
-    """folder of a finished training (default: the newest in runs/)"""
+    run: Run = None
+    """folder of a finished training, or a shared model (default: the newest in runs/)"""
     user: UserId = None
     """id of the user, as in the data"""
     users: IdsOrFile = None
@@ -148,8 +150,9 @@ def main() -> None:
 def generate(settings: Settings, device: torch.device) -> None:
     """What was asked for, made by all ranks and written by rank 0."""
     check_request(settings)
-    run = finished_run(settings.run)
+    run = hub.find_shared(settings.run) or finished_run(None if settings.run is None else Path(settings.run))
     saved = load_with_new(settings, run, device)
+    check_users(settings, saved)
     if settings.export_vectors is not None:
         export_vectors(settings, saved)
     elif settings.similar_to is not None:
@@ -165,7 +168,7 @@ def generate(settings: Settings, device: torch.device) -> None:
 
 def load_with_new(settings: Settings, run: Path, device: torch.device) -> SavedModel:
     """The model of a run, with the movies of --new-movies."""
-    saved = load_model(run / "best.pt", device)
+    saved = load_model(run if hub.is_shared(run) else run / "best.pt", device)
     if settings.new_movies is None:
         return saved
     return add_new_movies(saved, run, read_new_movies(settings.new_movies, settings.encoding), device)
@@ -196,7 +199,7 @@ def recommend(settings: Settings, saved: SavedModel, device: torch.device) -> No
     columns = ["score"] * ranking + ["prediction"] * (not ranking or rating_model is not None)
     several = settings.all_users or settings.users is not None
     last, n_short = show(settings, columns, "recommended movie IDs for user", found, several)
-    if not several and last.movies:
+    if not several and last.movies and len(every.movie):
         say(about_popular(last, recommender.most_popular(every, first)))
     if settings.explain and not several and last.movies and not any(movie.reasons for movie in last.movies):
         say("No rating of the user raises these scores: the model reads no ratings, or knows too few of them.")
@@ -299,6 +302,21 @@ def check_request(settings: Settings) -> None:
 def flags(names: Sequence[str]) -> str:
     """Settings as the user writes them."""
     return " and ".join("--" + name.replace("_", "-") for name in names)
+
+
+def check_users(settings: Settings, saved: SavedModel) -> None:
+    """Raises UserError where a model without users, which was shared, is asked for some."""
+    named = [
+        name for name in ("user", "users", "all_users", "audience_of") if getattr(settings, name) not in (None, False)
+    ]
+    asks_none = any(
+        getattr(settings, name) is not None for name in ("liked", "ratings", "similar_to", "export_vectors")
+    )
+    if not saved.ids.user_ids and (named or not asks_none):
+        what = f"{flags(named)}: this" if named else "This"
+        raise UserError(
+            f"{what} model was shared without its users: name movies with --liked, or a file with --ratings."
+        )
 
 
 def listed(settings: Settings, name: str) -> list[str] | None:

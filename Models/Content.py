@@ -70,7 +70,7 @@ class Content(nn.Module):
         popularity = inputs.block(POPULARITY, stats)
         popularity = torch.zeros(n) if popularity is None else popularity.squeeze(1)
         self.register_buffer("popularity", popularity, persistent=False)
-        self.register_buffer("rated", torch.bincount(inputs.movie, minlength=n) > 0, persistent=False)
+        self.register_buffer("rated", inputs.count > 0, persistent=False)
         self.make_similarity = lambda: scaled_similarities(stats, inputs)
         self.made_similarity: Tensor | None = None
         solved = inputs.item_weights

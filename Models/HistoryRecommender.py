@@ -96,7 +96,7 @@ class HistoryRecommender(nn.Module):
         for name, value in {
             **{"features": inputs.features, "year": inputs.year, "user_features": inputs.user_features},
             **{"rated_movies": inputs.movie, "offset_of_user": offsets(n_of_user), "raters": inputs.user[by_movie]},
-            "n_of_movie": torch.bincount(inputs.movie, minlength=stats.n_movies),
+            "n_of_movie": inputs.count,
         }.items():
             self.register_buffer(name, value, persistent=False)
         dim = config.embedding_dim

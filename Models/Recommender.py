@@ -115,10 +115,9 @@ class Recommender(nn.Module):
     def remember(self, inputs: ModelInputs) -> None:
         """Keep who rated what in training, by user and by movie."""
         by_movie = torch.argsort(inputs.movie, stable=True)
-        n_of_movie = torch.bincount(inputs.movie, minlength=self.stats.n_movies)
         known = History.of(inputs.user, inputs.movie, inputs.rating, inputs.time, self.stats.n_users)
         parts = {"offsets": known.offsets, "rated": known.movie, "rating": known.rating, "time": known.time}
-        parts |= {"raters": inputs.user[by_movie], "offset_of_movie": offsets(n_of_movie), "n_of_movie": n_of_movie}
+        parts |= {"raters": inputs.user[by_movie], "offset_of_movie": offsets(inputs.count), "n_of_movie": inputs.count}
         for name, part in parts.items():
             self.register_buffer(f"training_{name}", part, persistent=False)
 
@@ -330,9 +329,8 @@ class RankingRecommender(nn.Module):
     def __init__(self, config: RankingNCFConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
-        rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
         # With id dropout, movies without training ratings are new: without an id, and no candidates in training.
-        self.register_buffer("has_id", rated | (config.id_dropout == 0), persistent=False)
+        self.register_buffer("has_id", (inputs.count > 0) | (config.id_dropout == 0), persistent=False)
         self.register_buffer("features", inputs.features, persistent=False)
         dim, n_features = config.embedding_dim, self.features.shape[1]
         self.ids = nn.Parameter(0.02 * torch.randn(stats.n_movies, dim))  # q

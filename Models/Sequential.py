@@ -29,7 +29,6 @@ RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
 GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
 LOG_STEP = 0.301  # the logarithm of 1.35
 READ_USERS = 16  # whose histories are read together for their scores
-LEAST_GAPS = 100  # as long ones in training, or a tenth of all: longer times apart count as these
 
 
 @dataclass(frozen=True)
@@ -136,15 +135,6 @@ class RelativeBias(nn.Module):
         return bias.permute(3, 0, 1, 2).unflatten(0, self.shape).transpose(1, 2).contiguous()
 
 
-def longest_gap(inputs: ModelInputs) -> int:
-    """The step of the longest time between two ratings of a user, but for the rarest: too few to learn from."""
-    apart = inputs.time.diff()[inputs.user.diff() == 0].sort().values
-    if not len(apart):
-        return 0
-    longest = apart[-min(LEAST_GAPS, len(apart) // 10 + 1)]
-    return min(GAP_STEPS - 1, int(longest.clamp(min=0).float().log1p() / LOG_STEP))
-
-
 class Sequential(nn.Module):
     """The causal Transformer or GRU of the formula above."""
 
@@ -154,10 +144,8 @@ class Sequential(nn.Module):
         super().__init__()
         self.config, self.stats = config, stats
         self.notices = [] if stats.newest else ["The data has no times: the order of the file stands in for them."]
-        rated = torch.bincount(inputs.movie, minlength=stats.n_movies) > 0
         self.register_buffer("features", inputs.features, persistent=False)
-        self.register_buffer("rated", rated, persistent=False)  # movies with training ratings
-        self.longest_gap = longest_gap(inputs)
+        self.register_buffer("rated", inputs.count > 0, persistent=False)  # movies with training ratings
         dim = config.embedding_dim
         self.ids = nn.Embedding(stats.n_movies, dim)
         self.from_features = nn.Linear(stats.n_features, dim, bias=False)
@@ -222,8 +210,9 @@ class Sequential(nn.Module):
         return self.norm(x)
 
     def gap_steps(self, seconds: Tensor) -> Tensor:
-        """The step of times apart, as large as training has them."""
-        return (seconds.clamp(min=0).float().log1p() / LOG_STEP).long().clamp(max=self.longest_gap)
+        """The step of times apart; longer ones than training has count as its longest."""
+        seconds = seconds.clamp(min=0, max=self.stats.longest_gap)
+        return (seconds.float().log1p() / LOG_STEP).long().clamp(max=GAP_STEPS - 1)
 
     def times(self, history: PaddedHistory) -> tuple[Tensor, Tensor]:
         """Before the first and after each rating: its time, and when the next movie is asked for; [B, L + 1] each.

@@ -1,7 +1,5 @@
 """Checkpoints: weights, ids, and the known ratings beside them, as plain types and tensors; saved and loaded here."""
 
-import pickle
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,8 @@ from Models.dataLoader import RatingsData
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from Models.sequences import History
 from utils.files import UserError, atomic_write, note
+from utils.hub import read_shared
+from utils.runs import read_checkpoint
 from utils.splits import TRAIN, Split
 
 
@@ -101,8 +101,9 @@ def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
         "model": type(model).__name__,
         "config": asdict(model.config),
         "stats": asdict(model.stats),
-        "features": {name: getattr(inputs, name) for name in ("features", "names", "year", "user_features")},
+        "features": {name: getattr(inputs, name) for name in ("features", "names", "year", "user_features", "count")},
         "space": inputs.space,
+        "has_users": not hasattr(model, "tables") or "user" in model.tables(),  # knows some by numbers of their own
     }
 
 
@@ -122,35 +123,13 @@ def save_checkpoint(path: Path, model: nn.Module, content: dict[str, Any]) -> No
             raise OSError(None, "it could not be written whole", str(path)) from error
 
 
-def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """The content of a checkpoint on the CPU, wherever it was trained; nothing in the file is executed.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds more than plain types and tensors.
-    """
-    try:
-        with zipfile.ZipFile(path) as parts:  # PyTorch writes check sums, but does not look at them
-            if damaged := parts.testzip():
-                raise ValueError(f"{damaged} is damaged")
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"There is no checkpoint {path}: train one with python train.py.") from error
-    except PermissionError:
-        raise
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"{path} is no checkpoint that can be read safely ({reason}): train anew with train.py."
-        ) from error
-
-
 def load_model(path: Path | str, device: torch.device) -> SavedModel:
-    """The model of a checkpoint, on `device` and ready to score, with its ids and the known ratings.
+    """The model of a checkpoint, or of a shared model's folder, ready to score on `device`, with ids and known ratings.
 
     Raises:
         UserError: as `read_checkpoint`, or the checkpoint is of another version of this code.
     """
-    content = read_checkpoint(path)
+    content = read_shared(path) if Path(path).is_dir() else read_checkpoint(path)
     try:
         classes = {model.__name__: config for config, model in MODELS.items()}
         stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}

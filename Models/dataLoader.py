@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
 from Models.features import FeatureConfig, FeatureSpace
 from Models.inputs import POPULARITY, YEAR, DataStats, ModelInputs, RatingScale
-from Models.sequences import History, group_by_size
+from Models.sequences import History, group_by_size, longest_gap
 from utils.columns import Block
 from utils.features import Features, read_features
 from utils.files import UserError, note
@@ -187,6 +187,7 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         mean_rating=float(rating.mean(dtype=np.float64)),
         scale=data.scale,
         newest=int(time.max()),
+        longest_gap=longest_gap(torch.from_numpy(data.user[rows]), torch.from_numpy(time)),
         n_user_features=data.user_features.shape[1],
         has_years=bool(data.movies["year"].notna().any()),
     )
@@ -196,6 +197,7 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         space=space.to_plain(),
         year=torch.from_numpy(year),
         user_features=torch.from_numpy(data.user_features),
+        count=torch.from_numpy(count),
         user=torch.from_numpy(data.user[rows]),
         movie=torch.from_numpy(data.movie[rows]),
         rating=torch.from_numpy(rating),

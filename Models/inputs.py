@@ -83,6 +83,7 @@ class DataStats:
     mean_rating: float  # this and the following: of the training ratings, as models see them
     scale: RatingScale
     newest: int = 0  # seconds since 1970; 0 where the data has no times
+    longest_gap: int = 0  # seconds between two ratings of a user, but for the rarest
     n_user_features: int = 0
     has_years: bool = False
     names: tuple[FeatureBlock, ...] = ()
@@ -99,8 +100,9 @@ class ModelInputs:
     features: of the movies, float32 [n_movies, n_features]
     year: release years, float32 [n_movies], 0 where unknown
     user_features: demographics, float32 [n_users, n_user_features]
+    count: training ratings of each movie, int64 [n_movies]
     user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]; ratings from
-        LOWEST to HIGHEST
+        LOWEST to HIGHEST. A model that was shared has none
     names: of the movies, in blocks of sparse float32 [n_movies, width]
     space: how movies get features and names (`FeatureSpace` as plain values); None where no features file says it
     item_weights: B of EASE where it was solved before, as when a checkpoint is read
@@ -110,6 +112,7 @@ class ModelInputs:
     features: Tensor
     year: Tensor
     user_features: Tensor
+    count: Tensor
     user: Tensor
     movie: Tensor
     rating: Tensor

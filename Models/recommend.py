@@ -191,7 +191,7 @@ def vectors(model: nn.Module, ids: IdMaps, known: History, request_time: int = 0
         int64 or strings, vectors float32
     """
     found = {"movie_ids": np.array(ids.movie_ids), "movie_vectors": model.movie_vectors().detach().cpu().numpy()}
-    if hasattr(model, "user_vectors"):
+    if hasattr(model, "user_vectors") and ids.user_ids:
         chunks = torch.arange(len(ids.user_ids)).split(CHUNK_USERS)
         padded = (beside(model, asked_at(known.pad(users), request_time)) for users in chunks)
         of_users = torch.cat([model.user_vectors(history).cpu() for history in padded])

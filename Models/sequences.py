@@ -8,6 +8,7 @@ from torch import Tensor
 from Models.Dataset import Batch
 
 NEW_USER = -1
+LEAST_GAPS = 100  # as long ones in training, or a tenth of all: longer times apart are too few to learn from
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,12 @@ class History:
         else:
             columns = self.movie[row], self.rating[row], self.time[row], mask
         return PaddedHistory(users, *columns, latest_times(*columns[2:]) if request_time is None else request_time)
+
+
+def longest_gap(user: Tensor, time: Tensor) -> int:
+    """The longest time between two ratings of a user, but for the rarest, in seconds; of columns by user, then time."""
+    apart = time.diff()[user.diff() == 0].sort().values
+    return max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
 
 
 def latest_times(time: Tensor, mask: Tensor) -> Tensor:

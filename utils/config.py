@@ -87,10 +87,13 @@ RelevanceThreshold = Annotated[
 ]
 
 
-def parse(config: type[Config], description: str, argv: Sequence[str] | None = None, default: Any = None) -> Config:
+def parse(
+    config: type[Config], description: str, argv: Sequence[str] | None = None, default: Any = tyro.MISSING_NONPROP
+) -> Config:
     """The command line as a `config`. Wrong usage ends the script with exit code 2.
 
     Args:
+        config: of several, `Export | Push`, the first word names one
         description: shown by --help
         argv: the words to parse, by default those of the script
         default: other defaults than the dataclass's; a field that may hold one of several configs is narrowed to the

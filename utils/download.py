@@ -142,6 +142,46 @@ def _is_whole(archive: Path, checksum: str | None) -> bool:
     return md5(archive) == checksum if checksum else zipfile.is_zipfile(archive)
 
 
+# --- the Hugging Face hub ------------------------------------------------------------------------
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked first because its own client tries for many minutes where it can't."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        with urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS):
+            return True
+    except urllib.error.HTTPError:  # an answer, if not a friendly one
+        return True
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def from_hub(name: str, kind: str, files: list[str], offline: bool) -> Path | None:
+    """The folder with these files of what is called so on the hub, fetched first unless `offline`; None without it.
+
+    Raises:
+        UserError: there is nothing of this name.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    try:
+        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=files, local_files_only=offline))
+        return folder if (folder / "config.json").is_file() else None
+    except errors.LocalEntryNotFoundError:
+        return None
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UserError(
+            f"There is no {kind} {name!r}, neither as a folder nor on the Hugging Face hub: check its spelling."
+        ) from error
+    except (OSError, RuntimeError):  # no network in its many forms
+        return None
+
+
 def main() -> None:
     settings = parse(Settings, __doc__)
     folder, source = fetch_dataset(settings.name, settings.to)

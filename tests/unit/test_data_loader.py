@@ -81,10 +81,11 @@ def test_model_inputs_hold_the_training_rows_alone(data):
     other_stats, other_inputs = model_inputs(changed, split.train, FeatureConfig())
     assert stats == other_stats
     columns = {name: column for name, column in vars(inputs).items() if isinstance(column, torch.Tensor)}
-    assert all(torch.equal(column, vars(other_inputs)[name]) for name, column in columns.items()) and len(columns) == 7
+    assert all(torch.equal(column, vars(other_inputs)[name]) for name, column in columns.items()) and len(columns) == 8
     rows = data.by_user_and_time(split.train)
     for name in ("user", "movie", "rating", "time"):
         assert torch.equal(getattr(inputs, name), torch.from_numpy(getattr(data, name)[rows]))
+    assert inputs.count.tolist() == np.bincount(data.movie[split.train], minlength=len(data.movies)).tolist()
     known = data.rating[split.train]
     assert stats.mean_rating == pytest.approx(known.mean())
     assert (stats.scale, stats.newest) == (RatingScale(1, 5), data.time[split.train].max())

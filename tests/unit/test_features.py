@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import Evil, tiny_ratings, write_dat
 
-from utils import BERT, encoder
+from utils import BERT, download, encoder
 from utils.encoder import Encoder, encoder_hash, find_encoder
 from utils.features import read_features
 from utils.files import UserError, read_pickle
@@ -87,7 +87,7 @@ def test_a_folder_without_a_model_is_no_encoder(tiny, tmp_path):
 
 def test_offline_only_this_machine_is_searched(monkeypatch, tmp_path):
     monkeypatch.setattr(encoder, "PACKAGED", tmp_path / "packaged")
-    monkeypatch.setattr(encoder, "_hub_answers", lambda: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(encoder, "hub_answers", lambda: pytest.fail("the hub was asked"))
     with pytest.raises(UserError, match="--offline fetches nothing"):
         find_encoder("some-model-that-is-not-cached", offline=True)
 
@@ -99,7 +99,7 @@ def test_a_hub_that_never_answers_is_given_up_soon(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(encoder, "CONNECT_SECONDS", 1)
+        monkeypatch.setattr(download, "CONNECT_SECONDS", 1)
         with pytest.raises(UserError, match="the hub can't be reached"):
             find_encoder("some-model-that-is-not-cached")
 

@@ -386,7 +386,12 @@ def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple
     stats = DataStats(n_users, n_movies, blocks, 3.5, RatingScale(1.0, 5.0), newest=10**9, has_years=True)
     pair = torch.randperm(n_users * n_movies)[:n].sort().values
     columns = pair // n_movies, pair % n_movies, torch.randint(1, 6, (n,)).float(), torch.arange(n) * 100 + 10**8
-    inputs = torch.randn(n_movies, 11), torch.full((n_movies,), 1990.0), torch.zeros(n_users, 0)
+    inputs = (
+        torch.randn(n_movies, 11),
+        torch.full((n_movies,), 1990.0),
+        torch.zeros(n_users, 0),
+        torch.bincount(columns[1], minlength=n_movies),
+    )
     return stats, ModelInputs(*inputs, *columns)
 
 

@@ -1,7 +1,6 @@
 """Sequential models: they know nothing of the future, and their loss is the one of their formula."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +8,8 @@ import torch
 from helpers import RATIOS, batch_of, cross_entropy, one_history, random_model
 
 from Models.dataLoader import split_rows
-from Models.sequences import PaddedHistory
-from Models.Sequential import Sequential, SequentialConfig, longest_gap
+from Models.sequences import PaddedHistory, longest_gap
+from Models.Sequential import Sequential, SequentialConfig
 
 both_architectures = pytest.mark.parametrize("architecture", ["transformer", "gru"])
 
@@ -20,7 +19,7 @@ def made(data, rows=None, **config) -> Sequential:
     rows = np.arange(len(data.user)) if rows is None else rows
     config = SequentialConfig(**({"embedding_dim": 4, "max_length": 6, "num_layers": 2} | config))
     model = random_model(data, rows, config, blocks=("title", "genres"))
-    model.longest_gap = 40  # exp(.301 * 40) seconds, two days
+    model.stats = dataclasses.replace(model.stats, longest_gap=2 * 86_400)
     return model
 
 
@@ -126,8 +125,13 @@ def test_the_longest_gap_is_one_that_training_has_often_enough(gaps, longest):
     """Gaps between the ratings of one user, not those between two users."""
     time = torch.tensor([0, *np.cumsum(gaps), 10**9])
     user = torch.tensor([0] * (len(gaps) + 1) + [1])
-    assert longest_gap(SimpleNamespace(user=user, time=time)) == int(np.log1p(longest) / 0.301)
-    assert longest_gap(SimpleNamespace(user=torch.tensor([0, 1]), time=torch.tensor([0, 5]))) == 0
+    assert longest_gap(user, time) == longest
+    assert longest_gap(torch.tensor([0, 1]), torch.tensor([0, 5])) == 0
+
+
+def test_longer_times_apart_count_as_the_longest_of_training(data):
+    steps = made(data).gap_steps(torch.tensor([-5, 0, 1, 60, 2 * 86_400, 10**9]))
+    assert steps.tolist() == [0, 0, 2, 13, 40, 40]  # log(1 + seconds) / .301, rounded down
 
 
 @both_architectures

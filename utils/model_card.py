@@ -1,0 +1,123 @@
+"""The model card of a model to share: what was trained on what, how good it is, how to use it, its limits."""
+
+from pathlib import Path
+from typing import Any
+
+from utils import runs
+from utils.files import read_json
+
+MOVIELENS = "ml-"  # how its data sets' names begin
+LICENCES = {
+    True: (
+        "The data and its list of movies are GroupLens's, for research: no commercial use, and no passing on of the "
+        "data, without their permission. Cite F. M. Harper and J. A. Konstan. 2015. *The MovieLens Datasets: History "
+        "and Context.* ACM TiiS 5, 4, Article 19."
+    ),
+    False: "The owner of the data decides: write here what may be done with the model, and above.",
+}
+LINK = {"license_name": "movielens", "license_link": "https://grouplens.org/datasets/movielens/"}
+FEW = 5  # ratings, of as many people
+METRICS = ("hr@10", "ndcg@10", "recall@10", "mrr@10")
+SHARES = {"coverage": "of the catalogue stand in some list", "overlap": "of two users' lists are the same movies"}
+
+
+def model_card(run: Path, content: dict[str, Any]) -> str:
+    """The card of a run, whose checkpoint without users has this content."""
+    record, test = training_and_test(run)
+    what = f"`{record['preset']}`, trained on {record['train_rows']:,} ratings of {record['dataset']}"
+    parts = {
+        "": [f"{what}: which movies a person would choose, from those that they liked or rated."],
+        "How to use it": how_to_use(content),
+        "How good it is": how_good(record, test),
+        "How it was trained": how_trained(run, record),
+        "Limits": limits(content, test),
+        "Licence": [LICENCES[record["dataset"].startswith(MOVIELENS)]],
+    }
+    lines = [f"---\n{front_matter(record, test)}\n---\n", f"# {record['preset']} on {record['dataset']}"]
+    for title, words in parts.items():
+        lines += [f"\n## {title}\n" if title else "", *words]
+    return "\n".join(lines) + "\n"
+
+
+def training_and_test(run: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What was trained, and the test: its own or, of a training on all ratings, that of the run that it was made from.
+
+    None where that run is not there any more.
+    """
+    if (run / runs.TEST_METRICS).is_file():
+        return (test := read_json(run / runs.TEST_METRICS)), test
+    record = read_json(run / runs.FINAL)
+    tested = Path(record["epochs_chosen_by"]) / runs.TEST_METRICS
+    return record, read_json(tested) if tested.is_file() else None
+
+
+def front_matter(record: dict[str, Any], test: dict[str, Any] | None) -> str:
+    """What the hub reads, in YAML."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    name, data = f"{record['preset']} on {record['dataset']}", record["dataset"]
+    results = {
+        metric: EvalResult("recommendation", data, data, metric, round(test[metric], 4))
+        for metric in METRICS
+        if test is not None and metric in test
+    }
+    more = LINK if data.startswith(MOVIELENS) else {}
+    tags = ["recommendation", "pytorch"]
+    card = ModelCardData(
+        model_name=name, license="other", tags=tags, eval_results=list(results.values()) or None, **more
+    )
+    return card.to_yaml()
+
+
+def how_to_use(content: dict[str, Any]) -> list[str]:
+    ids, count = content["ids"], content["features"]["count"]
+    liked = ",".join(str(ids["movie_ids"][k]) for k in count.topk(min(3, len(count))).indices.tolist())
+    return [
+        "With the code that trained it, which loads numbers and words and executes nothing of them:\n",
+        "```bash",
+        f"python generate_recommendation.py --run hf:OWNER/NAME --liked {liked}",
+        "python generate_recommendation.py --run hf:OWNER/NAME --ratings mine.csv      # movieId,rating,timestamp",
+        "```\n",
+        "or a folder with these three files in place of `hf:OWNER/NAME`. It holds no users; people bring histories.",
+    ]
+
+
+def how_good(record: dict[str, Any], test: dict[str, Any] | None) -> list[str]:
+    if test is None:
+        return ["It was trained on all ratings; the run that was tested with this configuration is not there any more."]
+    lines = []
+    if test is not record:
+        lines.append("It was trained on all ratings. The figures are of the same configuration, trained on a part:\n")
+    lines += [f"Protocol: {test['protocol']}. One seed, {test['users']:,} users.\n"]
+    lines += ["| metric | model | most popular movies |", "| --- | --- | --- |"]
+    popular = test["most_popular"]
+    lines += [f"| {name} | {test[name]:.4f} | {popular[name]:.4f} |" for name in METRICS if name in test]
+    return lines
+
+
+def how_trained(run: Path, record: dict[str, Any]) -> list[str]:
+    """The configuration, but for where files were on somebody's machine."""
+    changes = [f"`{name}` {value}" for name, value in record["changes"].items()]
+    features = read_json(run / "config.json")["features"]
+    return [
+        f"- preset `{record['preset']}`, {', '.join(changes) or 'as it is'}; {record['epochs']} epochs, seed "
+        f"{record['seed']}",
+        f"- data: {record['dataset']}, split {record['split']}, {record['train_rows']:,} training ratings",
+        f"- titles read by {Path(features['encoder']).name}",
+    ]
+
+
+def limits(content: dict[str, Any], test: dict[str, Any] | None) -> list[str]:
+    ids, count = content["ids"], content["features"]["count"]
+    lines = [
+        f"- It knows {len(ids['movie_ids']):,} movies, {int((count > 0).sum()):,} of them by ratings.",
+        "- It learned what users of this data chose, with their tastes and their times; of others it knows nothing.",
+        "- Figures on ratings of the past do not say how people like what they are shown.",
+    ]
+    if few := int(((count > 0) & (count < FEW)).sum()):
+        lines.append(
+            f"- {few:,} movies have fewer than {FEW} ratings: what was learned of these mirrors what so few chose."
+        )
+    if test is not None:
+        lines += [f"- In the test, {test[name]:.0%} {words}." for name, words in SHARES.items() if name in test]
+    return lines
