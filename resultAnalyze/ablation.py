@@ -18,9 +18,10 @@ each of the three groups:
     top-N share, top-N HR   of recommendations from the whole catalogue, where the model ranks: how much of them is the
            group's, and for how many users with relevant movies of the group one of these is recommended
 
-A difference between two variants has a 95 % interval by paired bootstrap: over movies for RMSE, as ratings of one movie
-go right or wrong together, and over users for AUC and NDCG, which speak of these very movies. All are means over seeds;
-an effect is only claimed where the interval excludes 0 and every seed, three at least, agrees.
+A difference between two variants has a 95 % interval that covers the trainings and what is tested (intervals.py):
+movies for RMSE, as ratings of one movie go right or wrong together, and users for AUC and NDCG, which speak of these
+very movies. An effect is only claimed with three seeds or more and where, by Benjamini and Hochberg's procedure over
+all differences of the table, at most one in twenty claims is expected to be wrong.
 
 Writes ablation.csv (one row per variant, seed and group), ablation.md and ablation.png into --output. Finished
 trainings are kept there, so an interrupted ablation goes on where it stopped.
@@ -40,6 +41,7 @@ import numpy as np
 import pandas as pd
 import tyro
 from annotated_types import Interval
+from scipy.stats import false_discovery_control
 
 from Models.configs import PRESETS, DataConfig, RankingConfig, TrainConfig
 from Models.Dataset import FittedModel
@@ -47,8 +49,8 @@ from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.features import FeatureConfig
 from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.bootstrap import UnitMetric, mean_over_seeds, mean_over_users, paired_bootstrap
 from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
+from resultAnalyze.intervals import Estimate, UnitMetric, difference, mean_over_users
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -75,6 +77,7 @@ CONTENT = "content"
 REFERENCES = ("user + movie bias", "genre kNN")
 SHARE = "top-N share"
 LEAST_SEEDS = 3  # of a claim
+FALSE_CLAIMS = 0.05  # the expected share of the claims
 RARE = 5  # training ratings up to which a movie is rare
 
 
@@ -102,31 +105,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Effect:
-    """What an input changes, and the 95 % interval of that."""
+    """What an input changes."""
 
     what: str
     group: str
     metric: str
-    change: float
-    low: float
-    high: float
-    seeds_agreeing: int  # seeds whose own difference has the sign of `change`
-    seeds: int
+    change: Estimate
+    seeds: int  # the fewest of the two variants
+    q: float  # the least rate of false claims, over all differences of the table, at which this one is claimed
 
     def verdict(self) -> str:
-        """The outcome in words: an effect needs an interval without 0, and three seeds or more, all on its side.
-
-        The interval covers the choice of movies or users, not the chance in a training: that is what the seeds show.
-        """
-        better = (self.change < 0) == (self.metric == "rmse")
-        shown = (self.low > 0 or self.high < 0) and self.seeds_agreeing == self.seeds
-        words = ("better" if better else "worse") if shown else "no effect is shown"
+        """The outcome in words."""
+        better = (self.change.value < 0) == (self.metric == "rmse")
+        words = ("better" if better else "worse") if self.q <= FALSE_CLAIMS else "no effect is shown"
         if self.seeds < LEAST_SEEDS:
             words = f"fewer than {LEAST_SEEDS} seeds, no claim"
-        interval = f"{self.change:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
+        interval = f"{self.change.value:+.4f} [{self.change.low:+.4f}, {self.change.high:+.4f}]"
         what = self.what[0].upper() + self.what[1:]
-        seeds = f"in {self.seeds_agreeing} of {self.seeds} seeds"
-        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}, {seeds}: {words}."
+        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}: {words}."
 
 
 Variants = dict[str, tuple[FeatureConfig, dict[str, Any]]]
@@ -287,20 +283,21 @@ def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray
     return found
 
 
-def over_seeds(results: Results, variant: str, group: str, metric: str) -> UnitMetric:
-    """The mean over a variant's seeds."""
-    found = [one[metric] for (name, _, where), one in results.items() if (name, where) == (variant, group)]
-    return mean_over_seeds(found)
-
-
 def all_effects(results: Results) -> list[Effect]:
     """Every contrast of trained variants, by every metric that both have and that can be good or bad."""
-    return [
-        effect(results, what, pair, group, metric)
-        for what, *pair in contrasts_of({name for name, *_ in results})
-        for group, metric in shared_metrics(results, pair)
-        if metric != SHARE
-    ]
+    found = []
+    for what, *pair in contrasts_of({name for name, *_ in results}):
+        for group, metric in shared_metrics(results, pair):
+            if metric != SHARE:
+                trainings = [metrics_of(results, variant, group, metric) for variant in pair]
+                found.append((what, group, metric, difference(*trainings), min(map(len, trainings))))
+    rates = false_discovery_control([change.p for *_, change, _ in found]) if found else []
+    return [Effect(*one, q=float(rate)) for one, rate in zip(found, rates, strict=True)]
+
+
+def metrics_of(results: Results, variant: str, group: str, metric: str) -> list[UnitMetric]:
+    """A metric of each training of a variant."""
+    return [one[metric] for (name, _, where), one in results.items() if (name, where) == (variant, group)]
 
 
 def shared_metrics(results: Results, variants: Iterable[str]) -> list[tuple[str, str]]:
@@ -310,17 +307,6 @@ def shared_metrics(results: Results, variants: Iterable[str]) -> list[tuple[str,
         for v in variants
     ]
     return [pair for pair in measured[0] if all(pair in others for others in measured)]
-
-
-def effect(results: Results, what: str, pair: list[str], group: str, metric: str) -> Effect:
-    change, low, high = paired_bootstrap(*(over_seeds(results, variant, group, metric) for variant in pair))
-    one, other = (
-        {seed: found[metric].value() for (name, seed, g), found in results.items() if (name, g) == (variant, group)}
-        for variant in pair
-    )
-    last = list(other.values())[-1]  # baselines have one seed
-    agreeing = sum((value - other.get(seed, last)) * change > 0 for seed, value in one.items())
-    return Effect(what, group, metric, change, low, high, agreeing, len(one))
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -355,7 +341,8 @@ def markdown(
         f"movies without a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the group's unseen movies, "
         f"ties against the model; +-: half the range between seeds. Test ratings: {sizes}.\n\n"
         f"{markdown_table(shown)}\n"
-        f"{len(effects)} differences with 95 % intervals; by chance alone, one in twenty would miss its truth:\n\n"
+        f"{len(effects)} differences with 95 % intervals over trainings and what is tested; of those claimed, one in "
+        "twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
     )
     return text + "".join(f"- {effect.verdict()}\n" for effect in effects)
 
@@ -377,8 +364,9 @@ def draw(effects: list[Effect], target: Path, title: str) -> None:
     for effect in effects:
         axis, group = axes[0, metrics.index(effect.metric)], groups.index(effect.group)
         y = names.index(effect.what) + 0.22 * group
-        error = [[effect.change - effect.low], [effect.high - effect.change]]
-        axis.errorbar(effect.change, y, xerr=error, fmt="o", markersize=4, capsize=3, color=f"C{group}")
+        value, low, high, _ = effect.change
+        error = [[value - low], [high - value]]
+        axis.errorbar(value, y, xerr=error, fmt="o", markersize=4, capsize=3, color=f"C{group}")
     for axis, metric in zip(axes[0], metrics, strict=True):
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(f"{metric.upper()}\n({'left' if metric == 'rmse' else 'right'} is better)")

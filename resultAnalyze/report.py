@@ -4,7 +4,7 @@
     python resultAnalyze/report.py
     python resultAnalyze/report.py --run runs/20260101-120000 --output report.html
 
-From the run's own files alone; nothing is trained or tested again. Intervals are 95 % by bootstrap over the tested
+From the run's own files alone; nothing is trained or tested again. Intervals are 95 % over the tested
 users: they say how much the figure hangs on who was tested, not on the seed. The lists of ten users stand beside movies
 that these people rated: mind where you show them.
 """
@@ -28,7 +28,7 @@ import torch
 from Models.checkpoint import SavedModel, load_model
 from Models.recommend import TopNRecommender
 from resultAnalyze import calibration, loss_ananlyze
-from resultAnalyze.bootstrap import UnitMetric, interval, mean_over_users
+from resultAnalyze.intervals import UnitMetric, interval, mean_over_users
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, parse
@@ -118,7 +118,7 @@ def how_good(run: Run) -> str:
         metrics, other, words = {"rmse": rmse_by_user(run)}, test["always_mean"], "always the mean rating"
     rows = []
     for name, metric in metrics.items():
-        low, high = interval(metric)
+        _, low, high, _ = interval(metric)
         row = {"": name.upper(), "this run": f"{test[name]:.4f}", "95 % interval": f"{low:.4f} to {high:.4f}"}
         rows.append(row | {words: f"{other[name]:.4f}"})
     if run.ranks:

@@ -16,6 +16,7 @@ SCRIPTS = [
     *("resultAnalyze/synthetic.py", "resultAnalyze/demo.py", "resultAnalyze/report.py"),
     "resultAnalyze/blend.py",
     "resultAnalyze/compare_rectools.py",
+    "resultAnalyze/null_experiment.py",
     "utils/hub.py",
 ]
 SUBCOMMAND = {"utils/hub.py": ("export", "--output", "x")}

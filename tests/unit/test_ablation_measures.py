@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_ind
 
 from Models.configs import PRESETS
 from Models.dataLoader import split_rows
@@ -24,7 +25,7 @@ from resultAnalyze.ablation import (
     result_table,
     variants_of,
 )
-from resultAnalyze.bootstrap import mean_over_users
+from resultAnalyze.intervals import Estimate, mean_over_users
 from utils.files import UserError
 
 
@@ -41,19 +42,17 @@ def cold(data) -> RankingEvaluator:
 
 
 @pytest.mark.parametrize(
-    ("metric", "interval", "seeds", "verdict"),
+    ("metric", "seeds", "q", "verdict"),
     [
-        ("rmse", (-0.03, -0.01), (3, 3), "better"),
-        ("ndcg@10", (-0.03, -0.01), (3, 3), "worse"),
-        ("rmse", (-0.05, 0.01), (3, 3), "no effect is shown"),
-        ("rmse", (-0.03, -0.01), (2, 3), "no effect is shown"),  # one training went the other way
-        ("rmse", (-0.03, -0.01), (2, 2), "fewer than 3 seeds, no claim"),
+        ("rmse", 3, 0.04, "better"),
+        ("ndcg@10", 3, 0.04, "worse"),
+        ("rmse", 3, 0.06, "no effect is shown"),  # its interval is without 0, but among so many that is no wonder
+        ("rmse", 2, 0.001, "fewer than 3 seeds, no claim"),
     ],
 )
-def test_verdicts_follow_from_interval_and_seeds(metric, interval, seeds, verdict):
-    words = Effect("title", "cold", metric, -0.02, *interval, *seeds).verdict()
-    assert words.startswith(f"Title changes cold-movie {metric.upper()} by -0.0200 [{interval[0]:+.4f}, ")
-    assert words.endswith(f", in {seeds[0]} of {seeds[1]} seeds: {verdict}.")
+def test_verdicts_follow_from_the_rate_of_false_claims_and_seeds(metric, seeds, q, verdict):
+    words = Effect("title", "cold", metric, Estimate(-0.02, -0.03, -0.01, 0.01), seeds, q).verdict()
+    assert words == f"Title changes cold-movie {metric.upper()} by -0.0200 [-0.0300, -0.0100]: {verdict}."
 
 
 # --- groups --------------------------------------------------------------------------------------
@@ -166,8 +165,8 @@ def test_every_variant_without_a_group_has_its_contrast():
     assert len({what for what, *_ in contrasts}) == len(contrasts)
 
 
-def test_effects_are_differences_with_the_seeds_that_agree():
-    """Titles help in two of three seeds, each user alike."""
+def test_effects_are_differences_over_seeds():
+    """Titles help in two of three seeds, each user alike: Welch's interval, and one difference needs no correction."""
     values = {"all": (0.5, 0.6, 0.2), "without title": (0.4, 0.5, 0.3)}
     results = {
         (variant, seed, "cold"): {"auc": mean_over_users(np.full(9, value))}
@@ -176,8 +175,26 @@ def test_effects_are_differences_with_the_seeds_that_agree():
     }
     (effect,) = all_effects(results)
     assert (effect.what, effect.group, effect.metric) == ("title", "cold", "auc")
-    assert (effect.change, effect.low, effect.high) == pytest.approx([0.1 / 3] * 3)
-    assert (effect.seeds_agreeing, effect.seeds) == (2, 3)
+    welch = ttest_ind(*values.values(), equal_var=False)
+    interval = welch.confidence_interval(0.95)
+    assert tuple(effect.change) == pytest.approx((0.1 / 3, interval.low, interval.high, welch.pvalue))
+    assert effect.seeds == 3 and effect.q == effect.change.p
+
+
+def test_claims_are_corrected_for_how_many_there_are():
+    """Benjamini and Hochberg 1995: of m differences, the k-th smallest p counts times m / k."""
+    random = np.random.default_rng(0)
+    groups = {f"group {k}": 0.3 * (k == 0) for k in range(10)}
+    results = {
+        (variant, seed, group): {"auc": mean_over_users(random.normal(0, 0.1, 30) + better * (variant == "all"))}
+        for variant in ("all", "without title")
+        for seed in range(3)
+        for group, better in groups.items()
+    }
+    effects = sorted(all_effects(results), key=lambda one: one.change.p)
+    raw = [one.change.p * 10 / (k + 1) for k, one in enumerate(effects)]
+    assert [one.q for one in effects] == pytest.approx(np.minimum.accumulate(raw[::-1])[::-1])
+    assert effects[0].group == "group 0" and effects[0].q < 0.05 < effects[1].q
 
 
 def test_every_pair_of_measured_variants_has_its_contrast():
@@ -185,4 +202,4 @@ def test_every_pair_of_measured_variants_has_its_contrast():
     metric = {"auc": mean_over_users(np.arange(9) / 9)}
     effects = all_effects({(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))})
     assert [effect.what for effect in effects] == [what for what, *_ in contrasts_of(names)]
-    assert all((effect.change, effect.seeds_agreeing) == (0, 0) for effect in effects)
+    assert all(effect.change == (0, 0, 0, 1) and effect.q == 1 for effect in effects)

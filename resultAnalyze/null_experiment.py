@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""How often does an interval claim a difference where there is none? Trainings that differ by their seeds alone.
+
+    python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf-ranking
+    python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf --trainings 24
+
+One configuration is trained with many seeds. Again and again, some of these trainings are drawn twice, none in both,
+and compared as if they were two models: the truth is "no difference". A 95 % interval (intervals.py) that excludes 0 is
+a false claim; there should be at most 5 % of them. Intervals over users or movies alone, as are often shown, stand
+beside it. The draws share trainings and test rows, so that the shares themselves are estimates.
+
+Writes null_experiment.csv (a row per metric and number of seeds) and null_experiment.md into --output. Finished
+trainings are kept there, so an interrupted experiment goes on where it stopped.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import pandas as pd
+
+from Models.configs import PRESETS, DataConfig, RankingConfig
+from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.inputs import PositiveInt
+from resultAnalyze.experiment import check_protocol, trained
+from resultAnalyze.intervals import UnitMetric, difference, mean_over_users
+from resultAnalyze.tables import markdown_table
+from utils import cli
+from utils.cli import display_path
+from utils.config import OptionalFolder, parse
+from utils.files import RUNS, UserError, atomic_write
+from utils.metrics import metrics_at
+from utils.runs import write_table
+
+METRICS = ("hr", "ndcg", "recall")
+SEED = 0  # of the draws
+
+
+@dataclass(frozen=True)
+class Settings:
+    data: DataConfig = field(default_factory=lambda: DataConfig(ratios=(0.75, 0.05, 0.2)))
+    preset: Literal[tuple(PRESETS)] = "ncf-ranking"
+    """the preset of train.py to train again and again"""
+    trainings: PositiveInt = 24
+    """how many seeds"""
+    compared: tuple[PositiveInt, ...] = (3, 5)
+    """seeds of each of the two that are compared"""
+    draws: PositiveInt = 2000
+    """comparisons of each kind"""
+    output: OptionalFolder = None
+    """folder (default: runs/null-<data>-<preset>)"""
+
+
+def main() -> None:
+    settings = parse(Settings, __doc__)
+    if not settings.compared or min(settings.compared) < 2 or 2 * max(settings.compared) > settings.trainings:
+        raise UserError("--compared: give numbers of seeds from 2 to half of --trainings.")
+    data, split = settings.data.load()
+    evaluator = RankingEvaluator(data, split, data.scale.threshold())
+    output = settings.output or RUNS / f"null-{data.name}-{settings.preset}"
+    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
+    check_protocol(output, protocol | {"preset": settings.preset})
+    trainings = []
+    for seed in range(settings.trainings):
+        print(f"{settings.preset}, seed {seed} ...", flush=True)
+        trainings.append(measure(evaluator, settings, output, seed))
+    found = false_claims(trainings, settings.compared, settings.draws)
+    write_table(output / "null_experiment.csv", found)
+    text = markdown(found, settings, f"{data.name}: {split.protocol}")
+    with atomic_write(output / "null_experiment.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"\n{text}\nWrote null_experiment.csv and null_experiment.md into {display_path(output)}.")
+
+
+def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, seed: int) -> dict[str, UnitMetric]:
+    """The metrics of one training: by user where it ranks, by movie where it predicts ratings."""
+    preset = PRESETS[settings.preset]
+    run_config = dataclasses.replace(preset.run, seed=seed)
+    ranking = preset.ranking and RankingConfig()
+    config = dataclasses.replace(preset, data=settings.data.located(), ranking=ranking, run=run_config)
+    fitted = trained(output / "runs" / f"{settings.preset}-{seed}", config, evaluator)
+    data, test, k = evaluator.data, evaluator.split.test, evaluator.k
+    if not preset.ranking:
+        error = RatingEvaluator(data, evaluator.split).predict(fitted, test) - data.rating[test]
+        sums = (np.bincount(data.movie[test], weights) for weights in (error.astype(np.float64) ** 2, None))
+        squared, count = sums
+        return {"rmse": UnitMetric(squared[count > 0], count[count > 0], root=True)}
+    ranks = evaluator.rank(fitted.score, evaluator.known(), test)
+    by_user = metrics_at(ranks.ranks, ranks.n_relevant, k)
+    return {f"{name}@{k}": mean_over_users(by_user[f"{name}@{k}"]) for name in METRICS}
+
+
+def false_claims(trainings: list[dict[str, UnitMetric]], compared: tuple[int, ...], draws: int) -> pd.DataFrame:
+    """Of each metric and number of seeds, the share of intervals that exclude 0, with the trainings and without."""
+    random, rows = np.random.default_rng(SEED), []
+    for metric in trainings[0]:
+        for n in compared:
+            wrong = dict.fromkeys((True, False), 0)
+            for _ in range(draws):
+                drawn = [trainings[k][metric] for k in random.choice(len(trainings), 2 * n, replace=False)]
+                for over_seeds in wrong:
+                    found = difference(drawn[:n], drawn[n:], over_seeds)
+                    wrong[over_seeds] += not found.low <= 0 <= found.high
+            shares = {"false claims": wrong[True] / draws, "false claims over units alone": wrong[False] / draws}
+            rows.append({"metric": metric, "seeds": n, **shares})
+    return pd.DataFrame(rows)
+
+
+def markdown(found: pd.DataFrame, settings: Settings, protocol: str) -> str:
+    shown = found.copy()
+    for name in shown.columns[2:]:
+        shown[name] = [f"{100 * value:.1f} %" for value in found[name]]
+    words = f"{settings.trainings} trainings of {settings.preset}, {settings.draws:,} comparisons of each kind"
+    return f"{protocol}; {words}.\n\n{markdown_table(shown)}"
+
+
+if __name__ == "__main__":
+    cli.run(main)
