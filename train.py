@@ -66,14 +66,21 @@ from utils.files import UserError, read_json, sha256, write_json
 from utils.splits import NEEDS_TIME, Split, share_before_training_end
 
 
+class Diverged(UserError):
+    """A loss or validation that is not finite."""
+
+
 def main() -> None:
     config = parse_training(__doc__)
     with distributed.process_group(cli.resolve_device(config.run.device)) as device:
         train(config, device)
 
 
-def train(config: TrainConfig, device: torch.device) -> Path:
-    """One training from data to test; returns its run folder. Of several ranks, rank 0 writes."""
+def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Path:
+    """One training from data to test; returns its run folder. Of several ranks, rank 0 writes.
+
+    tested: without, it ends with the last epoch, and the run stays unfinished
+    """
     writes = distributed.rank() == 0
     optim, seed = config.optim, config.run.seed
 
@@ -124,7 +131,7 @@ def train(config: TrainConfig, device: torch.device) -> Path:
             if len(split.val):
                 row |= {f"val_{name}": value for name, value in evaluator.validate(model).items()}
             if not all(map(math.isfinite, row.values())):
-                raise UserError(
+                raise Diverged(
                     f"The validation was not finite in epoch {epoch}: the learning rate is the likely cause, lower "
                     "--lr; the checkpoints of the epochs before are kept."
                 )
@@ -140,7 +147,7 @@ def train(config: TrainConfig, device: torch.device) -> Path:
         distributed.barrier()  # until rank 0 has saved it
         if config.run.final:
             finish_final(config, data, split, epochs, folder)
-        else:
+        elif tested:
             test(config, evaluator, epochs, folder, device)
     return folder
 
@@ -166,7 +173,7 @@ def train_epoch(
         the mean loss of a ranking or, of ratings, the mean squared error on rating / highest in training
 
     Raises:
-        UserError: a loss was not finite.
+        Diverged: a loss was not finite.
     """
     model.train()
     losses, counts = [], []
@@ -194,7 +201,7 @@ def train_epoch(
     total, by_batch = both.cpu().double()  # read once per epoch: reading each loss would stall a GPU
     if not by_batch.isfinite().all():
         wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
-        raise UserError(
+        raise Diverged(
             f"The loss was not finite in epoch {epoch}, batch {wrong}: the learning rate is the likely cause, "
             "lower --lr; the checkpoints of the epochs before are kept."
         )

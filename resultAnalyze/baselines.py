@@ -4,6 +4,7 @@ Closed forms of a few lines are ours; all else is a library's (requirements-base
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -31,9 +32,9 @@ def popular_lately(ratings: Interactions, seed: int) -> FittedModel:
     return FittedModel(score=lambda users: counts.expand(len(users), -1))
 
 
-def biases(ratings: Interactions, seed: int) -> FittedModel:
+def biases(ratings: Interactions, seed: int, damping_movie: float = 10.0, damping_user: float = 15.0) -> FittedModel:
     """mean + b_u + b_i; for a movie without ratings this is the user's mean, damped."""
-    mean, b_user, b_movie = fit_biases(ratings)
+    mean, b_user, b_movie = fit_biases(ratings, damping_movie, damping_user)
     by_movie = torch.from_numpy(b_movie)
     return FittedModel(
         predict=lambda user, movie, time: mean + b_user[user] + b_movie[movie],
@@ -42,7 +43,7 @@ def biases(ratings: Interactions, seed: int) -> FittedModel:
 
 
 def fit_biases(
-    ratings: Interactions, damping_movie: float = 10, damping_user: float = 15, sweeps: int = 10
+    ratings: Interactions, damping_movie: float = 10.0, damping_user: float = 15.0, sweeps: int = 10
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """mean, b_u [n_users], b_i [n_movies] by damped least squares in turn (Koren 2010, "Factor in the Neighbors")."""
     user, movie, rating, n_users, n_movies = (
@@ -61,7 +62,7 @@ def fit_biases(
     return mean, b_user, b_movie
 
 
-def genre_knn(ratings: Interactions, seed: int, damping: float = 10) -> FittedModel:
+def genre_knn(ratings: Interactions, seed: int, damping: float = 10.0) -> FittedModel:
     """mean + b_u + b_i + the residuals of the user's other ratings, weighted by the cosine of their genres.
 
     Needs no rating of the movie itself: the usual content baseline for cold movies.
@@ -82,9 +83,9 @@ def genre_knn(ratings: Interactions, seed: int, damping: float = 10) -> FittedMo
     return FittedModel(predict, score)
 
 
-def ease(ratings: Interactions, seed: int, weights: np.ndarray | None = None, penalty: float = PENALTY) -> FittedModel:
-    """Item-item weights in closed form (Models/EASE.py); X holds 1 or `weights` where there is a rating."""
-    x = ratings.matrix(weights)
+def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: bool = False) -> FittedModel:
+    """Item-item weights in closed form (Models/EASE.py); X holds 1 or, `weighted`, what a rating counts."""
+    x = ratings.matrix(by_height(ratings) if weighted else None)
     return FittedModel(score=linear_score(x, item_weights(x, penalty)))
 
 
@@ -93,36 +94,55 @@ def linear_score(x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
     return lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights
 
 
-def ease_weighted(ratings: Interactions, seed: int) -> FittedModel:
-    """EASE where a rating counts by its height: low ones hardly say that the user would like a movie."""
-    rating = torch.from_numpy(ratings.rating / ratings.rating.max() * HIGHEST)
-    return ease(ratings, seed, rating_weights(rating).numpy())
+def by_height(ratings: Interactions) -> np.ndarray:
+    """What each rating counts by its height, [n]: low ones hardly say that the user would like a movie."""
+    return rating_weights(torch.from_numpy(ratings.rating / ratings.rating.max() * HIGHEST)).numpy()
 
 
-def item_knn(ratings: Interactions, seed: int) -> FittedModel:
-    """Movies like those the user rated, by cosine of who rated them; the 100 nearest of each."""
+def item_knn(ratings: Interactions, seed: int, neighbours: int = 100) -> FittedModel:
+    """Movies like those the user rated, by cosine of who rated them; the nearest of each."""
     from implicit.nearest_neighbours import CosineRecommender
 
     x = ratings.matrix()
-    model = CosineRecommender(K=100)
+    model = CosineRecommender(K=neighbours)
     model.fit(x, show_progress=False)
     return FittedModel(score=linear_score(x, torch.from_numpy(model.similarity.toarray()).float()))
 
 
-def als(ratings: Interactions, seed: int) -> FittedModel:
-    """Weighted matrix factorisation of who rated what (Hu et al. 2008), 64 factors."""
+def als(
+    ratings: Interactions,
+    seed: int,
+    factors: int = 64,
+    regularization: float = 0.01,
+    alpha: float = 1.0,
+    iterations: int = 15,
+    weighted: bool = False,
+) -> FittedModel:
+    """Weighted matrix factorisation of who rated what (Hu et al. 2008); a rating's confidence is alpha.
+
+    weighted: alpha times what the rating counts
+    """
     from implicit.als import AlternatingLeastSquares
 
-    model = AlternatingLeastSquares(factors=64, random_state=seed)
-    model.fit(ratings.matrix(), show_progress=False)
+    settings = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
+    model = AlternatingLeastSquares(**settings, random_state=seed)
+    model.fit(ratings.matrix(by_height(ratings) if weighted else None), show_progress=False)
     return factor_score(model)
 
 
-def bpr(ratings: Interactions, seed: int) -> FittedModel:
-    """Matrix factorisation trained on pairs (Rendle et al. 2009), 64 factors."""
+def bpr(
+    ratings: Interactions,
+    seed: int,
+    factors: int = 64,
+    learning_rate: float = 0.01,
+    regularization: float = 0.01,
+    iterations: int = 100,
+) -> FittedModel:
+    """Matrix factorisation trained on pairs (Rendle et al. 2009)."""
     from implicit.bpr import BayesianPersonalizedRanking
 
-    model = BayesianPersonalizedRanking(factors=64, random_state=seed)
+    settings = {"factors": factors, "learning_rate": learning_rate, "regularization": regularization}
+    model = BayesianPersonalizedRanking(**settings, iterations=iterations, random_state=seed)
     model.fit(ratings.matrix(), show_progress=False)
     return factor_score(model)
 
@@ -132,15 +152,21 @@ def factor_score(model) -> FittedModel:
     return FittedModel(score=lambda asked: users[asked] @ movies.T)
 
 
-def matrix_factorisation(ratings: Interactions, seed: int) -> FittedModel:
-    """Biased matrix factorisation of the ratings by gradient descent; sizes by the number of ratings."""
+def matrix_factorisation(
+    ratings: Interactions,
+    seed: int,
+    factors: int = 50,
+    epochs: int = 40,
+    penalty: float = 0.05,
+    learning_rate: float = 0.01,
+) -> FittedModel:
+    """Biased matrix factorisation of the ratings by gradient descent."""
     from cornac.data import Dataset
     from cornac.models import MF
 
-    factors, epochs, penalty = (50, 40, 0.05) if len(ratings.rating) > LARGE else (10, 25, 0.02)
     triples = zip(ratings.user.tolist(), ratings.movie.tolist(), ratings.rating.tolist(), strict=True)
     data = Dataset.build(list(triples), seed=seed)
-    model = MF(k=factors, max_iter=epochs, learning_rate=0.01, lambda_reg=penalty, use_bias=True, seed=seed)
+    model = MF(k=factors, max_iter=epochs, learning_rate=learning_rate, lambda_reg=penalty, use_bias=True, seed=seed)
     model.fit(data)
     p, b_user = (reindexed(part, data.uid_map, ratings.n_users) for part in (model.u_factors, model.u_biases))
     q, b_movie = (reindexed(part, data.iid_map, ratings.n_movies) for part in (model.i_factors, model.i_biases))
@@ -159,7 +185,7 @@ def reindexed(values: np.ndarray, index: dict[int, int], n: int) -> np.ndarray:
     return found
 
 
-def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
+def bayesian_fm(ratings: Interactions, seed: int, rank: int = 16, samples: int = 200) -> FittedModel:
     """Factorisation machine on user, movie and the user's other movies, by Gibbs sampling (package myfm)."""
     from myfm import MyFMRegressor, RelationBlock
 
@@ -169,7 +195,6 @@ def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
     x = ratings.matrix()
     implicit = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))) @ x  # as in SVD++: n_u^-1/2 for each movie
     user_block = sp.hstack([sp.eye(ratings.n_users), implicit], format="csr")
-    rank, samples = (32, 200) if len(ratings.rating) > LARGE else (8, 200)
     model = MyFMRegressor(rank=rank, random_seed=seed)
     model.fit(
         sp.csr_matrix((len(ratings.user), 0)),
@@ -185,16 +210,14 @@ def bayesian_fm(ratings: Interactions, seed: int) -> FittedModel:
 
 
 WEEK = 7 * 86_400  # seconds
-LARGE = 500_000  # ratings; below it the factor models are small ones
-Fit = Callable[[Interactions, int], FittedModel]
 
 
 class Baseline(NamedTuple):
-    """A function, whether its seed changes anything, and whether it learns from how high ratings are, or from times."""
+    """A function of ratings, a seed and settings; whether the seed changes anything; what it predicts and needs."""
 
-    fit: Fit
+    fit: Callable[..., FittedModel]
     is_seeded: bool
-    needs_ratings: bool
+    predicts: bool  # ratings, of which some must be higher than others
     needs_times: bool = False
 
 
@@ -208,7 +231,8 @@ BASELINES: dict[str, Baseline] = {
     "MF (cornac)": Baseline(matrix_factorisation, True, True),
     "Bayesian FM (myfm)": Baseline(bayesian_fm, True, True),
     "ALS (implicit)": Baseline(als, True, False),
+    "ALS, weighted by rating": Baseline(partial(als, weighted=True), True, False),
     "BPR (implicit)": Baseline(bpr, True, False),
     "EASE": Baseline(ease, False, False),
-    "EASE, weighted by rating": Baseline(ease_weighted, False, False),
+    "EASE, weighted by rating": Baseline(partial(ease, weighted=True), False, False),
 }

@@ -3,11 +3,13 @@
 
     python resultAnalyze/compare_baselines.py --data dataset/ml-100k
     python resultAnalyze/compare_baselines.py --models "most popular" EASE ncf --seeds 0 1 2
+    python resultAnalyze/compare_baselines.py --tune 30
 
-Baselines train on the training and validation rows, whose settings are fixed beforehand; this project's models train on
-the training rows and choose their epoch on the validation rows. Relevant: test ratings of --relevance-threshold or
-higher. Ranking is over the whole catalogue, without the movies of the training and validation rows, ties against the
-model.
+Baselines train on the training and validation rows; this project's models train on the training rows and choose their
+epoch on the validation rows. With --tune, every model has as many trials of its settings on the validation rows
+(tuning.py says within which bounds, the files trials-*.csv hold every trial); else its settings are fixed beforehand.
+Relevant: test ratings of --relevance-threshold or higher. Ranking is over the whole catalogue, without the movies of
+the training and validation rows, ties against the model.
 
 Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output. Finished rows are
 kept, so an interrupted comparison goes on where it stopped. Some baselines need: pip install -r
@@ -15,6 +17,7 @@ requirements-baselines.txt
 """
 
 import dataclasses
+import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -27,13 +30,14 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 
-from Models.configs import PRESETS, DataConfig, RankingConfig
+from Models.configs import PRESETS, DataConfig, RankingConfig, RunConfig, TrainConfig
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
 from resultAnalyze.tables import markdown_table, mean_and_range
+from resultAnalyze.tuning import tuned, with_settings
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, RelevanceThreshold, parse
@@ -50,6 +54,8 @@ class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(ratios=(0.75, 0.05, 0.2)))
     models: tuple[str, ...] = (*BASELINES, *PRESETS)
     """baselines, and presets of train.py"""
+    tune: NonNegInt = 0
+    """trials of every model's settings on the validation rows; 0: the settings are fixed"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the models that draw random numbers"""
     relevance_threshold: RelevanceThreshold = None
@@ -73,7 +79,8 @@ def main() -> None:
     output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
     info = data.features.info
-    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256, "k": settings.k}
+    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256}
+    protocol |= {"k": settings.k, "tune": settings.tune}
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
     for name, seed in wanted(settings, data.scale.is_constant, data.time is not None):
@@ -118,7 +125,7 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
     """
     pairs = []
     for name in settings.models:
-        needs_ratings = PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].needs_ratings
+        needs_ratings = PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].predicts
         if of_choices and needs_ratings:
             note(f"{name} is left out: it learns how high ratings are, and these are all equal.")
             continue
@@ -135,15 +142,17 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
 
 def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it: a row of comparison.csv; `seconds` are those of the training."""
+    config = config_of(settings, name, seed) if name in PRESETS else None
+    chosen = tuned(name, evaluator, config and dataclasses.replace(config, run=RunConfig()), settings.tune, output)
     started = time.perf_counter()
-    if name in PRESETS:
+    if config:
         run = output / "runs" / f"{name}-{seed}"
-        fitted = fit_preset(evaluator, settings, run, name, seed)
+        fitted = trained(run, with_settings(config, chosen), evaluator)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:
-        fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed)
+        fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)
         seconds = time.perf_counter() - started
-    row = empty_row(name, seed, settings.k)
+    row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen)}
     cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
     if fitted.predict:
         row |= rating_row(evaluator, fitted, cold)
@@ -152,18 +161,29 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
     return row | {"seconds": round(seconds, 1)}
 
 
-def fit_preset(evaluator: RankingEvaluator, settings: Settings, run: Path, name: str, seed: int) -> FittedModel:
+def config_of(settings: Settings, name: str, seed: int) -> TrainConfig:
+    """The configuration of a preset on these data."""
     config = PRESETS[name]
     ranking = config.ranking and RankingConfig(settings.relevance_threshold)
-    run_config = dataclasses.replace(config.run, seed=seed)
-    config = dataclasses.replace(config, data=settings.data.located(), ranking=ranking, run=run_config)
-    return trained(run, config, evaluator)
+    return dataclasses.replace(config, data=settings.data.located(), ranking=ranking, run=RunConfig(seed=seed))
 
 
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
     ranked = [*(f"{metric}@{k}" for metric in RANKED), f"ndcg@{k}_se"]
-    columns = ("rmse", "mae", "rmse_se", "auc", *ranked, *BEYOND, "cold_rmse", "cold_auc", f"cold_ndcg@{k}", "seconds")
+    columns = (
+        "rmse",
+        "mae",
+        "rmse_se",
+        "auc",
+        *ranked,
+        *BEYOND,
+        "cold_rmse",
+        "cold_auc",
+        f"cold_ndcg@{k}",
+        "seconds",
+        "settings",
+    )
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 
@@ -220,8 +240,20 @@ def markdown(evaluator: RankingEvaluator, done: pd.DataFrame, missing: dict[str,
     return (
         f"{data.name}: {evaluator.split.protocol}; relevant: test ratings of {evaluator.relevance_threshold:g} or "
         f"higher; whole catalogue of {len(data.movies):,} movies ranked, known ones out, ties against the model; "
-        f"+-: half the range between seeds.\n\n{markdown_table(pd.DataFrame(rows))}"
+        f"+-: half the range between seeds.\n\n{markdown_table(pd.DataFrame(rows))}{tuned_settings(done)}"
     )
+
+
+def tuned_settings(done: pd.DataFrame) -> str:
+    """A line with the settings of each model that was tuned."""
+    lines = []
+    for name, text in done.drop_duplicates("model")[["model", "settings"]].itertuples(index=False):
+        chosen = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in json.loads(text).items()
+        )
+        lines += [f"- {name}: {chosen}\n"] * bool(chosen)
+    return "\nSettings of the best trials:\n\n" + "".join(lines) if lines else ""
 
 
 def draw(done: pd.DataFrame, k: int, target: Path, title: str) -> None:

@@ -1,5 +1,6 @@
 """compare_baselines.py: complete, goes on where it stopped, and mixes no results of different protocols."""
 
+import json
 import os
 import subprocess
 
@@ -46,6 +47,25 @@ def test_a_comparison_is_complete_and_goes_on_where_it_stopped(places, tmp_path)
     (tmp_path / "out/comparison.csv").write_text("model,seed,rmse\nEASE,0,\n", encoding="utf-8")
     with pytest.raises(UserError, match="another version"):
         main_here(compare_baselines, *places, *shape, "--models", "EASE")
+
+
+def test_tuned_models_are_tested_with_their_best_settings(places, tmp_path):
+    """Of every model as many trials; the test is that of the model with these settings."""
+    flags = ("--ratios", 0.5, 0.3, 0.2, "--output", tmp_path / "out", "--seeds", 0, "--tune", 3)
+    main_here(compare_baselines, *places, *flags, "--models", "EASE", "user + movie bias", "most popular", "content")
+    found = {row["model"]: row for row in rows_of(tmp_path / "out/comparison.csv")}
+    assert found["most popular"]["settings"] == "{}"
+    for name in ("EASE", "user + movie bias", "content"):
+        trials = rows_of(tmp_path / f"out/trials-{name.replace(' ', '-')}.csv")
+        assert len(trials) == 3 and found[name]["settings"] in {row["settings"] for row in trials}
+    config = json.loads((tmp_path / "out/runs/content-0/config.json").read_text())["config"]
+    chosen = json.loads(found["content"]["settings"])
+    assert config["optim"]["lr"] == chosen["lr"] and config["model"]["share_as_new"] == chosen["share_as_new"]
+    assert f"- EASE: penalty {json.loads(found['EASE']['settings'])['penalty']:.3g}\n" in (
+        tmp_path / "out/comparison.md"
+    ).read_text(encoding="utf-8")
+    with pytest.raises(UserError, match="another protocol"):
+        main_here(compare_baselines, *places, *flags[:-1], 4, "--models", "EASE")
 
 
 def test_cold_movies_have_columns_of_their_own(places, tmp_path):

@@ -10,16 +10,16 @@ from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.dataLoader import split_rows
 from Models.EASE import item_weights
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
-from resultAnalyze.baselines import ease_weighted
+from resultAnalyze.baselines import ease
 
 
 def test_with_weight_0_the_autoencoder_ranks_as_ease(data):
     rows = split_rows(data, "random", RATIOS).train
     model = random_model(data, rows, AutoencoderConfig(embedding_dim=4, network_weight=0.0, feature_weight=0.0))
     users = torch.arange(30)
-    ease = ease_weighted(data.select(rows), 0).score(users)
+    of_ease = ease(data.select(rows), 0, weighted=True).score(users)
     scores = model.score(data.history(rows).pad(users))
-    torch.testing.assert_close(scores, (ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(scores, (of_ease.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
 
 
 def test_the_network_adds_its_weighted_log_softmax(data):
