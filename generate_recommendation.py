@@ -312,6 +312,8 @@ def check_users(settings: Settings, saved: SavedModel) -> None:
     asks_none = any(
         getattr(settings, name) is not None for name in ("liked", "ratings", "similar_to", "export_vectors")
     )
+    if not saved.ids.user_ids and settings.predictions_from is not None:
+        raise UserError("--predictions-from: a shared model has no ratings to see whether both know the same movies.")
     if not saved.ids.user_ids and (named or not asks_none):
         what = f"{flags(named)}: this" if named else "This"
         raise UserError(

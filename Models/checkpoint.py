@@ -12,6 +12,7 @@ from Models.configs import MODELS
 from Models.dataLoader import RatingsData
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from Models.sequences import History
+from utils.config import from_json
 from utils.files import UserError, atomic_write, note
 from utils.hub import read_shared
 from utils.runs import read_checkpoint
@@ -129,7 +130,8 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
     Raises:
         UserError: as `read_checkpoint`, or the checkpoint is of another version of this code.
     """
-    content = read_shared(path) if Path(path).is_dir() else read_checkpoint(path)
+    path = Path(path)
+    content = read_shared(path) if path.is_dir() else read_checkpoint(path)
     try:
         classes = {model.__name__: config for config, model in MODELS.items()}
         stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}
@@ -140,10 +142,12 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         columns = {"user": train.users(), "movie": train.movie, "rating": train.rating, "time": train.time}
         solved = content["state"].get("item_weights")
         inputs = ModelInputs(**content["features"], **columns, space=content["space"], item_weights=solved)
-        model = build_model(classes[content["model"]](**content["config"]), DataStats(**stats), inputs)
+        config = from_json(classes[content["model"]](), content["config"])
+        model = build_model(config, DataStats(**stats), inputs)
         model.load_state_dict(content["state"])
         ids = IdMaps(**content["ids"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} does not fit this code ({reason}): train anew with python train.py.") from error
+        remedy = "fetch another version of it" if path.is_dir() else "train anew with python train.py"
+        raise UserError(f"{path} does not fit this code ({reason[:200]}): {remedy}.") from error
     return SavedModel(place(model, device).eval(), ids, known, inputs)

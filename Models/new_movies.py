@@ -62,11 +62,6 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         raise UserError(f"{new.path}: movie {known[0]} is in {ids.dataset} already: give new movies ids of their own.")
     if inputs.space is None or not hasattr(saved.model, "tables"):
         raise UserError(f"{type(saved.model).__name__} can't take new movies: take a run of another preset.")
-    item_weights = padded_item_weights(saved, k)
-    if item_weights is None and inputs.item_weights is not None and not ids.user_ids:
-        raise UserError(
-            "A shared autoencoder can't take new movies: EASE would need the ratings; take a run of another."
-        )
     year = new.movies["year"].to_numpy(np.float32, na_value=0)
     space = FeatureSpace.from_plain(inputs.space)
     rows = space.rows(encoded(new, run, space.scales, device), year)
@@ -75,7 +70,7 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         features=torch.cat([inputs.features, rows.features]),
         names=tuple(torch.cat(pair).coalesce() for pair in zip(inputs.names, rows.names, strict=True)),
         year=torch.cat([inputs.year, torch.from_numpy(year)]),
-        item_weights=item_weights,
+        item_weights=padded_item_weights(saved, k),
         count=F.pad(inputs.count, (0, k)),
         n_new=k,
     )

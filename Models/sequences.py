@@ -121,9 +121,14 @@ class History:
 
 
 def longest_gap(user: Tensor, time: Tensor) -> int:
-    """The longest time between two ratings of a user, but for the rarest, in seconds; of columns by user, then time."""
+    """The longest time between two ratings of a user, but for the rarest, in seconds; of columns by user, then time.
+
+    To two digits, and not shorter, as it is one person's.
+    """
     apart = time.diff()[user.diff() == 0].sort().values
-    return max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
+    longest = max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
+    unit = 10 ** max(0, len(str(longest)) - 2)
+    return -(-longest // unit) * unit
 
 
 def latest_times(time: Tensor, mask: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.features import FeatureConfig
 from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
+from resultAnalyze.experiment import check_protocol, in_processes, scores_of_test_rows, trained
 from resultAnalyze.intervals import Estimate, UnitMetric, difference, mean_over_users
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
@@ -90,6 +90,8 @@ class Settings:
     """the groups of blocks to leave out and to shuffle (default: all)"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the trainings"""
+    jobs: PositiveInt = 1
+    """trainings at work at once, which share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""
@@ -155,12 +157,12 @@ def main() -> None:
     variants = variants_of(settings.preset, available, settings.groups)
     if settings.preset != CONTENT:
         variants[CONTENT] = (FeatureConfig(), {})
-    trainings = [(name, seed) for seed in settings.seeds for name in variants]
-    for name, seed in [(name, settings.seeds[0]) for name in REFERENCES] + trainings:
-        print(f"{name}, seed {seed} ...", flush=True)
-        fitted = fit(evaluator, settings, output, name, seed, variants)
-        for group, movies in groups.items():
-            results[name, seed, group] = measure(evaluator, fitted, movies)
+    trainings = [(name, settings.seeds[0]) for name in REFERENCES]
+    trainings += [(name, seed) for seed in settings.seeds for name in variants]
+    calls = [(evaluator, settings, output, name, seed, variants, groups) for name, seed in trainings]
+    measured = dict(in_processes(measure_variant, calls, settings.jobs))
+    for name, seed in trainings:
+        results |= {(name, seed, group): metrics for group, metrics in measured[name, seed].items()}
     effects = all_effects(results)
 
     write_table(output / "ablation.csv", result_table(results))
@@ -258,6 +260,21 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
         return len(auc_by_user(user[inside], np.zeros(inside.sum()), relevant[inside])) > 1
 
     return {name: movies for name, movies in groups.items() if has_pairs(movies)}
+
+
+def measure_variant(
+    evaluator: RankingEvaluator,
+    settings: Settings,
+    output: Path,
+    name: str,
+    seed: int,
+    variants: Variants,
+    groups: dict[str, np.ndarray],
+) -> tuple[tuple[str, int], dict[str, dict[str, UnitMetric]]]:
+    """The name and seed of a variant, and its metrics over each group of movies."""
+    print(f"{name}, seed {seed} ...", flush=True)
+    fitted = fit(evaluator, settings, output, name, seed, variants)
+    return (name, seed), {group: measure(evaluator, fitted, movies) for group, movies in groups.items()}
 
 
 def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray) -> dict[str, UnitMetric]:

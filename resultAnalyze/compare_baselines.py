@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.experiment import check_protocol, scores_of_test_rows, trained
+from resultAnalyze.experiment import check_protocol, in_processes, peak_memory, scores_of_test_rows, trained
 from resultAnalyze.tables import markdown_table, mean_and_range
 from resultAnalyze.tuning import tuned, with_settings
 from utils import cli
@@ -58,6 +59,8 @@ class Settings:
     """trials of every model's settings on the validation rows; 0: the settings are fixed"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the models that draw random numbers"""
+    jobs: PositiveInt = 1
+    """models at work at once, which share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""
@@ -73,6 +76,8 @@ def main() -> None:
         raise UserError("--models and --seeds: give at least one of each.")
     if unknown := set(settings.models) - {*BASELINES, *PRESETS}:
         raise UserError(f"There is no model {', '.join(unknown)}: choose from {', '.join((*BASELINES, *PRESETS))}.")
+    if settings.tune and find_spec("optuna") is None:
+        raise UserError("--tune needs optuna: pip install -r requirements-baselines.txt.")
     data, split = settings.data.load()
     threshold = data.scale.threshold(settings.relevance_threshold)
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
@@ -83,14 +88,15 @@ def main() -> None:
     protocol |= {"k": settings.k, "tune": settings.tune}
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
-    for name, seed in wanted(settings, data.scale.is_constant, data.time is not None):
-        if ((done["model"] == name) & (done["seed"] == seed)).any():
-            continue
-        print(f"{name}, seed {seed} ...", flush=True)
-        try:
-            row = measure(evaluator, settings, output, name, seed)
-        except ImportError as error:
-            missing[name] = f"{error.name} is not installed: pip install -r requirements-baselines.txt"
+    pairs = wanted(settings, data.scale.is_constant, data.time is not None)
+    pairs = [pair for pair in pairs if not ((done["model"] == pair[0]) & (done["seed"] == pair[1])).any()]
+    if settings.tune:
+        to_tune = list(dict.fromkeys(name for name, _ in pairs))
+        for _ in in_processes(tune, [(evaluator, settings, output, name) for name in to_tune], settings.jobs):
+            pass  # its trials are in its file
+    for row in in_processes(measure, [(evaluator, settings, output, *pair) for pair in pairs], settings.jobs):
+        if "missing" in row:
+            missing[row["model"]] = f"{row['missing']} is not installed: pip install -r requirements-baselines.txt"
             continue
         done = pd.DataFrame([*done.to_dict("records"), row])
         write_table(output / "comparison.csv", done)
@@ -140,17 +146,32 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
 # --- one row -------------------------------------------------------------------------------------
 
 
+def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str) -> dict[str, Any]:
+    """The settings of a model's best trial; {} where its library is missing, as `measure` will say."""
+    try:
+        return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output)
+    except ImportError:
+        return {}
+
+
 def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
-    """Train one model and measure it: a row of comparison.csv; `seconds` are those of the training."""
-    config = config_of(settings, name, seed) if name in PRESETS else None
-    chosen = tuned(name, evaluator, config and dataclasses.replace(config, run=RunConfig()), settings.tune, output)
+    """Train one model and measure it: a row of comparison.csv, or the library that is missing.
+
+    `seconds` are those of the training, `memory` is the process's at most, the data included, in GiB.
+    """
+    print(f"{name}, seed {seed} ...", flush=True)
+    config = config_of(settings, name, seed)
+    chosen = tune(evaluator, settings, output, name)
     started = time.perf_counter()
     if config:
         run = output / "runs" / f"{name}-{seed}"
         fitted = trained(run, with_settings(config, chosen), evaluator)
         seconds = read_json(run / TEST_METRICS)["wall_seconds"]
     else:
-        fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)
+        try:
+            fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)
+        except ImportError as error:
+            return {"model": name, "missing": error.name}
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen)}
     cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
@@ -158,11 +179,13 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
         row |= rating_row(evaluator, fitted, cold)
     if fitted.score:
         row |= ranking_row(evaluator, fitted, cold)
-    return row | {"seconds": round(seconds, 1)}
+    return row | {"seconds": round(seconds, 1), "memory": peak_memory()}
 
 
-def config_of(settings: Settings, name: str, seed: int) -> TrainConfig:
-    """The configuration of a preset on these data."""
+def config_of(settings: Settings, name: str, seed: int) -> TrainConfig | None:
+    """The configuration of a preset on these data; None of a baseline."""
+    if name not in PRESETS:
+        return None
     config = PRESETS[name]
     ranking = config.ranking and RankingConfig(settings.relevance_threshold)
     return dataclasses.replace(config, data=settings.data.located(), ranking=ranking, run=RunConfig(seed=seed))
@@ -171,19 +194,8 @@ def config_of(settings: Settings, name: str, seed: int) -> TrainConfig:
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
     ranked = [*(f"{metric}@{k}" for metric in RANKED), f"ndcg@{k}_se"]
-    columns = (
-        "rmse",
-        "mae",
-        "rmse_se",
-        "auc",
-        *ranked,
-        *BEYOND,
-        "cold_rmse",
-        "cold_auc",
-        f"cold_ndcg@{k}",
-        "seconds",
-        "settings",
-    )
+    cold = ("cold_rmse", "cold_auc", f"cold_ndcg@{k}")
+    columns = ("rmse", "mae", "rmse_se", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings")
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 
@@ -235,7 +247,8 @@ def markdown(evaluator: RankingEvaluator, done: pd.DataFrame, missing: dict[str,
         mine = done[done["model"] == name]
         if len(mine):
             cells = {column: mean_and_range(mine[column]) for column in columns}
-            rows.append({"model": name, "seeds": len(mine)} | cells | {"seconds": f"{mine['seconds'].mean():.1f}"})
+            costs = {"seconds": f"{mine['seconds'].mean():.1f}", "GiB": f"{mine['memory'].max():.1f}"}
+            rows.append({"model": name, "seeds": len(mine)} | cells | costs)
     rows += [{"model": name, "rmse": why} for name, why in missing.items()]
     return (
         f"{data.name}: {evaluator.split.protocol}; relevant: test ratings of {evaluator.relevance_threshold:g} or "

@@ -6,8 +6,8 @@
 
 The page holds the catalogue and item-item weights: how much liking one movie speaks for another, the strongest 100 of
 each. They are those of EASE (Models/EASE.py): the run's own, where its preset has some, or else made now from its
-training ratings. It holds no rating of a person, only sums over all of them. The list of some movies is the sum of
-their weights, in whole numbers: `recommended` below gives the page's list.
+training ratings. Movies with fewer than 5 ratings are left out, so that the page holds sums over several people alone.
+The list of some movies is the sum of their weights, in whole numbers: `recommended` below gives the page's list.
 """
 
 import base64
@@ -32,11 +32,12 @@ from Models.layers import rating_weights
 from utils import cli
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
-from utils.files import ROOT, atomic_write
+from utils.files import ROOT, UserError, atomic_write
 from utils.runs import finished_run
 
 TEMPLATE = ROOT / "resultAnalyze" / "demo.html"
 LARGEST = 32_767  # of an int16
+LEAST_RATINGS = 5  # of a movie: its weights would tell what fewer people rated
 DAMPING = 10  # ratings: so many of the mean count with each movie's own
 
 
@@ -99,7 +100,12 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
     """What the page holds, as plain values."""
     ids, known, scale = saved.ids, saved.known.training(), saved.model.stats.scale
     counts = torch.bincount(known.movie, minlength=len(ids.movie_ids))
-    kept = counts.argsort(descending=True, stable=True)[:n_movies].sort().values
+    kept = counts.argsort(descending=True, stable=True)[: min(n_movies, int((counts >= LEAST_RATINGS).sum()))]
+    if not len(kept):
+        raise UserError(
+            f"No movie of {ids.dataset} has {LEAST_RATINGS} training ratings: the page would tell who rated what."
+        )
+    kept = kept.sort().values
     sums = torch.zeros(len(counts)).index_add(0, known.movie, scale.from_model(known.rating))
     mean = float(scale.from_model(known.rating).mean())
     stars = (sums + DAMPING * mean) / (counts + DAMPING) / scale.high
@@ -120,8 +126,9 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
         "near": encoded(weights.near),
         "weights": encoded(weights.weights),
         "footer": (
-            f"Item-item weights of EASE from {len(known.movie):,} ratings, the strongest {weights.near.shape[1]} of "
-            "each movie; stars are mean ratings. The page holds sums over all users, no rating of a person."
+            f"Item-item weights of EASE from {len(known.movie):,} ratings, the {weights.near.shape[1]} strongest of "
+            f"each movie with {LEAST_RATINGS} ratings or more; stars are mean ratings. The page holds sums over people, "
+            "no rating of one."
         ),
     }
 

@@ -1,12 +1,18 @@
-"""Trainings of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed."""
+"""Trainings of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed.
+
+They run in processes of their own, several at once where wanted: each has the memory that it says.
+"""
 
 import dataclasses
+import multiprocessing
 import os
 import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +25,43 @@ from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, as_fitted
 from utils import runs
 from utils.files import UserError, read_json, write_json
+
+Result = TypeVar("Result")
+
+
+def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int) -> Iterator[Result]:
+    """Yield what the task returns for each call, as soon as it is there, `jobs` of them at work at once.
+
+    Each call has a process of its own, which is forked from one that has loaded the libraries already, where systems
+    fork; the processes share the cores.
+    """
+    context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+    if sys.platform != "win32":
+        context.set_forkserver_preload([task.__module__])
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with context.Pool(jobs, take_cores, (threads,), maxtasksperchild=1) as pool:
+        yield from pool.imap_unordered(_call, [(task, call) for call in calls])
+
+
+def _call(both: tuple[Callable[..., Result], tuple]) -> Result:
+    task, call = both
+    return task(*call)
+
+
+def take_cores(n: int) -> None:
+    """Compute with n threads, in this process."""
+    os.environ["OMP_NUM_THREADS"] = str(n)  # of libraries that are loaded later
+    torch.set_num_threads(n)
+
+
+def peak_memory() -> float | None:
+    """The most memory that this process has had, in GiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:

@@ -28,7 +28,7 @@ import pandas as pd
 from Models.configs import PRESETS, DataConfig, RankingConfig
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import PositiveInt
-from resultAnalyze.experiment import check_protocol, trained
+from resultAnalyze.experiment import check_protocol, in_processes, trained
 from resultAnalyze.intervals import UnitMetric, difference, mean_over_users
 from resultAnalyze.tables import markdown_table
 from utils import cli
@@ -51,6 +51,8 @@ class Settings:
     """how many seeds"""
     compared: tuple[PositiveInt, ...] = (3, 5)
     """seeds of each of the two that are compared"""
+    jobs: PositiveInt = 1
+    """trainings at work at once, which share the cores"""
     draws: PositiveInt = 2000
     """comparisons of each kind"""
     output: OptionalFolder = None
@@ -66,10 +68,9 @@ def main() -> None:
     output = settings.output or RUNS / f"null-{data.name}-{settings.preset}"
     protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
     check_protocol(output, protocol | {"preset": settings.preset})
-    trainings = []
-    for seed in range(settings.trainings):
-        print(f"{settings.preset}, seed {seed} ...", flush=True)
-        trainings.append(measure(evaluator, settings, output, seed))
+    calls = [(evaluator, settings, output, seed) for seed in range(settings.trainings)]
+    measured = dict(in_processes(measure, calls, settings.jobs))
+    trainings = [measured[seed] for seed in range(settings.trainings)]
     found = false_claims(trainings, settings.compared, settings.draws)
     write_table(output / "null_experiment.csv", found)
     text = markdown(found, settings, f"{data.name}: {split.protocol}")
@@ -78,8 +79,11 @@ def main() -> None:
     print(f"\n{text}\nWrote null_experiment.csv and null_experiment.md into {display_path(output)}.")
 
 
-def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, seed: int) -> dict[str, UnitMetric]:
-    """The metrics of one training: by user where it ranks, by movie where it predicts ratings."""
+def measure(
+    evaluator: RankingEvaluator, settings: Settings, output: Path, seed: int
+) -> tuple[int, dict[str, UnitMetric]]:
+    """The seed and the metrics of one training: by user where it ranks, by movie where it predicts ratings."""
+    print(f"{settings.preset}, seed {seed} ...", flush=True)
     preset = PRESETS[settings.preset]
     run_config = dataclasses.replace(preset.run, seed=seed)
     ranking = preset.ranking and RankingConfig()
@@ -90,10 +94,10 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, seed:
         error = RatingEvaluator(data, evaluator.split).predict(fitted, test) - data.rating[test]
         sums = (np.bincount(data.movie[test], weights) for weights in (error.astype(np.float64) ** 2, None))
         squared, count = sums
-        return {"rmse": UnitMetric(squared[count > 0], count[count > 0], root=True)}
+        return seed, {"rmse": UnitMetric(squared[count > 0], count[count > 0], root=True)}
     ranks = evaluator.rank(fitted.score, evaluator.known(), test)
     by_user = metrics_at(ranks.ranks, ranks.n_relevant, k)
-    return {f"{name}@{k}": mean_over_users(by_user[f"{name}@{k}"]) for name in METRICS}
+    return seed, {f"{name}@{k}": mean_over_users(by_user[f"{name}@{k}"]) for name in METRICS}
 
 
 def false_claims(trainings: list[dict[str, UnitMetric]], compared: tuple[int, ...], draws: int) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -160,7 +161,7 @@ def hub_answers() -> bool:
         return False
 
 
-def from_hub(name: str, kind: str, files: list[str], offline: bool) -> Path | None:
+def from_hub(name: str, kind: str, files: Sequence[str], offline: bool) -> Path | None:
     """The folder with these files of what is called so on the hub, fetched first unless `offline`; None without it.
 
     Raises:
@@ -178,7 +179,7 @@ def from_hub(name: str, kind: str, files: list[str], offline: bool) -> Path | No
         raise UserError(
             f"There is no {kind} {name!r}, neither as a folder nor on the Hugging Face hub: check its spelling."
         ) from error
-    except (OSError, RuntimeError):  # no network in its many forms
+    except (OSError, RuntimeError, errors.HTTPError):  # no network in its many forms
         return None
 
 

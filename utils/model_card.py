@@ -1,20 +1,18 @@
 """The model card of a model to share: what was trained on what, how good it is, how to use it, its limits."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 from utils import runs
+from utils.download import ARCHIVES
 from utils.files import read_json
 
-MOVIELENS = "ml-"  # how its data sets' names begin
-LICENCES = {
-    True: (
-        "The data and its list of movies are GroupLens's, for research: no commercial use, and no passing on of the "
-        "data, without their permission. Cite F. M. Harper and J. A. Konstan. 2015. *The MovieLens Datasets: History "
-        "and Context.* ACM TiiS 5, 4, Article 19."
-    ),
-    False: "The owner of the data decides: write here what may be done with the model, and above.",
-}
+MOVIELENS_TERMS = """MovieLens data is for research: no commercial use, and no passing on of the data, without
+permission of GroupLens. config.json holds its list of movies, so ask before you pass this folder on. Cite
+F. M. Harper and J. A. Konstan. 2015. *The MovieLens Datasets: History and Context.* ACM TiiS 5, 4, Article 19."""
+OTHER_TERMS = "The owner of the data decides: write here, and at the top of this file, what may be done with the model."
 LINK = {"license_name": "movielens", "license_link": "https://grouplens.org/datasets/movielens/"}
 FEW = 5  # ratings, of as many people
 METRICS = ("hr@10", "ndcg@10", "recall@10", "mrr@10")
@@ -29,9 +27,9 @@ def model_card(run: Path, content: dict[str, Any]) -> str:
         "": [f"{what}: which movies a person would choose, from those that they liked or rated."],
         "How to use it": how_to_use(content),
         "How good it is": how_good(record, test),
-        "How it was trained": how_trained(run, record),
+        "How it was trained": how_trained(run, content, record),
         "Limits": limits(content, test),
-        "Licence": [LICENCES[record["dataset"].startswith(MOVIELENS)]],
+        "Licence": [MOVIELENS_TERMS if record["dataset"] in ARCHIVES else OTHER_TERMS],
     }
     lines = [f"---\n{front_matter(record, test)}\n---\n", f"# {record['preset']} on {record['dataset']}"]
     for title, words in parts.items():
@@ -52,16 +50,16 @@ def training_and_test(run: Path) -> tuple[dict[str, Any], dict[str, Any] | None]
 
 
 def front_matter(record: dict[str, Any], test: dict[str, Any] | None) -> str:
-    """What the hub reads, in YAML."""
+    """What the hub reads, in YAML; figures only where they are of these very weights."""
     from huggingface_hub import EvalResult, ModelCardData
 
     name, data = f"{record['preset']} on {record['dataset']}", record["dataset"]
     results = {
         metric: EvalResult("recommendation", data, data, metric, round(test[metric], 4))
         for metric in METRICS
-        if test is not None and metric in test
+        if test is record and metric in test
     }
-    more = LINK if data.startswith(MOVIELENS) else {}
+    more = LINK if data in ARCHIVES else {}
     tags = ["recommendation", "pytorch"]
     card = ModelCardData(
         model_name=name, license="other", tags=tags, eval_results=list(results.values()) or None, **more
@@ -71,7 +69,8 @@ def front_matter(record: dict[str, Any], test: dict[str, Any] | None) -> str:
 
 def how_to_use(content: dict[str, Any]) -> list[str]:
     ids, count = content["ids"], content["features"]["count"]
-    liked = ",".join(str(ids["movie_ids"][k]) for k in count.topk(min(3, len(count))).indices.tolist())
+    popular = [str(ids["movie_ids"][k]) for k in count.argsort(descending=True, stable=True).tolist()]
+    liked = shlex.quote(",".join([movie for movie in popular if "," not in movie][:3]))
     return [
         "With the code that trained it, which loads numbers and words and executes nothing of them:\n",
         "```bash",
@@ -95,16 +94,26 @@ def how_good(record: dict[str, Any], test: dict[str, Any] | None) -> list[str]:
     return lines
 
 
-def how_trained(run: Path, record: dict[str, Any]) -> list[str]:
+def how_trained(run: Path, content: dict[str, Any], record: dict[str, Any]) -> list[str]:
     """The configuration, but for where files were on somebody's machine."""
+    config = read_json(run / "config.json")
     changes = [f"`{name}` {value}" for name, value in record["changes"].items()]
-    features = read_json(run / "config.json")["features"]
-    return [
+    blocks = [block["name"] for block in (*content["stats"]["blocks"], *content["stats"]["names"])]
+    titles = f" (titles read by {public_name(config['features']['encoder'])})" if "title" in blocks else ""
+    lines = [
         f"- preset `{record['preset']}`, {', '.join(changes) or 'as it is'}; {record['epochs']} epochs, seed "
         f"{record['seed']}",
         f"- data: {record['dataset']}, split {record['split']}, {record['train_rows']:,} training ratings",
-        f"- titles read by {Path(features['encoder']).name}",
+        f"- known of the movies: {', '.join(blocks) or 'nothing'}{titles}",
     ]
+    went_on = config["config"]["run"]["continue_from"] is not None
+    return lines + ["- its weights went on from an earlier training, whose epochs are not counted here"] * went_on
+
+
+def public_name(encoder: str) -> str:
+    """An encoder's name on the hub, or that of its folder, without where it was on a machine."""
+    is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", encoder) and not Path(encoder).is_dir()
+    return encoder if is_name else re.split(r"[/\\]", encoder.rstrip("/\\"))[-1]
 
 
 def limits(content: dict[str, Any], test: dict[str, Any] | None) -> list[str]:

@@ -17,6 +17,7 @@ from resultAnalyze.demo import ItemWeights, all_weights, page_content, write_pag
 def ease_run(places, tmp_path_factory) -> Path:
     """EASE alone, whose scores are those of its item-item weights."""
     flags = ("--preset", "autoencoder", "--network-weight", 0, "--epochs", 1, *SMALL["autoencoder"])
+    flags += ("--ratios", 0.9, 0, 0.1)  # so that each rated movie has five training ratings
     return train_here(*places, "--run", tmp_path_factory.mktemp("ease") / "run", *flags)
 
 
@@ -52,15 +53,18 @@ def liked(browser) -> list[str]:
 
 
 def test_the_list_is_pythons_and_the_models(opened, browser, page, saved, ease_run):
-    """That of `ItemWeights.recommended`, and that of the model for a new user who likes the same movies."""
+    """That of `ItemWeights.recommended`, and that of the model for a new user, of the page's movies."""
     opened(page)
+    on_page = [int(one) for one in page_content(saved, 10_000, 100)["ids"]]
+    kept = torch.tensor([saved.ids.movie_ids.index(movie) for movie in on_page])
+    weights = ItemWeights.of(all_weights(saved, kept), 100)
     for chosen in ([2], [2, 9], [2, 9, 163]):
         tick(browser, chosen[-1])
-        weights = ItemWeights.of(all_weights(saved, torch.arange(27)), 100)
-        index = [saved.ids.movie_ids.index(movie) for movie in chosen]
-        expected = [saved.ids.titles[i] for i in weights.recommended(index, 10)]
+        best = weights.recommended([on_page.index(movie) for movie in chosen], 10)
+        expected = [saved.ids.titles[kept[k]] for k in best]
         assert listed(browser) == expected and len(expected) > 2
         flags = ("--liked", ",".join(map(str, chosen)), "--format", "ids", "--top-n", len(expected))
+        flags += ("--candidates", ",".join(map(str, on_page)))
         ids = recommend_here("--run", ease_run, *flags).split()
         assert [saved.ids.titles[saved.ids.movie_ids.index(int(one))] for one in ids] == expected
 
@@ -173,3 +177,10 @@ def test_a_page_of_another_preset_has_weights_made_from_its_training_ratings(
     assert len(browser.find_elements(By.CSS_SELECTOR, "#found label")) == 12
     browser.find_element(By.CSS_SELECTOR, "#found input").click()
     assert listed(browser)
+
+
+def test_movies_that_few_people_rated_are_not_in_the_page(saved):
+    """Their weights would tell what else these people rated."""
+    counts = torch.bincount(saved.known.training().movie, minlength=len(saved.ids.movie_ids))
+    enough = [str(saved.ids.movie_ids[k]) for k in (counts >= 5).nonzero().squeeze(1).tolist()]
+    assert page_content(saved, 10_000, 100)["ids"] == enough and len(enough) < len(counts)

@@ -88,7 +88,7 @@ def test_trainings_are_kept_and_not_reused_on_other_ratings(tiny_features, tmp_p
     row, trained = rows_of(out / "comparison.csv"), (out / "runs/history-0/best.pt").stat().st_mtime_ns
     (out / "comparison.csv").unlink()
     main_here(compare_baselines, *flags)
-    assert rows_of(out / "comparison.csv") == row
+    assert [one | {"memory": ""} for one in rows_of(out / "comparison.csv")] == [one | {"memory": ""} for one in row]
     assert (out / "runs/history-0/best.pt").stat().st_mtime_ns == trained
 
     shuffle_ratings(folder)

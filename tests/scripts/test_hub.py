@@ -10,20 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from helpers import SMALL, Evil, main_here, recommend_here, test_metrics, train_here
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from Models.checkpoint import load_model
-from utils import hub
+from Models.EASE import item_weights
+from utils import BERT, hub
 from utils.files import UserError
+from utils.runs import read_checkpoint
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 LIKED = "2,9,16"
 COMMIT = "0123456789" * 4
 SECRETS = [f"person{n}@example.org" for n in range(30)]
-TO_SHARE = ("ncf-ranking", "autoencoder", "content", "transformer", "gru")
+TO_SHARE = ("ncf-ranking", "transformer", "gru")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +47,6 @@ def named(tiny, tiny_encoder, tmp_path_factory) -> tuple:
     )
     (folder / "users.csv").write_text("userId,gender,age\n" + "".join(f"{user},F,25\n" for user in SECRETS))
     features = folder.parent / "features.pkl"
-    from utils import BERT
-
     main_here(BERT, "--data", folder, "--encoder", tiny_encoder, "--features", features)
     return "--data", folder, "--features", features
 
@@ -72,6 +73,11 @@ def shared(named, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(shared, tmp_path) -> Path:
     return shutil.copytree(shared, tmp_path / "copied")
+
+
+@pytest.fixture
+def copied_run(shared, tmp_path) -> Path:
+    return shutil.copytree(shared.parent / "run", tmp_path / "run")
 
 
 # --- what it gives -------------------------------------------------------------------------------
@@ -105,7 +111,7 @@ def test_vectors_are_those_of_the_movies_alone(pair, tmp_path):
 
 
 def test_it_is_loaded_in_python_as_a_checkpoint_is(shared):
-    saved = load_model(shared, torch.device("cpu"))
+    saved = load_model(str(shared), torch.device("cpu"))
     assert saved.ids.user_ids == [] and saved.model.stats.n_users == 0 and len(saved.known.history.movie) == 0
 
 
@@ -115,10 +121,6 @@ def test_new_movies_take_their_place_as_in_the_run(pair, tiny_encoder, tmp_path,
     run, folder = pair
     (tmp_path / "new.csv").write_text("movieId,title,year,genres\n5000,Film number 77,1990,Drama|Comedy\n")
     asked = ("--liked", LIKED, "--new-movies", tmp_path / "new.csv", "--top-n", 30, "--format", "json")
-    if json.loads((folder / "config.json").read_text())["content"]["model"] == "Autoencoder":
-        with pytest.raises(UserError, match="EASE would need the ratings"):
-            recommend_here("--run", folder, *asked)
-        return
     assert recommend_here("--run", folder, *asked) == recommend_here("--run", run, *asked)
 
 
@@ -138,15 +140,31 @@ def test_nothing_of_anybody_is_in_the_files(pair):
     assert not sizes & {len(SECRETS), len(known.part), len(known.training().movie)}
     config = json.loads((folder / "config.json").read_text())["content"]
     assert not {"known", "user_ids", "user_features"} & {*config, *config["ids"], *config["features"]}
-    assert config["stats"]["n_users"] == config["stats"]["n_user_features"] == 0
+    assert not {"n_users", "n_user_features"} & {*config["stats"]}
 
 
-@pytest.mark.parametrize("preset", ["ncf", "history", "original"])
-def test_a_model_with_a_vector_of_each_user_is_not_shared(places, preset, tmp_path):
+@pytest.mark.parametrize(
+    ("preset", "reason"),
+    [
+        *((preset, "has numbers of each user") for preset in ("ncf", "history", "original")),
+        *((preset, "from which people's ratings can be computed back") for preset in ("autoencoder", "content")),
+    ],
+)
+def test_a_model_that_would_tell_peoples_ratings_is_not_shared(places, preset, reason, tmp_path):
     run = train_here(*places, "--run", tmp_path / "run", "--preset", preset, "--epochs", 1, *SMALL[preset])
-    with pytest.raises(UserError, match="has a vector of each user, which is not to be passed on: take a run of ncf"):
+    with pytest.raises(UserError, match=f"{reason}, so it is not to be shared: take a run of ncf-ranking, transformer"):
         hub.export(run, tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
+
+
+def test_why_the_weights_of_ease_are_not_shared():
+    """From them and the penalty alone, all that a person rated who alone rated some movie."""
+    x = (np.random.default_rng(0).random((40, 12)) < 0.3).astype(np.float32)
+    x[:, 1] = np.arange(40) == 7  # user 7 alone
+    weights = item_weights(sp.csr_matrix(x), penalty=5.0).double()
+    scaled_gram = torch.linalg.inv(torch.eye(12).double() - weights)  # each row of X'X + penalty times a number
+    together = scaled_gram[1] / scaled_gram[1, 1] * (1 + 5)  # of movie 1, whose own is one rating and the penalty
+    np.testing.assert_allclose(np.delete(together.numpy(), 1), np.delete(x[7], 1), atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +175,7 @@ def test_a_model_with_a_vector_of_each_user_is_not_shared(places, preset, tmp_pa
         (("--users", "4,7"), "--users: this model was shared"),
         (("--all-users",), "--all-users: this model was shared"),
         (("--audience-of", 9), "--audience-of: this model was shared"),
+        (("--liked", 9, "--predictions-from", "x"), "--predictions-from: a shared model has no ratings"),
     ],
 )
 def test_it_serves_no_users_but_those_who_bring_their_history(shared, flags, words):
@@ -233,28 +252,77 @@ def test_damaged_files_are_explained(copied, name, damage):
         recommend_here("--run", copied, "--liked", LIKED)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda content: content.update(model="os.system"),
-        lambda content: content["config"].update(embedding_dim=5),
-        lambda content: content["config"].update(embedding_dim="rm -rf"),
-        lambda content: content["stats"].update(n_movies=3),
-        lambda content: content["ids"].update(titles=None),
-        lambda content: content["ids"].update(more=1),
-        lambda content: content["ids"]["titles"].pop(),
-        lambda content: content["ids"]["genres"].__setitem__(0, ["Drama"]),
-        lambda content: content["ids"]["titles"].__setitem__(0, "Heat\x1b[2J"),
-        lambda content: content.pop("state"),
-        lambda content: content["features"].update(features={hub.TENSOR: "no such numbers"}),
-    ],
-)
-def test_a_config_that_does_not_fit_its_numbers_is_refused(copied, change):
+def change_of(*path, value):
+    """A function that puts a value at a place of config.json's content."""
+
+    def change(content: dict) -> None:
+        for key in path[:-1]:
+            content = content[key]
+        if value is None and isinstance(content, dict):
+            content.pop(path[-1], None)
+        else:
+            content[path[-1]] = value
+
+    return change
+
+
+ESCAPE = "Heat\x1b[2J"
+WRONG = {
+    "another class": change_of("model", value="os.system"),
+    "another width": change_of("config", "embedding_dim", value=5),
+    "a text as width": change_of("config", "embedding_dim", value="rm -rf"),
+    "a width that would fill the memory": change_of("config", "hidden_dim", value=500_000_000),
+    "a setting that is no number": change_of("config", "temperature", value=float("nan")),
+    "a text as setting": change_of("config", "new_penalty", value="x"),
+    "an unknown setting": change_of("config", ESCAPE, value=1),
+    "fewer movies": change_of("stats", "n_movies", value=3),
+    "no movies": change_of("stats", "n_movies", value=0),
+    "a scale without end": change_of("stats", "scale", "high", value=float("inf")),
+    "a scale that falls": change_of("stats", "scale", "high", value=-4.0),
+    "a text as time": change_of("stats", "newest", value="x"),
+    "a time beyond all": change_of("stats", "newest", value=10**40),
+    "a gap that goes back": change_of("stats", "longest_gap", value=-5),
+    "blocks of another width": change_of("stats", "blocks", 0, "width", value=9),
+    "no titles": change_of("ids", "titles", value=None),
+    "a title too few": lambda content: content["ids"]["titles"].pop(),
+    "more than there is": change_of("ids", "n_new", value=20),
+    "a list as genres": change_of("ids", "genres", 0, value=["Drama"]),
+    "a title that clears the screen": change_of("ids", "titles", 0, value=ESCAPE),
+    "a genre that does": lambda content: content["space"]["scales"][1]["vocabulary"].__setitem__(0, ESCAPE),
+    "an id twice": lambda content: content["ids"]["movie_ids"].__setitem__(0, content["ids"]["movie_ids"][1]),
+    "a year that is none": change_of("ids", "years", 0, value=10**9),
+    "no state": change_of("state", value=None),
+    "numbers that are not there": change_of("features", "features", value={hub.TENSOR: "no such numbers"}),
+    "other numbers": change_of("features", "features", value={hub.TENSOR: "features.count"}),
+    "a space that is none": change_of("space", value=5),
+    "words too few": lambda content: content["space"]["scales"][1]["vocabulary"].pop(),
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_config_of_another_form_or_of_other_numbers_is_refused(copied, change):
+    """In one sentence, which shows nothing that would command the screen."""
     config = json.loads((copied / "config.json").read_text())
     change(config["content"])
     (copied / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"does not fit this code|holds no model that can be read"):
+    with pytest.raises(UserError, match=r"does not fit this code|holds no model that can be read") as refused:
+        recommend_here("--run", copied, "--liked", LIKED, "--explain")
+    assert "\x1b" not in str(refused.value)
+
+
+def test_a_config_that_never_ends_is_refused(copied):
+    (copied / "config.json").write_text('{"content":' * 100_000)
+    with pytest.raises(UserError, match=r"is not valid JSON|holds no model that can be read"):
         recommend_here("--run", copied, "--liked", LIKED)
+
+
+@pytest.mark.parametrize("name", ["features.features", "features.count", "features.year"])
+def test_features_of_other_movies_or_types_are_refused(copied, name):
+    numbers = load_file(copied / "model.safetensors")
+    for wrong in (numbers[name][:5], numbers[name][:1], numbers[name].double()):
+        save_file(numbers | {name: wrong.clone()}, copied / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(UserError, match="its features are"):
+            recommend_here("--run", copied, "--liked", LIKED)
 
 
 def test_nothing_that_is_loaded_is_executed(copied, tmp_path):
@@ -273,6 +341,38 @@ def test_numbers_that_are_not_finite_are_refused(copied):
         recommend_here("--run", copied, "--liked", LIKED)
 
 
+def test_what_a_title_holds_of_control_characters_becomes_blanks(tiny_features, tiny, tiny_encoder, tmp_path):
+    data = shutil.copytree(tiny, tmp_path / "films")
+    (data / "movies.dat").write_bytes((data / "movies.dat").read_bytes().replace(b"Film number 3 ", b"Film\tnumber 3 "))
+    features = tmp_path / "features.pkl"
+    main_here(BERT, "--data", data, "--encoder", tiny_encoder, "--features", features)
+    flags = ("--run", tmp_path / "run", "--preset", "ncf-ranking", "--epochs", 1, *SMALL["ncf-ranking"])
+    hub.export(train_here("--data", data, "--features", features, *flags), tmp_path / "shared")
+    titles = load_model(tmp_path / "shared", torch.device("cpu")).ids.titles
+    assert "Film number 3 (1963)" in titles
+
+
+def test_nobody_learns_where_an_encoder_was(shared, copied_run, tmp_path):
+    """Whether or not the folder is still there."""
+    config = json.loads((copied_run / "config.json").read_text())
+    for name in (str(tmp_path / "gone" / "my-bert"), "C:\\Users\\me\\my-bert", "my-bert/"):
+        config["features"]["encoder"] = name
+        (copied_run / "config.json").write_text(json.dumps(config))
+        hub.export(copied_run, tmp_path / "shared")
+        written = json.loads((tmp_path / "shared" / "config.json").read_text())
+        assert written["features"]["encoder"] == "my-bert"
+        assert "titles read by my-bert" in (tmp_path / "shared" / "README.md").read_text()
+        shutil.rmtree(tmp_path / "shared")
+
+
+@pytest.mark.parametrize("name", ["has_users", "stats", "ids"])
+def test_a_run_of_another_version_is_not_exported(copied_run, tmp_path, name):
+    content = read_checkpoint(copied_run / "best.pt")
+    torch.save({key: value for key, value in content.items() if key != name}, copied_run / "best.pt")
+    with pytest.raises(UserError, match="is damaged or of another version of this code"):
+        hub.export(copied_run, tmp_path / "shared")
+
+
 # --- the hub -------------------------------------------------------------------------------------
 
 
@@ -281,12 +381,14 @@ def hub_with():
     """Starts a server that gives the hub's client the files of a folder as those of a model; returns its address."""
     servers = []
 
-    def start(folder: Path, model: str) -> str:
+    def start(folder: Path, model: str, hangs_up: bool = False) -> str:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 parts = self.path.partition("?")[0].strip("/").split("/")
                 if parts == [""]:
                     self.answer(200, b"the hub")
+                elif hangs_up:
+                    self.close_connection = True
                 elif model != "/".join(parts[2:4] if parts[0] == "api" else parts[:2]):
                     self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
                 elif parts[0] == "api":
@@ -307,7 +409,7 @@ def hub_with():
                     etag = hashlib.sha256(content).hexdigest()
                     self.answer(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT})
 
-            do_HEAD = do_GET
+            do_HEAD = do_POST = do_GET
 
             def answer(self, code: int, body: bytes, headers: dict[str, str] | None = None) -> None:
                 self.send_response(code)
@@ -341,6 +443,11 @@ def test_a_model_is_fetched_from_the_hub_and_kept(shared, hub_with, run_script, 
     here = script(shared)
     assert script("hf:someone/movies").stdout == here.stdout
     assert "error: There is no model 'someone/else'" in script("hf:someone/else", code=1).stderr
+    monkeypatch.setenv("HF_ENDPOINT", hub_with(shared, "someone/movies", hangs_up=True))
+    assert script("hf:someone/movies").stdout == here.stdout
+    assert "error: There is no model 'someone/other'" in script("hf:someone/other", code=1).stderr
+    pushed = run_script("utils/hub.py", "push", "--folder", shared, "--name", "someone/movies", code=1)
+    assert pushed.stderr.startswith("error: The hub did not take someone/movies (")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert script("hf:someone/movies").stdout == here.stdout
 
@@ -356,3 +463,6 @@ def test_a_push_without_a_network_or_a_model_is_explained(shared, run_script, tm
     assert done.stderr == "error: The Hugging Face hub can't be reached: try again with a network.\n"
     done = run_script("utils/hub.py", "push", "--folder", tmp_path, "--name", "someone/movies", code=1)
     assert "holds no model.safetensors: make it with python utils/hub.py export." in done.stderr
+    save_file({"weights": torch.ones(3)}, tmp_path / "model.safetensors")
+    done = run_script("utils/hub.py", "push", "--folder", tmp_path, "--name", "someone/movies", code=1)
+    assert "holds no model that can be read" in done.stderr
