@@ -127,8 +127,8 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
         "weights": encoded(weights.weights),
         "footer": (
             f"Item-item weights of EASE from {len(known.movie):,} ratings, the {weights.near.shape[1]} strongest of "
-            f"each movie with {LEAST_RATINGS} ratings or more; stars are mean ratings. The page holds sums over people, "
-            "no rating of one."
+            f"each movie with {LEAST_RATINGS} ratings or more; stars are mean ratings. The page holds sums over "
+            "people, no rating of one."
         ),
     }
 
