@@ -63,6 +63,7 @@ from utils.files import UserError, atomic_write, note
 from utils.lists import WRITERS, Format, Recommendations, opened, write_audience
 from utils.ratings import read_ratings
 from utils.runs import finished_run
+from utils.shared_model import is_shared
 from utils.textfiles import lines_of, read_utf8
 
 Run = optional(str, "DIR|hf:OWNER/NAME")
@@ -168,7 +169,7 @@ def generate(settings: Settings, device: torch.device) -> None:
 
 def load_with_new(settings: Settings, run: Path, device: torch.device) -> SavedModel:
     """The model of a run, with the movies of --new-movies."""
-    saved = load_model(run if hub.is_shared(run) else run / "best.pt", device)
+    saved = load_model(run if is_shared(run) else run / "best.pt", device)
     if settings.new_movies is None:
         return saved
     return add_new_movies(saved, run, read_new_movies(settings.new_movies, settings.encoding), device)

@@ -14,8 +14,8 @@ from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, Uns
 from Models.sequences import History
 from utils.config import from_json
 from utils.files import UserError, atomic_write, note
-from utils.hub import read_shared
 from utils.runs import read_checkpoint
+from utils.shared_model import read_shared
 from utils.splits import TRAIN, Split
 
 

@@ -21,6 +21,7 @@ from Models.EASE import item_weights
 from utils import BERT, hub
 from utils.files import UserError
 from utils.runs import read_checkpoint
+from utils.shared_model import TENSOR
 
 FILES = ["README.md", "config.json", "model.safetensors"]
 LIKED = "2,9,16"
@@ -292,8 +293,8 @@ WRONG = {
     "an id twice": lambda content: content["ids"]["movie_ids"].__setitem__(0, content["ids"]["movie_ids"][1]),
     "a year that is none": change_of("ids", "years", 0, value=10**9),
     "no state": change_of("state", value=None),
-    "numbers that are not there": change_of("features", "features", value={hub.TENSOR: "no such numbers"}),
-    "other numbers": change_of("features", "features", value={hub.TENSOR: "features.count"}),
+    "numbers that are not there": change_of("features", "features", value={TENSOR: "no such numbers"}),
+    "other numbers": change_of("features", "features", value={TENSOR: "features.count"}),
     "a space that is none": change_of("space", value=5),
     "words too few": lambda content: content["space"]["scales"][1]["vocabulary"].pop(),
 }
