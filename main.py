@@ -20,8 +20,11 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from Models.configs import PRESETS, TrainConfig
 from Models.dataLoader import load_data
+from resultAnalyze.demo import LEAST_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
@@ -74,7 +77,10 @@ def main() -> None:
     trainings = [trained(settings, data, preset) for preset in presets]
     heading("4. Loss curve, reports and a page to try")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
-    stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
+    if np.bincount(ratings.movie).max() >= LEAST_RATINGS:
+        stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
+    else:
+        print(f"No page to try: no movie has {LEAST_RATINGS} ratings.")
     for tested, _ in trainings:
         stage("resultAnalyze/report.py", "--run", tested)
     heading("5. Recommendations, by the models that were trained on all ratings")

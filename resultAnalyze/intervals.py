@@ -52,10 +52,17 @@ def mean_over_users(values: np.ndarray | Tensor) -> UnitMetric:
     return UnitMetric(np.asarray(values, np.float64), np.ones(len(values)))
 
 
-def interval(metric: UnitMetric) -> Estimate:
-    """A metric of one training with its interval over units: the chance in the training is not in it."""
-    y = shares([metric]).mean(0)
-    return student(metric.value(), sum_variance(y), [Part(sum_variance(y), len(y) - 1)])
+class Part(NamedTuple):
+    """A part of a variance, and the degrees of freedom of its estimate."""
+
+    variance: float
+    freedom: int
+
+
+def estimate(trainings: Sequence[UnitMetric]) -> Estimate:
+    """The mean of a metric over trainings, over units and seeds; of one training, over units alone."""
+    y = shares(trainings)
+    return combined(mean(trainings), [units_part(y.mean(0))], [seeds_part(y.sum(1))], both(y))
 
 
 def difference(one: Sequence[UnitMetric], other: Sequence[UnitMetric], over_seeds: bool = True) -> Estimate:
@@ -64,26 +71,20 @@ def difference(one: Sequence[UnitMetric], other: Sequence[UnitMetric], over_seed
     Args:
         over_seeds: the interval covers the trainings as well, of a model with several; else the units alone
     """
-    models = [shares(trainings) for trainings in (one, other)]
-    units = sum_variance(models[0].mean(0) - models[1].mean(0))
-    seeds, both = [], 0.0
-    for y in models:
-        n_seeds, n_units = y.shape
-        if over_seeds and n_seeds > 1:
-            seeds.append(Part(y.sum(1).var(ddof=1) / n_seeds, n_seeds - 1))
-            rest = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
-            both += n_units * (rest**2).sum() / ((n_units - 1) * (n_seeds - 1)) / n_seeds
-    parts = [Part(units, models[0].shape[1] - 1), *seeds]
-    of_seeds = sum(part.variance for part in seeds)
-    value = np.mean([training.value() for training in one]) - np.mean([training.value() for training in other])
-    return student(float(value), max(units + of_seeds - both, units, of_seeds), parts)
+    y, z = shares(one), shares(other)
+    seeds, shared = ([seeds_part(y.sum(1)), seeds_part(z.sum(1))], both(y) + both(z)) if over_seeds else ([], 0.0)
+    return combined(mean(one) - mean(other), [units_part(y.mean(0) - z.mean(0))], seeds, shared)
 
 
-class Part(NamedTuple):
-    """A part of a variance, and the degrees of freedom of its estimate."""
+def gap(one: Sequence[UnitMetric], other: Sequence[UnitMetric]) -> Estimate:
+    """The metric of some units less that of other units, in the same trainings."""
+    y, z = shares(one), shares(other)
+    units = [units_part(y.mean(0)), units_part(z.mean(0))]
+    return combined(mean(one) - mean(other), units, [seeds_part(y.sum(1) - z.sum(1))], both(y) + both(z))
 
-    variance: float
-    freedom: int
+
+def mean(trainings: Sequence[UnitMetric]) -> float:
+    return float(np.mean([one.value() for one in trainings]))
 
 
 def shares(trainings: Sequence[UnitMetric]) -> np.ndarray:
@@ -97,16 +98,33 @@ def shares(trainings: Sequence[UnitMetric]) -> np.ndarray:
     return slope * (total - ratio * weight) / weight.sum()
 
 
-def sum_variance(y: np.ndarray) -> float:
-    """The variance of a sum over as many units as these, drawn from those that these were drawn from."""
-    return float(len(y) * y.var(ddof=1))
+def units_part(y: np.ndarray) -> Part:
+    """Of a sum over as many units as these, drawn from those that these were drawn from."""
+    return Part(float(len(y) * y.var(ddof=1)), len(y) - 1)
 
 
-def student(value: float, variance: float, parts: Sequence[Part]) -> Estimate:
-    """Student's interval around a value with this variance, which was estimated from parts."""
+def seeds_part(of_seed: np.ndarray) -> Part | None:
+    """Of a mean over as many seeds as these; None of one, which tells nothing of others."""
+    n = len(of_seed)
+    return Part(float(of_seed.var(ddof=1) / n), n - 1) if n > 1 else None
+
+
+def both(y: np.ndarray) -> float:
+    """What the units' part and the seeds' both count: that of the pairs of seed and unit, [seeds, units]."""
+    n_seeds, n_units = y.shape
+    if n_seeds == 1:
+        return 0.0
+    rest = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
+    return float(n_units * (rest**2).sum() / ((n_units - 1) * (n_seeds - 1)) / n_seeds)
+
+
+def combined(value: float, units: Sequence[Part], seeds: Sequence[Part | None], shared: float) -> Estimate:
+    """Student's interval around a value with these parts of variance; `shared` is counted twice in them."""
+    seeds = [part for part in seeds if part is not None]
+    of_units, of_seeds = (sum(part.variance for part in parts) for parts in (units, seeds))
+    variance = max(of_units + of_seeds - shared, of_units, of_seeds)
     if variance <= 0:  # nothing is left to chance
         return Estimate(value, value, value, float(value == 0))
-    freedom = variance**2 / sum(part.variance**2 / part.freedom for part in parts)
-    error = variance**0.5
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    return Estimate(value, value - half, value + half, float(2 * t.sf(abs(value) / error, freedom)))
+    freedom = variance**2 / sum(part.variance**2 / part.freedom for part in (*units, *seeds))
+    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5
+    return Estimate(value, value - half, value + half, float(2 * t.sf(abs(value) / variance**0.5, freedom)))

@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from Models.checkpoint import SavedModel, load_model
 from Models.recommend import TopNRecommender
 from resultAnalyze import calibration, loss_ananlyze
-from resultAnalyze.intervals import UnitMetric, interval, mean_over_users
+from resultAnalyze.intervals import estimate, mean_over_users
+from resultAnalyze.run_files import Run, relevant_rows, rmse_by_user, top_lists, user_metrics
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, parse
-from utils.files import ROOT, atomic_write, read_json
+from utils.files import ROOT, atomic_write
 from utils.splits import TEST
 
 TEMPLATE = ROOT / "resultAnalyze" / "report.html"
@@ -46,34 +46,6 @@ class Settings:
     """folder of a finished training with a test (default: the newest in runs/)"""
     output: OptionalFileName = None
     """where the report goes (default: report.html in the run's folder)"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run as its files tell it."""
-
-    folder: Path
-    test: dict[str, Any]  # test_metrics.json
-    config: dict[str, Any]  # config.json
-    epochs: pd.DataFrame
-    saved: SavedModel
-
-    @classmethod
-    def read(cls, folder: Path) -> "Run":
-        test, config = read_json(folder / runs.TEST_METRICS), read_json(folder / "config.json")
-        saved = load_model(folder / "best.pt", torch.device("cpu"))
-        return cls(folder, test, config, pd.read_csv(folder / "metrics.csv"), saved)
-
-    @property
-    def ranks(self) -> bool:
-        return self.test["task"] == "ranking"
-
-    def tested(self) -> pd.DataFrame:
-        """The test ratings: indices of user and movie, and the rating in the data's own unit."""
-        known, rows = self.saved.known, self.saved.known.part == TEST
-        columns = {"user": known.history.users()[rows], "movie": known.history.movie[rows]}
-        rating = self.saved.model.stats.scale.from_model(known.history.rating[rows])
-        return pd.DataFrame({name: column.numpy() for name, column in (columns | {"rating": rating}).items()})
 
 
 def main() -> None:
@@ -118,7 +90,7 @@ def how_good(run: Run) -> str:
         metrics, other, words = {"rmse": rmse_by_user(run)}, test["always_mean"], "always the mean rating"
     rows = []
     for name, metric in metrics.items():
-        _, low, high, _ = interval(metric)
+        _, low, high, _ = estimate([metric])
         row = {"": name.upper(), "this run": f"{test[name]:.4f}", "95 % interval": f"{low:.4f} to {high:.4f}"}
         rows.append(row | {words: f"{other[name]:.4f}"})
     if run.ranks:
@@ -250,35 +222,6 @@ def commands(run: Run) -> str:
 
 
 # --- figures -------------------------------------------------------------------------------------
-
-
-def top_lists(run: Run) -> pd.DataFrame:
-    """test_topn.csv by indices: user, movie, rank and score."""
-    table = pd.read_csv(run.folder / "test_topn.csv", dtype={"userId": str, "movieId": str})
-    users = {str(user): k for k, user in enumerate(run.saved.ids.user_ids)}
-    movies = {str(movie): k for k, movie in enumerate(run.saved.ids.movie_ids)}
-    columns = {"user": table["userId"].map(users), "movie": table["movieId"].map(movies), "rank": table["rank"]}
-    return pd.DataFrame(columns | {"score": table["score"]})
-
-
-def relevant_rows(run: Run) -> pd.DataFrame:
-    tested = run.tested()
-    return tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6].reset_index(drop=True)
-
-
-def user_metrics(run: Run) -> pd.DataFrame:
-    """HR, NDCG and recall at 10 of each user with relevant test ratings, from the lists alone."""
-    found = relevant_rows(run).merge(top_lists(run), on=["user", "movie"], how="left")
-    gain = (1 / np.log2(1 + found["rank"])).fillna(0.0).groupby(found["user"]).sum()
-    hits, n = found["rank"].notna().groupby(found["user"]).sum(), found.groupby("user").size()
-    ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))[np.minimum(n, 10) - 1]
-    return pd.DataFrame({"hr@10": (hits > 0).astype(float), "ndcg@10": gain / ideal, "recall@10": hits / n})
-
-
-def rmse_by_user(run: Run) -> UnitMetric:
-    rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str})
-    squared = (rows["prediction"] - rows["rating"]).pow(2).groupby(rows["userId"])
-    return UnitMetric(squared.sum().to_numpy(), squared.size().to_numpy(float), root=True)
 
 
 def grouped(by: np.ndarray, values: np.ndarray, of_what: str, metric: str) -> list[dict[str, Any]]:

@@ -5,6 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from utils import runs
 from utils.download import ARCHIVES
 from utils.files import read_json
@@ -28,12 +30,13 @@ def model_card(run: Path, content: dict[str, Any]) -> str:
         "How to use it": how_to_use(content),
         "How good it is": how_good(record, test),
         "How it was trained": how_trained(run, content, record),
+        "For whom": for_whom(run),
         "Limits": limits(content, test),
         "Licence": [MOVIELENS_TERMS if record["dataset"] in ARCHIVES else OTHER_TERMS],
     }
     lines = [f"---\n{front_matter(record, test)}\n---\n", f"# {record['preset']} on {record['dataset']}"]
     for title, words in parts.items():
-        lines += [f"\n## {title}\n" if title else "", *words]
+        lines += [f"\n## {title}\n" if title else "", *words] if words else []
     return "\n".join(lines) + "\n"
 
 
@@ -92,6 +95,18 @@ def how_good(record: dict[str, Any], test: dict[str, Any] | None) -> list[str]:
     popular = test["most_popular"]
     lines += [f"| {name} | {test[name]:.4f} | {popular[name]:.4f} |" for name in METRICS if name in test]
     return lines
+
+
+def for_whom(run: Path) -> list[str]:
+    """The widest gaps between groups of users and of movies, where resultAnalyze/groups.py has measured them."""
+    if not (run / runs.GROUPS).is_file():
+        return []
+    table = pd.read_csv(run / runs.GROUPS)
+    gaps = table[table["units"] == 0]
+    return [
+        f"- by {by}: {metric} of {group}, the widest gap, {value:.4f} [{low:.4f}, {high:.4f}]"
+        for by, group, metric, value, low, high in gaps[["by", "group", "metric", "value", "low", "high"]].to_numpy()
+    ]
 
 
 def how_trained(run: Path, content: dict[str, Any], record: dict[str, Any]) -> list[str]:

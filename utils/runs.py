@@ -16,6 +16,7 @@ from utils.files import RUNS, UserError, atomic_write
 # Written last: the presence of one of them says that the run is finished.
 TEST_METRICS = "test_metrics.json"
 FINAL = "final.json"  # of a training on all ratings, which has no test
+GROUPS = "groups.csv"  # figures by groups of users and movies, where resultAnalyze/groups.py has made them
 
 
 def new_run(kind: str) -> Path:

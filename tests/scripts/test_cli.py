@@ -17,6 +17,7 @@ SCRIPTS = [
     "resultAnalyze/blend.py",
     "resultAnalyze/compare_rectools.py",
     "resultAnalyze/null_experiment.py",
+    "resultAnalyze/groups.py",
     "utils/hub.py",
 ]
 SUBCOMMAND = {"utils/hub.py": ("export", "--output", "x")}

@@ -11,6 +11,7 @@ import pytest
 from helpers import SMALL, main_here, recommend_here, rows_of, test_metrics, train_here
 
 from resultAnalyze import report
+from resultAnalyze.run_files import Run, user_metrics
 from utils.files import UserError
 
 PRESETS = {
@@ -50,7 +51,7 @@ def test_metrics_of_users_are_made_from_the_lists_alone(reported):
     run, _ = reported
     test = test_metrics(run)
     if test["task"] == "ranking":
-        by_user = report.user_metrics(report.Run.read(run))
+        by_user = user_metrics(Run.read(run))
         assert len(by_user) == test["users"]
         for name in by_user:
             assert by_user[name].mean() == pytest.approx(test[name])

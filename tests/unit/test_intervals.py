@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from resultAnalyze.intervals import UnitMetric, difference, interval, mean_over_users
+from resultAnalyze.intervals import UnitMetric, difference, estimate, gap, mean_over_users
 
 
 def drawn(random, n_seeds: int, n_units: int, of_seed: float, of_both: float, unit: np.ndarray) -> list[UnitMetric]:
@@ -22,7 +22,7 @@ def test_of_single_trainings_it_is_students_over_the_pairs():
     half = t.ppf(0.975, 39) * (one - other).std(ddof=1) / 40**0.5
     assert found.value == pytest.approx((one - other).mean())
     assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
-    alone = interval(mean_over_users(one))
+    alone = estimate([mean_over_users(one)])
     half = t.ppf(0.975, 39) * one.std(ddof=1) / 40**0.5
     assert tuple(alone[:3]) == pytest.approx((one.mean(), one.mean() - half, one.mean() + half))
 
@@ -108,3 +108,22 @@ def test_a_baseline_without_chance_has_no_part_in_it():
     found = difference([mean_over_users(np.full(50, value)) for value in values], [mean_over_users(np.full(50, 0.2))])
     half = t.ppf(0.975, 2) * values.std(ddof=1) / 3**0.5
     assert tuple(found[:3]) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+
+
+@pytest.mark.parametrize("kind", ["estimate", "gap"])
+def test_means_and_gaps_between_groups_are_covered_as_often(kind):
+    """Of users who differ, in trainings that differ, and in gaps of one training in another way than in the other."""
+    random, n, covered = np.random.default_rng(6), 1500, 0
+    for _ in range(n):
+        units = [random.normal(loc, 1, size) for loc, size in ((0.5, 70), (0.2, 40))]
+        one, other = (drawn(random, 3, len(unit), 0.2, 0.5, unit) for unit in units)
+        found = estimate(one) if kind == "estimate" else gap(one, other)
+        covered += found.low <= (0.5 if kind == "estimate" else 0.3) <= found.high
+    assert 0.93 < covered / n < 0.98
+
+
+def test_what_all_trainings_share_is_no_part_of_a_gap():
+    """A seed that is better for everyone moves both groups."""
+    values = np.array([0.3, 0.5, 0.4])
+    one, other = ([mean_over_users(np.full(20, value + more)) for value in values] for more in (0.1, 0.0))
+    assert tuple(gap(one, other)[:3]) == pytest.approx((0.1, 0.1, 0.1), abs=1e-6)

@@ -1,0 +1,72 @@
+"""A finished run as its files tell it: what was tested, the lists or predictions, and metrics user by user."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from Models.checkpoint import SavedModel, load_model
+from resultAnalyze.intervals import UnitMetric
+from utils import runs
+from utils.files import read_json
+from utils.splits import TEST
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as its files tell it."""
+
+    folder: Path
+    test: dict[str, Any]  # test_metrics.json
+    config: dict[str, Any]  # config.json
+    epochs: pd.DataFrame
+    saved: SavedModel
+
+    @classmethod
+    def read(cls, folder: Path) -> "Run":
+        test, config = read_json(folder / runs.TEST_METRICS), read_json(folder / "config.json")
+        saved = load_model(folder / "best.pt", torch.device("cpu"))
+        return cls(folder, test, config, pd.read_csv(folder / "metrics.csv"), saved)
+
+    @property
+    def ranks(self) -> bool:
+        return self.test["task"] == "ranking"
+
+    def tested(self) -> pd.DataFrame:
+        """The test ratings: indices of user and movie, and the rating in the data's own unit."""
+        known, rows = self.saved.known, self.saved.known.part == TEST
+        columns = {"user": known.history.users()[rows], "movie": known.history.movie[rows]}
+        rating = self.saved.model.stats.scale.from_model(known.history.rating[rows])
+        return pd.DataFrame({name: column.numpy() for name, column in (columns | {"rating": rating}).items()})
+
+
+def top_lists(run: Run) -> pd.DataFrame:
+    """test_topn.csv by indices: user, movie, rank and score."""
+    table = pd.read_csv(run.folder / "test_topn.csv", dtype={"userId": str, "movieId": str})
+    users = {str(user): k for k, user in enumerate(run.saved.ids.user_ids)}
+    movies = {str(movie): k for k, movie in enumerate(run.saved.ids.movie_ids)}
+    columns = {"user": table["userId"].map(users), "movie": table["movieId"].map(movies), "rank": table["rank"]}
+    return pd.DataFrame(columns | {"score": table["score"]})
+
+
+def relevant_rows(run: Run) -> pd.DataFrame:
+    tested = run.tested()
+    return tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6].reset_index(drop=True)
+
+
+def user_metrics(run: Run) -> pd.DataFrame:
+    """HR, NDCG and recall at 10 of each user with relevant test ratings, from the lists alone."""
+    found = relevant_rows(run).merge(top_lists(run), on=["user", "movie"], how="left")
+    gain = (1 / np.log2(1 + found["rank"])).fillna(0.0).groupby(found["user"]).sum()
+    hits, n = found["rank"].notna().groupby(found["user"]).sum(), found.groupby("user").size()
+    ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))[np.minimum(n, 10) - 1]
+    return pd.DataFrame({"hr@10": (hits > 0).astype(float), "ndcg@10": gain / ideal, "recall@10": hits / n})
+
+
+def rmse_by_user(run: Run) -> UnitMetric:
+    rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str})
+    squared = (rows["prediction"] - rows["rating"]).pow(2).groupby(rows["userId"])
+    return UnitMetric(squared.sum().to_numpy(), squared.size().to_numpy(float), root=True)
