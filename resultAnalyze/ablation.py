@@ -50,7 +50,16 @@ from Models.features import FeatureConfig
 from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.experiment import check_protocol, in_processes, scores_of_test_rows, trained
-from resultAnalyze.intervals import Estimate, UnitMetric, difference, mean_over_users
+from resultAnalyze.intervals import (
+    FALSE_CLAIMS,
+    LEAST_SEEDS,
+    Estimate,
+    UnitMetric,
+    difference,
+    mean_over_users,
+    rated_units,
+    squared_by_unit,
+)
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -76,8 +85,6 @@ SETTINGS = {"ncf-ranking": {"id_dropout": 0.5}, "transformer": {"id_dropout": 0.
 CONTENT = "content"
 REFERENCES = ("user + movie bias", "genre kNN")
 SHARE = "top-N share"
-LEAST_SEEDS = 3  # of a claim
-FALSE_CLAIMS = 0.05  # the expected share of the claims
 RARE = 5  # training ratings up to which a movie is rare
 
 
@@ -286,8 +293,7 @@ def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray
     movie, rating = data.movie[rows], data.rating[rows]
     found = {}
     if predictions is not None:
-        squared = np.bincount(movie, (scores - rating) ** 2, len(movies))[movies]
-        found["rmse"] = UnitMetric(squared, np.bincount(movie, minlength=len(movies))[movies], root=True)
+        found["rmse"] = rated_units(squared_by_unit(scores - rating, movie))
     relevant = rating >= evaluator.relevance_threshold
     found["auc"] = mean_over_users(auc_by_user(data.user[rows], scores, relevant))
     ranking = evaluator.rank(fitted.score, evaluator.known(), rows, among=movies)

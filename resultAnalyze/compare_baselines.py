@@ -11,8 +11,9 @@ epoch on the validation rows. With --tune, every model has as many trials of its
 Relevant: test ratings of --relevance-threshold or higher. Ranking is over the whole catalogue, without the movies of
 the training and validation rows, ties against the model.
 
-Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output. Finished rows are
-kept, so an interrupted comparison goes on where it stopped. Some baselines need: pip install -r
+Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with how far behind
+the best each model is (comparison.py). Finished rows are kept, with their metrics user by user in units/, so that an
+interrupted comparison goes on where it stopped. Some baselines need: pip install -r
 requirements-baselines.txt
 """
 
@@ -36,8 +37,9 @@ from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
+from resultAnalyze.comparison import UNITS, Comparison, save_units
 from resultAnalyze.experiment import check_protocol, in_processes, peak_memory, scores_of_test_rows, trained
-from resultAnalyze.tables import markdown_table, mean_and_range
+from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.tuning import tuned, with_settings
 from utils import cli
 from utils.cli import display_path
@@ -102,10 +104,11 @@ def main() -> None:
         write_table(output / "comparison.csv", done)
     if done.empty:
         raise UserError("No model could be compared: name others, or pip install -r requirements-baselines.txt.")
-    text = markdown(evaluator, done, missing)
+    comparison = Comparison(evaluator, done, missing, output / UNITS)
+    text = comparison.markdown()
     with atomic_write(output / "comparison.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
-    draw(done, settings.k, output / "comparison.png", f"{data.name}, {settings.data.split} split")
+    comparison.draw(output / "comparison.png", f"{data.name}, {settings.data.split} split")
     print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {display_path(output)}.")
 
 
@@ -175,10 +178,12 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
         seconds = time.perf_counter() - started
     row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen)}
     cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
-    if fitted.predict:
-        row |= rating_row(evaluator, fitted, cold)
-    if fitted.score:
-        row |= ranking_row(evaluator, fitted, cold)
+    units: dict[str, UnitMetric] = {}
+    for can, measured in ((fitted.predict, rating_row), (fitted.score, ranking_row)):
+        if can:
+            more, of_units = measured(evaluator, fitted, cold)
+            row, units = row | more, units | of_units
+    save_units(output / UNITS / f"{name}-{seed}.npz", units)
     return row | {"seconds": round(seconds, 1), "memory": peak_memory()}
 
 
@@ -193,14 +198,16 @@ def config_of(settings: Settings, name: str, seed: int) -> TrainConfig | None:
 
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
-    ranked = [*(f"{metric}@{k}" for metric in RANKED), f"ndcg@{k}_se"]
+    ranked = [f"{metric}@{k}" for metric in RANKED]
     cold = ("cold_rmse", "cold_auc", f"cold_ndcg@{k}")
-    columns = ("rmse", "mae", "rmse_se", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings")
+    columns = ("rmse", "mae", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings")
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 
-def rating_row(evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray) -> dict[str, float]:
-    """RMSE, MAE and AUC of the test rows, the standard error of the RMSE (delta method), and those of cold movies."""
+def rating_row(
+    evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray
+) -> tuple[dict[str, float], dict[str, UnitMetric]]:
+    """RMSE, MAE and AUC of the test rows, and those of cold movies; and the RMSE by movie."""
     data, test = evaluator.data, evaluator.split.test
     rating = data.rating[test]
     prediction = RatingEvaluator(data, evaluator.split).predict(fitted, test)
@@ -210,88 +217,29 @@ def rating_row(evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarra
         found = auc_by_user(data.user[test][rows], scores[rows], rating[rows] >= evaluator.relevance_threshold)
         return float(found.mean()) if len(found) else float("nan")
 
-    squared = np.square(prediction.astype(np.float64) - rating)
-    error = rmse(prediction, rating)
-    se = float(squared.std(ddof=1) / len(squared) ** 0.5 / (2 * error))
-    found = {"rmse": error, "mae": mae(prediction, rating), "rmse_se": se, "auc": auc(np.full(len(test), True))}
+    found = {"rmse": rmse(prediction, rating), "mae": mae(prediction, rating), "auc": auc(np.full(len(test), True))}
     if cold.any():
         rows = cold[data.movie[test]]
         found |= {"cold_rmse": rmse(prediction[rows], rating[rows]), "cold_auc": auc(rows)}
-    return {name: round(value, 5) for name, value in found.items()}
+    by_movie = rated_units(squared_by_unit(prediction - rating, data.movie[test]))
+    return {name: round(value, 5) for name, value in found.items()}, {"rmse": by_movie}
 
 
-def ranking_row(evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray) -> dict[str, float]:
-    """Metrics of the recommendations, the standard error of NDCG over users, and NDCG among cold movies."""
+def ranking_row(
+    evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray
+) -> tuple[dict[str, float], dict[str, UnitMetric]]:
+    """Metrics of the recommendations, and NDCG among cold movies; and NDCG by user."""
     data, k, known, test = evaluator.data, evaluator.k, evaluator.known(), evaluator.split.test
     ranking = evaluator.rank(fitted.score, known, test)
     found = mean_metrics(ranking, k)
-    ndcg = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
-    found[f"ndcg@{k}_se"] = float(ndcg.std() / len(ndcg) ** 0.5)
+    units = {f"ndcg@{k}": mean_over_users(metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"])}
     found |= beyond_accuracy(ranking.topn, evaluator.popularity(known), len(data.user_ids))
     if cold.any():
         ranking = evaluator.rank(fitted.score, known, test[cold[data.movie[test]]], among=cold)
         found[f"cold_ndcg@{k}"] = mean_metrics(ranking, k)[f"ndcg@{k}"]
-    return {name: round(value, 5) for name, value in found.items()}
-
-
-# --- what is shown -------------------------------------------------------------------------------
-
-
-def markdown(evaluator: RankingEvaluator, done: pd.DataFrame, missing: dict[str, str]) -> str:
-    """The comparison as a table: means over the seeds, and after +- half the range between the seeds."""
-    k, data = evaluator.k, evaluator.data
-    columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty"]
-    columns += [name for name in ("cold_rmse", "cold_auc", f"cold_ndcg@{k}") if done[name].notna().any()]
-    rows = []
-    for name in (*BASELINES, *PRESETS):
-        mine = done[done["model"] == name]
-        if len(mine):
-            cells = {column: mean_and_range(mine[column]) for column in columns}
-            costs = {"seconds": f"{mine['seconds'].mean():.1f}", "GiB": f"{mine['memory'].max():.1f}"}
-            rows.append({"model": name, "seeds": len(mine)} | cells | costs)
-    rows += [{"model": name, "rmse": why} for name, why in missing.items()]
-    return (
-        f"{data.name}: {evaluator.split.protocol}; relevant: test ratings of {evaluator.relevance_threshold:g} or "
-        f"higher; whole catalogue of {len(data.movies):,} movies ranked, known ones out, ties against the model; "
-        f"+-: half the range between seeds.\n\n{markdown_table(pd.DataFrame(rows))}{tuned_settings(done)}"
-    )
-
-
-def tuned_settings(done: pd.DataFrame) -> str:
-    """A line with the settings of each model that was tuned."""
-    lines = []
-    for name, text in done.drop_duplicates("model")[["model", "settings"]].itertuples(index=False):
-        chosen = ", ".join(
-            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in json.loads(text).items()
-        )
-        lines += [f"- {name}: {chosen}\n"] * bool(chosen)
-    return "\nSettings of the best trials:\n\n" + "".join(lines) if lines else ""
-
-
-def draw(done: pd.DataFrame, k: int, target: Path, title: str) -> None:
-    """RMSE and NDCG as points, means over seeds, with 95 % intervals over test rows and users of the first seed."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    height = 0.3 * done["model"].nunique() + 1.6
-    figure, axes = plt.subplots(1, 2, figsize=(12, height), layout="constrained")
-    titles = {"rmse": "RMSE (lower is better)", f"ndcg@{k}": f"NDCG@{k} (higher is better)"}
-    for axis, (column, words) in zip(axes, titles.items(), strict=True):
-        measured = done.dropna(subset=column)
-        models = measured.groupby("model").agg({column: "mean", f"{column}_se": "first"}).sort_values(column)
-        models = models[::-1] if column == "rmse" else models  # the best on top
-        axis.errorbar(models[column], models.index, xerr=1.96 * models[f"{column}_se"], fmt="o", capsize=3)
-        for name in models.index:
-            mine = measured.loc[measured["model"] == name, column]
-            axis.plot(mine, [name] * len(mine), ".", color="tab:blue", alpha=0.4)
-        axis.set_title(words)
-        axis.grid(alpha=0.3)
-    figure.suptitle(title)
-    with atomic_write(target) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        by_user = metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"]
+        units[f"cold_ndcg@{k}"] = mean_over_users(by_user)
+    return {name: round(value, 5) for name, value in found.items()}, units
 
 
 if __name__ == "__main__":

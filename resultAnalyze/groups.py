@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from resultAnalyze.intervals import UnitMetric, estimate, gap
+from resultAnalyze.intervals import UnitMetric, estimate, gap, rated_units, squared_by_unit
 from resultAnalyze.run_files import Run, relevant_rows, top_lists, user_metrics
 from resultAnalyze.tables import markdown_table
 from utils import cli
@@ -81,7 +81,7 @@ def group_table(found: list[Run]) -> pd.DataFrame:
     rows = []
     for metric, groups, units in ((*one,) for one in measured(found)):
         for by, of_kind in groups.items():
-            trainings = {name: [only(unit, inside) for unit in units] for name, inside in of_kind.items()}
+            trainings = {name: [rated_units(unit, inside) for unit in units] for name, inside in of_kind.items()}
             trainings = {name: one for name, one in trainings.items() if len(one[0].weight) >= LEAST}
             if len(trainings) < 2:
                 continue
@@ -94,12 +94,6 @@ def group_table(found: list[Run]) -> pd.DataFrame:
     if not rows:
         raise UserError(f"No two groups have {LEAST} tested users or movies: the data is too small.")
     return pd.DataFrame(rows, columns=["by", "group", "units", "metric", "value", "low", "high"])
-
-
-def only(metric: UnitMetric, inside: np.ndarray) -> UnitMetric:
-    """A metric of these units alone, of those that were measured."""
-    kept = inside & (metric.weight > 0)
-    return UnitMetric(metric.total[kept], metric.weight[kept], metric.root)
 
 
 def measured(found: list[Run]) -> Iterator[tuple[str, Groups, list[UnitMetric]]]:
@@ -187,8 +181,7 @@ def rmse_by(run: Run, kind: str) -> UnitMetric:
     rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str, "movieId": str})
     ids = run.saved.ids.user_ids if kind == "user" else run.saved.ids.movie_ids
     unit = rows[f"{kind}Id"].map({str(one): k for k, one in enumerate(ids)}).to_numpy()
-    squared = ((rows["prediction"] - rows["rating"]) ** 2).to_numpy()
-    return UnitMetric(np.bincount(unit, squared, len(ids)), np.bincount(unit, minlength=len(ids)) * 1.0, root=True)
+    return squared_by_unit((rows["prediction"] - rows["rating"]).to_numpy(), unit, len(ids))
 
 
 # --- what is shown -------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from scipy.stats import t
 from torch import Tensor
 
 CONFIDENCE = 0.95
+LEAST_SEEDS = 3  # of a claim
+FALSE_CLAIMS = 0.05  # the expected share of the claims
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,21 @@ class Part(NamedTuple):
 
     variance: float
     freedom: int
+
+
+def squared_by_unit(error: np.ndarray, unit: np.ndarray, n: int = 0) -> UnitMetric:
+    """The RMSE of rows by the user or movie that each belongs to, an index; units without rows have no weight.
+
+    n: how many units there are, at least
+    """
+    count = np.bincount(unit, minlength=n)
+    return UnitMetric(np.bincount(unit, error.astype(np.float64) ** 2, len(count)), count.astype(float), root=True)
+
+
+def rated_units(metric: UnitMetric, among: np.ndarray | bool = True) -> UnitMetric:
+    """The units that have a weight, of those `among`, bool [units]."""
+    kept = (metric.weight > 0) & among
+    return UnitMetric(metric.total[kept], metric.weight[kept], metric.root)
 
 
 def estimate(trainings: Sequence[UnitMetric]) -> Estimate:

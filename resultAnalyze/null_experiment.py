@@ -29,7 +29,7 @@ from Models.configs import PRESETS, DataConfig, RankingConfig
 from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import PositiveInt
 from resultAnalyze.experiment import check_protocol, in_processes, trained
-from resultAnalyze.intervals import UnitMetric, difference, mean_over_users
+from resultAnalyze.intervals import UnitMetric, difference, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.tables import markdown_table
 from utils import cli
 from utils.cli import display_path
@@ -92,9 +92,7 @@ def measure(
     data, test, k = evaluator.data, evaluator.split.test, evaluator.k
     if not preset.ranking:
         error = RatingEvaluator(data, evaluator.split).predict(fitted, test) - data.rating[test]
-        sums = (np.bincount(data.movie[test], weights) for weights in (error.astype(np.float64) ** 2, None))
-        squared, count = sums
-        return seed, {"rmse": UnitMetric(squared[count > 0], count[count > 0], root=True)}
+        return seed, {"rmse": rated_units(squared_by_unit(error, data.movie[test]))}
     ranks = evaluator.rank(fitted.score, evaluator.known(), test)
     by_user = metrics_at(ranks.ranks, ranks.n_relevant, k)
     return seed, {f"{name}@{k}": mean_over_users(by_user[f"{name}@{k}"]) for name in METRICS}

@@ -1,13 +1,20 @@
 """compare_baselines.py: complete, goes on where it stopped, and mixes no results of different protocols."""
 
+import dataclasses
 import json
 import os
 import subprocess
 
+import numpy as np
+import pandas as pd
 import pytest
 from helpers import command, main_here, rows_of, shuffle_ratings, tiny_ratings, write_dat
 
+from Models.dataLoader import split_rows
+from Models.evaluation import RankingEvaluator
 from resultAnalyze import compare_baselines
+from resultAnalyze.comparison import Comparison, save_units
+from resultAnalyze.intervals import UnitMetric, difference, mean_over_users
 from utils.files import Note, UserError
 
 SCRIPT = "resultAnalyze/compare_baselines.py"
@@ -68,6 +75,41 @@ def test_tuned_models_are_tested_with_their_best_settings(places, tmp_path):
         main_here(compare_baselines, *places, *flags[:-1], 4, "--models", "EASE")
 
 
+@pytest.fixture
+def compared(data, tmp_path) -> Comparison:
+    """A best model, one as good, one clearly worse, and one with too few seeds, by NDCG of 200 users."""
+    random, rows = np.random.default_rng(0), []
+    user = random.random(200)
+    for model, loss, seeds in (("ncf", 0.0, 3), ("gru", 0.002, 3), ("EASE", 0.2, 1), ("content", 0.2, 2)):
+        for seed in range(seeds):
+            noise = 0.01 * random.normal() + 0.05 * random.normal(size=200)
+            save_units(tmp_path / f"{model}-{seed}.npz", {"ndcg@10": mean_over_users(user - loss + noise)})
+            rows.append({"model": model, "seed": seed, "settings": "{}"})
+    evaluator = RankingEvaluator(data, split_rows(data, "random", (0.8, 0, 0.2)), relevance_threshold=4)
+    return Comparison(evaluator, pd.DataFrame(rows), {}, tmp_path)
+
+
+def test_models_are_behind_the_best_where_intervals_and_seeds_say_so(compared):
+    best, found = compared.behind("ndcg@10")
+    assert best in ("ncf", "gru") and set(found) == {"ncf", "gru", "EASE", "content"} - {best}
+    other = "gru" if best == "ncf" else "ncf"
+    expected = difference(*(compared.units["ndcg@10"][name] for name in (best, "EASE")))
+    assert tuple(found["EASE"][0]) == pytest.approx(tuple(expected))
+    lines = {line.split(" | ")[2]: line for line in compared.behind_table().splitlines() if line.startswith("| NDCG")}
+    assert lines[other].endswith("| no difference is shown |") and lines["EASE"].endswith("| behind |")
+    assert lines["content"].endswith("| fewer than 3 seeds, no claim |")
+
+
+def test_an_error_is_behind_where_it_is_higher(compared, tmp_path):
+    for name, error in (("ncf", 0.8), ("EASE", 0.9)):
+        squared = np.random.default_rng(1).gamma(2, error**2 / 2, 300)
+        save_units(tmp_path / f"{name}-0.npz", {"rmse": UnitMetric(squared, np.ones(300), root=True)})
+    rows = pd.DataFrame([{"model": name, "seed": 0, "settings": "{}"} for name in ("ncf", "EASE")])
+    best, found = dataclasses.replace(compared, done=rows).behind("rmse")
+    (one, _) = found["EASE"]
+    assert best == "ncf" and one.low < one.value < one.high and one.value > 0
+
+
 def test_cold_movies_have_columns_of_their_own(places, tmp_path):
     models = ("most popular", "user + movie bias", "genre kNN")
     flags = ("--output", tmp_path / "out", "--split", "cold-movies", "--models", *models)
@@ -77,6 +119,9 @@ def test_cold_movies_have_columns_of_their_own(places, tmp_path):
     assert float(found["genre kNN"]["cold_rmse"]) > 0 and found["most popular"]["cold_rmse"] == ""
     # both know nothing of cold movies: ties, which count against them alike
     assert found["most popular"]["cold_ndcg@10"] == found["user + movie bias"]["cold_ndcg@10"]
+    text = (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+    assert "| RMSE | genre kNN | user + movie bias | " in text or "| RMSE | user + movie bias | genre kNN | " in text
+    assert "| COLD NDCG@10 | " in text
     assert "cold_auc" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
 
 

@@ -170,7 +170,7 @@ def test_cold_movies_are_tested_ones_without_a_known_rating(data, cold_evaluator
 def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
     test, cold = cold_evaluator.split.test, cold_evaluator.new_movies()
     fitted = biases(data.select(cold_evaluator.known()), 0)
-    row = rating_row(cold_evaluator, fitted, cold)
+    row, _ = rating_row(cold_evaluator, fitted, cold)
     prediction = fitted.predict(data.user[test], data.movie[test], np.zeros(len(test)))
     known = data.rating[cold_evaluator.split.train]
     error = prediction.clip(known.min(), known.max()) - data.rating[test]
@@ -178,12 +178,11 @@ def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
     assert row["mae"] == pytest.approx(abs(error).mean(), abs=1e-4)
     assert row["cold_rmse"] == pytest.approx((error[cold[data.movie[test]]] ** 2).mean() ** 0.5, abs=1e-4)
     assert row["cold_auc"] == 0.5  # the cold movies of a user are all alike to it
-    ranked = [
-        ranking_row(cold_evaluator, fit(data.select(cold_evaluator.known()), 0), cold) for fit in (biases, most_popular)
-    ]
+    known = data.select(cold_evaluator.known())
+    ranked = [ranking_row(cold_evaluator, fit(known, 0), cold)[0] for fit in (biases, most_popular)]
     # both know nothing of cold movies: ties, which count against them alike
     assert ranked[0]["cold_ndcg@10"] == ranked[1]["cold_ndcg@10"] > 0
-    assert "cold_rmse" not in rating_row(cold_evaluator, fitted, np.zeros(27, bool))
+    assert "cold_rmse" not in rating_row(cold_evaluator, fitted, np.zeros(27, bool))[0]
 
 
 def test_a_model_without_predictions_orders_test_rows_by_its_scores(data, cold_evaluator):

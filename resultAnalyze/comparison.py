@@ -1,0 +1,147 @@
+"""A comparison as it is shown: a table of all models, how far behind the best each is, and a figure with intervals."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from Models.configs import PRESETS
+from Models.evaluation import RankingEvaluator
+from resultAnalyze.baselines import BASELINES
+from resultAnalyze.intervals import FALSE_CLAIMS, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
+from resultAnalyze.tables import markdown_table, mean_and_range
+from utils.files import atomic_write
+
+UNITS = "units"  # the folder of metrics user by user and movie by movie
+
+
+def save_units(path: Path, units: dict[str, UnitMetric]) -> None:
+    """Write metrics of one training by unit."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{name: np.stack([one.total, one.weight]).astype(np.float32) for name, one in units.items()})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The measured models.
+
+    done: comparison.csv
+    missing: why models could not be measured
+    folder: of `save_units`
+    """
+
+    evaluator: RankingEvaluator
+    done: pd.DataFrame
+    missing: dict[str, str]
+    folder: Path
+
+    @cached_property
+    def units(self) -> dict[str, dict[str, list[UnitMetric]]]:
+        """Metric -> model -> its trainings."""
+        found: dict[str, dict[str, list[UnitMetric]]] = {}
+        for model, seed in self.done[["model", "seed"]].itertuples(index=False):
+            with np.load(self.folder / f"{model}-{seed}.npz") as saved:
+                for metric in saved.files:
+                    total, weight = saved[metric].astype(np.float64)
+                    trainings = found.setdefault(metric, {}).setdefault(model, [])
+                    trainings.append(UnitMetric(total, weight, root=metric == "rmse"))
+        return found
+
+    def markdown(self) -> str:
+        """Means over the seeds, and after +- half the range between them; and how far behind the best models are."""
+        k, data, done = self.evaluator.k, self.evaluator.data, self.done
+        columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty"]
+        columns += [name for name in ("cold_rmse", "cold_auc", f"cold_ndcg@{k}") if done[name].notna().any()]
+        rows = []
+        for name in (*BASELINES, *PRESETS):
+            mine = done[done["model"] == name]
+            if len(mine):
+                cells = {column: mean_and_range(mine[column]) for column in columns}
+                costs = {"seconds": f"{mine['seconds'].mean():.1f}", "GiB": f"{mine['memory'].max():.1f}"}
+                rows.append({"model": name, "seeds": len(mine)} | cells | costs)
+        rows += [{"model": name, "rmse": why} for name, why in self.missing.items()]
+        return (
+            f"{data.name}: {self.evaluator.split.protocol}; relevant: test ratings of "
+            f"{self.evaluator.relevance_threshold:g} or higher; whole catalogue of {len(data.movies):,} movies ranked, "
+            f"known ones out, ties against the model; +-: half the range between seeds.\n\n"
+            f"{markdown_table(pd.DataFrame(rows))}{self.behind_table()}{tuned_settings(done)}"
+        )
+
+    def behind(self, metric: str) -> tuple[str, dict[str, tuple[Estimate, float]]]:
+        """The best model, and of each other one how much worse it is, with the rate of false claims (q)."""
+        trainings = self.units[metric]
+        sign = -1 if metric.endswith("rmse") else 1
+        best = max(trainings, key=lambda name: sign * mean(trainings[name]))
+        found = {}
+        for name in trainings:
+            if name != best:
+                value, low, high, p = difference(trainings[best], trainings[name])
+                found[name] = Estimate(value, low, high, p) if sign > 0 else Estimate(-value, -high, -low, p)
+        rates = false_discovery_control([one.p for one in found.values()]) if found else []
+        return best, {name: (one, float(q)) for (name, one), q in zip(found.items(), rates, strict=True)}
+
+    def behind_table(self) -> str:
+        """For each metric the models by how far they are behind the best one."""
+        rows = []
+        for metric in self.units:
+            best, found = self.behind(metric)
+            for name, (one, q) in sorted(found.items(), key=lambda pair: pair[1][0].value):
+                row = {"metric": metric.upper().replace("_", " "), "best": best, "model": name}
+                row["behind by [95 % interval]"] = f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+                rows.append(row | {"": self.verdict(best, name, q)})
+        if not rows:
+            return ""
+        return (
+            "\nHow far behind the best one, with 95 % intervals over trainings and users (NDCG) or movies (RMSE); of "
+            "those said to be behind, one in twenty is expected to be wrong (Benjamini and Hochberg).\n\n"
+            f"{markdown_table(pd.DataFrame(rows))}"
+        )
+
+    def verdict(self, best: str, name: str, q: float) -> str:
+        for model in (best, name):
+            is_seeded = model in PRESETS or BASELINES[model].is_seeded
+            if is_seeded and (self.done["model"] == model).sum() < LEAST_SEEDS:
+                return f"fewer than {LEAST_SEEDS} seeds, no claim"
+        return "behind" if q <= FALSE_CLAIMS else "no difference is shown"
+
+    def draw(self, target: Path, title: str) -> None:
+        """Each metric of each model, the best on top, with its interval over trainings and users or movies."""
+        import matplotlib
+
+        matplotlib.use("agg")
+        import matplotlib.pyplot as plt
+
+        metrics = list(self.units)
+        height = 0.3 * self.done["model"].nunique() + 1.6
+        figure, axes = plt.subplots(
+            1, len(metrics), figsize=(6 * len(metrics), height), layout="constrained", squeeze=False
+        )
+        for axis, metric in zip(axes[0], metrics, strict=True):
+            is_error = metric.endswith("rmse")
+            found = {name: estimate(trainings) for name, trainings in self.units[metric].items()}
+            ordered = sorted(found, key=lambda name, found=found: found[name].value, reverse=is_error)
+            for name in ordered:
+                value, low, high, _ = found[name]
+                axis.errorbar(value, name, xerr=[[value - low], [high - value]], fmt="o", capsize=3, color="tab:blue")
+            axis.set_title(f"{metric.upper().replace('_', ' ')} ({'lower' if is_error else 'higher'} is better)")
+            axis.grid(alpha=0.3)
+        figure.suptitle(f"{title}, 95 % intervals")
+        with atomic_write(target) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+        plt.close(figure)
+
+
+def tuned_settings(done: pd.DataFrame) -> str:
+    """A line with the settings of each model that was tuned."""
+    lines = []
+    for name, text in done.drop_duplicates("model")[["model", "settings"]].itertuples(index=False):
+        chosen = ", ".join(
+            f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in json.loads(text).items()
+        )
+        lines += [f"- {name}: {chosen}\n"] * bool(chosen)
+    return "\nSettings of the best trials:\n\n" + "".join(lines) if lines else ""
