@@ -93,13 +93,31 @@ def trainings_table(columns: dict[str, str]) -> str:
     """
     runs = trainings().dropna(subset=list(columns.values())[1])
     rows = []
-    keys = [runs[name].map(str) for name in ("dataset", "split", "ratios", "preset", "changes")]
-    for _, group in runs.groupby(keys, sort=True):
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
         first = group.iloc[0]
-        flags = " ".join(f"`{as_flag(name, value)}`" for name, value in first["changes"].items())
-        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": f"{first['preset']} {flags}".strip()}
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
         row |= {"seeds": len(group)} | {head: mean_and_range(group[metric]) for head, metric in columns.items()}
         rows.append(row | {"training": f"{group['epochs'].mean():.0f} epochs, {group['wall_seconds'].mean():.0f} s"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def requests_table() -> str:
+    """The runs that were tested as of a request: as their protocol says, of requests in a later second, and untold."""
+    runs = trainings()
+    runs = runs[runs.get("later_second", pd.Series(dtype=object)).map(lambda part: isinstance(part, dict))]
+    rows = []
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
+        parts = {"later second": group["later_second"]}
+        is_told = isinstance(group.iloc[0].get("request_time_unknown"), dict)
+        parts |= {"not told": group["request_time_unknown"]} if is_told else {}
+        row = {"data": group.iloc[0]["dataset"], "preset": preset_in_words(group.iloc[0]), "seeds": len(group)}
+        row |= {"time of the request": "known" if is_told else "not known"}
+        row |= {name.upper(): mean_and_range(group[name]) for name in ("hr@10", "ndcg@10")}
+        for words, part in parts.items():
+            row |= {
+                f"{words}: {n.upper()}": mean_and_range(part.map(lambda p, n=n: p[n])) for n in ("hr@10", "ndcg@10")
+            }
+        rows.append(row)
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -108,11 +126,10 @@ def new_movies_table() -> str:
     runs = trainings()
     runs = runs[runs["parts"].map(lambda parts: isinstance(parts, dict) and "ndcg@10" in parts.get("new_movie", {}))]
     rows = []
-    for _, group in runs.groupby([runs[name].map(str) for name in ("dataset", "split", "ratios", "preset", "changes")]):
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
         first = group.iloc[0]
         new, known = (pd.DataFrame(group["parts"].map(lambda p, n=name: p[n]).tolist()) for name in PARTS)
-        flags = " ".join(f"`{as_flag(name, value)}`" for name, value in first["changes"].items())
-        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": f"{first['preset']} {flags}".strip()}
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
         row |= {"seeds": len(group), "new movies": int(new["movies"].iloc[0])}
         row |= {
             "NDCG@10 among new": mean_and_range(new["ndcg@10"]),
@@ -164,8 +181,15 @@ def rows_in_words(run: pd.Series) -> str:
     return f"{run['split']} {'/'.join(f'{100 * ratio:g}' for ratio in run['ratios'])}"
 
 
+def preset_in_words(run: pd.Series) -> str:
+    """The preset, and the flags beside it."""
+    return " ".join([run["preset"], *(f"`{as_flag(name, value)}`" for name, value in run["changes"].items())])
+
+
 def as_flag(name: str, value: Any) -> str:
     """A setting as it is typed."""
+    if isinstance(value, bool):
+        return "--" + "no-" * (not value) + name.replace("_", "-")
     words = value if isinstance(value, list) else [value]
     return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
 
@@ -183,6 +207,7 @@ def result_tables(kind: str) -> str:
     return "\n".join(blocks)
 
 
+CONFIGURATION = ("dataset", "split", "ratios", "preset", "changes")  # runs that share these differ by their seed
 # A section of the document is one line here: its name in the marks, and what makes its text.
 RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
 RANKING = {
@@ -193,6 +218,7 @@ PARTS = ("new_movie", "known_movie")
 SECTIONS = {
     "ratings": lambda: trainings_table(RATING),
     "rankings": lambda: trainings_table(RANKING),
+    "requests": requests_table,
     "new movies": new_movies_table,
     "parts": parts_table,
     "comparisons": lambda: result_tables("comparison"),
