@@ -81,6 +81,8 @@ def main() -> None:
     if settings.tune and find_spec("optuna") is None:
         raise UserError("--tune needs optuna: pip install -r requirements-baselines.txt.")
     data, split = settings.data.load()
+    if settings.tune and not len(split.val):
+        raise UserError("--tune needs validation rows: give --ratios with a VAL above 0.")
     threshold = data.scale.threshold(settings.relevance_threshold)
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"

@@ -9,6 +9,8 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -34,18 +36,29 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
 
     Each call has a process of its own, which is forked from one that has loaded the libraries already, where systems
     fork; the processes share the cores.
+
+    Raises:
+        UserError: a process was killed, as systems do where memory runs out.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
         context.set_forkserver_preload([task.__module__])
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with context.Pool(jobs, take_cores, (threads,), maxtasksperchild=1) as pool:
-        yield from pool.imap_unordered(_call, [(task, call) for call in calls])
 
+    def in_one(call: tuple) -> Result:
+        with ProcessPoolExecutor(1, context, take_cores, (threads,)) as process:
+            return process.submit(task, *call).result()
 
-def _call(both: tuple[Callable[..., Result], tuple]) -> Result:
-    task, call = both
-    return task(*call)
+    waiting = ThreadPoolExecutor(jobs)
+    try:
+        for done in as_completed([waiting.submit(in_one, call) for call in calls]):
+            yield done.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A process was killed, perhaps for lack of memory: finished ones are kept, lower --jobs."
+        ) from error
+    finally:
+        waiting.shutdown(cancel_futures=True)
 
 
 def take_cores(n: int) -> None:

@@ -73,6 +73,8 @@ def test_tuned_models_are_tested_with_their_best_settings(places, tmp_path):
     ).read_text(encoding="utf-8")
     with pytest.raises(UserError, match="another protocol"):
         main_here(compare_baselines, *places, *flags[:-1], 4, "--models", "EASE")
+    with pytest.raises(UserError, match="--tune needs validation rows"):
+        main_here(compare_baselines, *places, "--tune", 3, "--ratios", 0.8, 0, 0.2, "--output", tmp_path / "none")
 
 
 @pytest.fixture

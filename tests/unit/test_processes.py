@@ -1,0 +1,42 @@
+"""Calls in processes of their own: their results, their faults, and what becomes of one that is killed."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from resultAnalyze.experiment import in_processes
+from utils.files import UserError
+
+
+def product(one: int, other: int) -> tuple[int, int, int]:
+    return one * other, os.getpid(), torch.get_num_threads()
+
+
+def refuse(words: str) -> None:
+    raise UserError(words)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_each_call_has_a_process_of_its_own(jobs):
+    found = list(in_processes(product, [(2, k) for k in range(5)], jobs))
+    assert sorted(value for value, *_ in found) == [0, 2, 4, 6, 8]
+    assert len({process for _, process, _ in found} - {os.getpid()}) == 5
+    assert {threads for *_, threads in found} == {max(1, os.cpu_count() // jobs)}
+
+
+def test_a_fault_is_the_callers():
+    with pytest.raises(UserError, match="no such model"):
+        list(in_processes(refuse, [("no such model",)] * 3, 2))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
+def test_a_killed_process_is_explained():
+    """As a system kills one for its memory: the others end, and nobody waits for it."""
+    with pytest.raises(UserError, match="A process was killed, perhaps for lack of memory"):
+        list(in_processes(die, [()], 2))
