@@ -103,8 +103,7 @@ def trainings_table(columns: dict[str, str]) -> str:
 
 def requests_table() -> str:
     """The runs that were tested as of a request: as their protocol says, of requests in a later second, and untold."""
-    runs = trainings()
-    runs = runs[runs.get("later_second", pd.Series(dtype=object)).map(lambda part: isinstance(part, dict))]
+    runs = trainings().dropna(subset=["later_second"])
     rows = []
     for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
         parts = {"later second": group["later_second"]}

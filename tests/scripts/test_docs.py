@@ -93,7 +93,7 @@ def test_the_worked_extension_works(run_script, places, tmp_path):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
     document = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    model, preset = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    model, preset, baseline, line = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     (root / "Models/MovieBias.py").write_text(model)
     add_to_configs(root / "Models/configs.py", preset)
     run = tmp_path / "run"
@@ -101,9 +101,14 @@ def test_the_worked_extension_works(run_script, places, tmp_path):
     assert "Best epoch" in run_script("train.py", *places, *asked, root=root).stdout
     listed = run_script("generate_recommendation.py", "--run", run, root=root).stdout
     assert listed.splitlines()[-1].startswith("Top 10 recommended movie IDs for user 1: [")
-    compared = ("--models", "movie-bias", "EASE", "--seeds", 0, "--ratios", 0.5, 0.3, 0.2, "--output", tmp_path / "out")
-    run_script("resultAnalyze/compare_baselines.py", *places, *compared, root=root)
-    assert "| movie-bias | 1 |" in (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+    baselines = root / "resultAnalyze/baselines.py"
+    text, table = baselines.read_text(encoding="utf-8"), "BASELINES: dict[str, Baseline] = {\n"
+    assert text.count(table) == 1
+    baselines.write_text(text.replace(table, f"{baseline}\n\n{table}{line}"), encoding="utf-8")
+    compared = ("--models", "movie-bias", "random order", "EASE", "--seeds", 0, "--ratios", 0.5, 0.3, 0.2)
+    run_script("resultAnalyze/compare_baselines.py", *places, *compared, "--output", tmp_path / "out", root=root)
+    found = (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
+    assert "| movie-bias | 1 |" in found and "| random order | 1 |" in found
 
 
 def test_the_lines_in_python_work(tiny_run, capsys):
