@@ -63,6 +63,14 @@ def test_the_figures_of_new_movies_in_the_readme_are_those_of_the_runs():
     assert row.format(*figures) in README
 
 
+def test_the_figure_of_the_blend_is_that_of_its_files():
+    values = [json.loads(path.read_text())["ndcg@10"] for path in sorted((RESULTS / "blends").glob("*-seed-?.json"))]
+    figure = f"{statistics.mean(values):.4f}".lstrip("0")
+    assert len(values) == 3 and f"with `ncf-ranking` (blend.py) {figure};" in README
+    spread = f"{(max(values) - min(values)) / 2:.4f}".lstrip("0")
+    assert f"NDCG@10 of {figure} +- {spread} on 80/20" in (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
 def test_the_figure_of_the_original_configuration_is_that_of_its_runs():
     runs = sorted((RESULTS / "trainings").glob("original-ml-1m-random-50-seed-?.json"))
     values = [json.loads(path.read_text())["rmse"] for path in runs]
