@@ -61,7 +61,8 @@ class Comparison:
             mine = done[done["model"] == name]
             if len(mine):
                 cells = {column: mean_and_range(mine[column]) for column in columns}
-                costs = {"seconds": f"{mine['seconds'].mean():.1f}", "GiB": f"{mine['memory'].max():.1f}"}
+                costs = {"seconds": f"{mine['seconds'].mean():.1f}"}
+                costs |= {"GiB": f"{mine['memory'].max():.1f}"} if mine["memory"].notna().any() else {}
                 rows.append({"model": name, "seeds": len(mine)} | cells | costs)
         rows += [{"model": name, "rmse": why} for name, why in self.missing.items()]
         return (

@@ -68,13 +68,12 @@ def take_cores(n: int) -> None:
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process has had, in GiB; None where the system does not tell."""
-    if sys.platform == "win32":
+    """The most memory that this process has had, in GiB, as Linux tells it; None elsewhere."""
+    status = Path("/proc/self/status")
+    if not status.exists():
         return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+    kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return round(int(kilobytes) / 2**20, 2)
 
 
 def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
