@@ -163,6 +163,20 @@ def parts_table() -> str:
     return markdown_table(pd.DataFrame([row for *_, row in ordered]))
 
 
+def groups_table() -> str:
+    """The groups with the lowest and the highest figures, and the gap: results/groups/*.csv, made by groups.py."""
+    rows = []
+    for path in sorted((RESULTS / "groups").glob("*.csv")):
+        table = pd.read_csv(path)
+        for by, mine in table.groupby("by", sort=False):
+            groups, (gap,) = mine[mine["units"] > 0], mine[mine["units"] == 0].itertuples()
+            row = {"trainings": path.stem, "by": by, "metric": gap.metric}
+            for words, which in {"lowest": groups["value"].idxmin(), "highest": groups["value"].idxmax()}.items():
+                row[words] = f"{groups['value'][which]:.4f} ({groups['group'][which]})"
+            rows.append(row | {"gap [95 % interval]": f"{gap.value:.4f} [{gap.low:.4f}, {gap.high:.4f}]"})
+    return markdown_table(pd.DataFrame(rows))
+
+
 def left_out(changes: dict[str, Any]) -> str:
     """The towers or blocks that a run is without, or its flag in words."""
     if "towers" in changes:
@@ -220,6 +234,7 @@ SECTIONS = {
     "requests": requests_table,
     "new movies": new_movies_table,
     "parts": parts_table,
+    "groups": groups_table,
     "comparisons": lambda: result_tables("comparison"),
     "ablations": lambda: result_tables("ablation"),
 }
