@@ -314,7 +314,7 @@ def all_effects(results: Results) -> list[Effect]:
             if metric != SHARE:
                 trainings = [metrics_of(results, variant, group, metric) for variant in pair]
                 found.append((what, group, metric, difference(*trainings), min(map(len, trainings))))
-    rates = false_discovery_control([change.p for *_, change, _ in found]) if found else []
+    rates = false_discovery_control(np.nan_to_num([change.p for *_, change, _ in found], nan=1.0)) if found else []
     return [Effect(*one, q=float(rate)) for one, rate in zip(found, rates, strict=True)]
 
 

@@ -21,6 +21,7 @@ import torch
 
 from Models.checkpoint import SavedModel, load_model
 from Models.inputs import PositiveInt
+from resultAnalyze.run_files import results_table
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
@@ -43,7 +44,7 @@ def main() -> None:
     run = runs.finished_run(settings.run, tested=True, holding="test_predictions.csv")
     if not (run / "test_predictions.csv").is_file():
         raise UserError(f"{display_path(run)} was trained to rank and predicts no ratings: name another with --run.")
-    predictions = pd.read_csv(run / "test_predictions.csv", dtype={"userId": str, "movieId": str})
+    predictions = results_table(run / "test_predictions.csv")
     rows = with_counts(predictions, load_model(run / "best.pt", torch.device("cpu")))
     table = calibration(rows, settings.groups)
     runs.write_table(settings.output.with_suffix(".csv"), table)

@@ -6,10 +6,10 @@
     python resultAnalyze/compare_baselines.py --tune 30
 
 Baselines train on the training and validation rows; this project's models train on the training rows and choose their
-epoch on the validation rows. With --tune, every model has as many trials of its settings on the validation rows
-(tuning.py says within which bounds, the files trials-*.csv hold every trial); else its settings are fixed beforehand.
-Relevant: test ratings of --relevance-threshold or higher. Ranking is over the whole catalogue, without the movies of
-the training and validation rows, ties against the model.
+epoch on the validation rows. With --tune, every model has as many trials of its settings on the validation rows: the
+files trials-*.csv hold every trial, and tuning.py says within which bounds, and of which models there are fewer. Else
+settings are fixed beforehand. Relevant: test ratings of --relevance-threshold or higher. Ranking is over the whole
+catalogue, without the movies of the training and validation rows, ties against the model.
 
 Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with how far behind
 the best each model is (comparison.py). Finished rows are kept, with their metrics user by user in units/, so that an
@@ -40,7 +40,8 @@ from resultAnalyze.baselines import BASELINES
 from resultAnalyze.comparison import UNITS, Comparison, save_units
 from resultAnalyze.experiment import check_protocol, in_processes, peak_memory, scores_of_test_rows, trained
 from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
-from resultAnalyze.tuning import tuned, with_settings
+from resultAnalyze.tuning import NoTrial, n_trials, tuned, with_settings
+from train import Diverged
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, RelevanceThreshold, parse
@@ -93,14 +94,14 @@ def main() -> None:
     check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
     pairs = wanted(settings, data.scale.is_constant, data.time is not None)
-    pairs = [pair for pair in pairs if not ((done["model"] == pair[0]) & (done["seed"] == pair[1])).any()]
+    pairs = [pair for pair in pairs if not is_done(done, *pair)]
     if settings.tune:
         to_tune = list(dict.fromkeys(name for name, _ in pairs))
         for _ in in_processes(tune, [(evaluator, settings, output, name) for name in to_tune], settings.jobs):
             pass  # its trials are in its file
     for row in in_processes(measure, [(evaluator, settings, output, *pair) for pair in pairs], settings.jobs):
         if "missing" in row:
-            missing[row["model"]] = f"{row['missing']} is not installed: pip install -r requirements-baselines.txt"
+            missing[row["model"]] = row["missing"]
             continue
         done = pd.DataFrame([*done.to_dict("records"), row])
         write_table(output / "comparison.csv", done)
@@ -148,37 +149,45 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
     return pairs
 
 
+def is_done(done: pd.DataFrame, name: str, seed: int) -> bool:
+    """Whether there is this row or, of a model that draws no random numbers, any."""
+    seeded = name in PRESETS or BASELINES[name].is_seeded
+    return bool(((done["model"] == name) & ((done["seed"] == seed) | (not seeded))).any())
+
+
 # --- one row -------------------------------------------------------------------------------------
 
 
 def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str) -> dict[str, Any]:
-    """The settings of a model's best trial; {} where its library is missing, as `measure` will say."""
+    """The settings of a model's best trial; {} where there is none, as `measure` will say."""
     try:
         return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output)
-    except ImportError:
+    except (ImportError, NoTrial):
         return {}
 
 
 def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
-    """Train one model and measure it: a row of comparison.csv, or the library that is missing.
+    """Train one model and measure it: a row of comparison.csv, or why it is missing.
 
     `seconds` are those of the training, `memory` is the process's at most, the data included, in GiB.
     """
     print(f"{name}, seed {seed} ...", flush=True)
-    config = config_of(settings, name, seed)
-    chosen = tune(evaluator, settings, output, name)
-    started = time.perf_counter()
-    if config:
-        run = output / "runs" / f"{name}-{seed}"
-        fitted = trained(run, with_settings(config, chosen), evaluator)
-        seconds = read_json(run / TEST_METRICS)["wall_seconds"]
-    else:
-        try:
+    config, run = config_of(settings, name, seed), output / "runs" / f"{name}-{seed}"
+    try:
+        chosen = tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output)
+        started = time.perf_counter()
+        if config:
+            fitted = trained(run, with_settings(config, chosen), evaluator)
+            seconds = read_json(run / TEST_METRICS)["wall_seconds"]
+        else:
             fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)
-        except ImportError as error:
-            return {"model": name, "missing": error.name}
-        seconds = time.perf_counter() - started
-    row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen)}
+            seconds = time.perf_counter() - started
+    except ImportError as error:
+        words = f"{error.name or error} is not installed: pip install -r requirements-baselines.txt"
+        return {"model": name, "missing": words}
+    except (NoTrial, Diverged) as error:
+        return {"model": name, "missing": str(error)}
+    row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen), "trials": n_trials(output, name)}
     cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
     units: dict[str, UnitMetric] = {}
     for can, measured in ((fitted.predict, rating_row), (fitted.score, ranking_row)):
@@ -202,7 +211,7 @@ def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
     ranked = [f"{metric}@{k}" for metric in RANKED]
     cold = ("cold_rmse", "cold_auc", f"cold_ndcg@{k}")
-    columns = ("rmse", "mae", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings")
+    columns = ("rmse", "mae", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings", "trials")
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 

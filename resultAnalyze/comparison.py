@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import false_discovery_control
 
 from Models.configs import PRESETS
 from Models.evaluation import RankingEvaluator
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.intervals import FALSE_CLAIMS, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
+from resultAnalyze.intervals import CONFIDENCE, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
 from resultAnalyze.tables import markdown_table, mean_and_range
 from utils.files import atomic_write
 
@@ -72,42 +71,51 @@ class Comparison:
             f"{markdown_table(pd.DataFrame(rows))}{self.behind_table()}{tuned_settings(done)}"
         )
 
-    def behind(self, metric: str) -> tuple[str, dict[str, tuple[Estimate, float]]]:
-        """The best model, and of each other one how much worse it is, with the rate of false claims (q)."""
-        trainings = self.units[metric]
-        sign = -1 if metric.endswith("rmse") else 1
-        best = max(trainings, key=lambda name: sign * mean(trainings[name]))
-        found = {}
+    def behind(self, metric: str) -> tuple[str, dict[str, Estimate]]:
+        """The best model, and how much worse each other one is.
+
+        Of the models that a claim can be made of, the interval counts that the best was chosen among all of them; of
+        others it is over users or movies alone.
+        """
+        trainings, is_error = self.units[metric], metric.endswith("rmse")
+        best = max(trainings, key=lambda name: mean(trainings[name]) * (-1 if is_error else 1))
+        n_eligible, found = sum(map(self.is_eligible, trainings)), {}
         for name in trainings:
             if name != best:
-                value, low, high, p = difference(trainings[best], trainings[name])
-                found[name] = Estimate(value, low, high, p) if sign > 0 else Estimate(-value, -high, -low, p)
-        rates = false_discovery_control([one.p for one in found.values()]) if found else []
-        return best, {name: (one, float(q)) for (name, one), q in zip(found.items(), rates, strict=True)}
+                pair = [trainings[best], trainings[name]][:: -1 if is_error else 1]
+                eligible = self.is_eligible(name) and self.is_eligible(best)
+                found[name] = difference(*pair, over_seeds=eligible, among=n_eligible if eligible else 2)
+        return best, found
+
+    def is_eligible(self, name: str) -> bool:
+        """Whether a claim can be made of a model: it has seeds enough, or draws no random numbers."""
+        is_seeded = name in PRESETS or BASELINES[name].is_seeded
+        return not is_seeded or (self.done["model"] == name).sum() >= LEAST_SEEDS
 
     def behind_table(self) -> str:
         """For each metric the models by how far they are behind the best one."""
         rows = []
         for metric in self.units:
             best, found = self.behind(metric)
-            for name, (one, q) in sorted(found.items(), key=lambda pair: pair[1][0].value):
+            for name, one in sorted(found.items(), key=lambda pair: pair[1].value):
                 row = {"metric": metric.upper().replace("_", " "), "best": best, "model": name}
                 row["behind by [95 % interval]"] = f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
-                rows.append(row | {"": self.verdict(best, name, q)})
+                rows.append(row | {"": self.verdict(best, name, one)})
         if not rows:
             return ""
         return (
-            "\nHow far behind the best one, with 95 % intervals over trainings and users (NDCG) or movies (RMSE); of "
-            "those said to be behind, one in twenty is expected to be wrong (Benjamini and Hochberg).\n\n"
+            "\nHow far behind the best one, with 95 % intervals over trainings and users (NDCG) or movies (RMSE, for "
+            "these users), which count that the best was chosen among all (Tukey's range): where none differs, some "
+            "model is said to be behind in at most one comparison of twenty.\n\n"
             f"{markdown_table(pd.DataFrame(rows))}"
         )
 
-    def verdict(self, best: str, name: str, q: float) -> str:
-        for model in (best, name):
-            is_seeded = model in PRESETS or BASELINES[model].is_seeded
-            if is_seeded and (self.done["model"] == model).sum() < LEAST_SEEDS:
-                return f"fewer than {LEAST_SEEDS} seeds, no claim"
-        return "behind" if q <= FALSE_CLAIMS else "no difference is shown"
+    def verdict(self, best: str, name: str, one: Estimate) -> str:
+        if not (self.is_eligible(best) and self.is_eligible(name)):
+            return f"fewer than {LEAST_SEEDS} seeds, no claim"
+        if np.isnan(one.p):
+            return "too few tested to say"
+        return "behind" if one.p <= 1 - CONFIDENCE else "no difference is shown"
 
     def draw(self, target: Path, title: str) -> None:
         """Each metric of each model, the best on top, with its interval over trainings and users or movies."""
@@ -139,10 +147,10 @@ class Comparison:
 def tuned_settings(done: pd.DataFrame) -> str:
     """A line with the settings of each model that was tuned."""
     lines = []
-    for name, text in done.drop_duplicates("model")[["model", "settings"]].itertuples(index=False):
+    for name, text, n in done.drop_duplicates("model")[["model", "settings", "trials"]].itertuples(index=False):
         chosen = ", ".join(
             f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
             for key, value in json.loads(text).items()
         )
-        lines += [f"- {name}: {chosen}\n"] * bool(chosen)
+        lines += [f"- {name}, {n:.0f} trials: {chosen}\n"] * bool(chosen)
     return "\nSettings of the best trials:\n\n" + "".join(lines) if lines else ""

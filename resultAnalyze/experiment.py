@@ -49,16 +49,23 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
         with ProcessPoolExecutor(1, context, take_cores, (threads,)) as process:
             return process.submit(task, *call).result()
 
+    fault: BaseException | None = None
     waiting = ThreadPoolExecutor(jobs)
     try:
-        for done in as_completed([waiting.submit(in_one, call) for call in calls]):
-            yield done.result()
-    except BrokenProcessPool as error:
-        raise UserError(
-            "A process was killed, perhaps for lack of memory: finished ones are kept, lower --jobs."
-        ) from error
+        futures = [waiting.submit(in_one, call) for call in calls]
+        for done in as_completed(futures):
+            if not done.cancelled() and (error := done.exception()):
+                fault = fault or error
+                for one in futures:
+                    one.cancel()  # what is at work goes on to its end, and is not lost
+            elif not done.cancelled():
+                yield done.result()
     finally:
         waiting.shutdown(cancel_futures=True)
+    if isinstance(fault, BrokenProcessPool):
+        raise UserError("A process was killed, perhaps for lack of memory: go on with fewer --jobs.") from fault
+    if fault:
+        raise fault
 
 
 def take_cores(n: int) -> None:

@@ -7,8 +7,9 @@
 Users are grouped by how many ratings of theirs are known, and by gender and age where the data has them; movies by how
 many known ratings they have and by the decade of their release. A ranking is measured by the NDCG@10 of users, and by
 the share of their relevant movies that stand in the ten; predictions by their RMSE. Means over the runs with 95 %
-intervals over seeds and users or movies (intervals.py). Groups of fewer than 20 users or movies are left out. A gap is
-no cause: users with many ratings have more to be found as well, and the widest of several gaps is wide by chance, too.
+intervals over seeds and users or movies (intervals.py). Groups of fewer than 20 users or movies are left out. The
+interval of the widest gap counts that it was chosen among all groups. A gap is no cause: users with many ratings have
+more to be found as well.
 
 Writes groups.csv and groups.png into the first run's folder, from where utils/hub.py takes the widest gaps into the
 model card, or into --output.
@@ -28,7 +29,7 @@ import pandas as pd
 import torch
 
 from resultAnalyze.intervals import UnitMetric, estimate, gap, rated_units, squared_by_unit
-from resultAnalyze.run_files import Run, relevant_rows, top_lists, user_metrics
+from resultAnalyze.run_files import Run, relevant_rows, results_table, top_lists, user_metrics
 from resultAnalyze.tables import markdown_table
 from utils import cli
 from utils.cli import display_path
@@ -71,7 +72,8 @@ def check_alike(found: list[Run]) -> None:
 
 
 def _but_seed(run: Run) -> dict[str, Any]:
-    return {name: value for name, value in run.config["config"].items() if name != "run"}
+    config = {name: value for name, value in run.config["config"].items() if name != "run"}
+    return config | {"features": run.config["features"], "continued_from": run.config.get("continued_from_sha256")}
 
 
 def group_table(found: list[Run]) -> pd.DataFrame:
@@ -90,7 +92,7 @@ def group_table(found: list[Run]) -> pd.DataFrame:
             for name, (value, low, high, _) in values.items():
                 rows.append((by, name, len(trainings[name][0].weight), metric, value, low, high))
             best, worst = max(values, key=lambda name: values[name].value), min(values, key=lambda n: values[n].value)
-            value, low, high, _ = gap(trainings[best], trainings[worst])
+            value, low, high, _ = gap(trainings[best], trainings[worst], among=len(trainings))
             rows.append((by, f"{best} less {worst}", 0, metric, value, low, high))
     if not rows:
         raise UserError(f"No two groups have {LEAST} tested users or movies: the data is too small.")
@@ -179,7 +181,7 @@ def found_by_movie(run: Run) -> UnitMetric:
 
 def rmse_by(run: Run, kind: str) -> UnitMetric:
     """Squared errors of the test ratings, by user or by movie."""
-    rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str, "movieId": str})
+    rows = results_table(run.folder / "test_predictions.csv")
     ids = run.saved.ids.user_ids if kind == "user" else run.saved.ids.movie_ids
     unit = rows[f"{kind}Id"].map({str(one): k for k, one in enumerate(ids)}).to_numpy()
     return squared_by_unit((rows["prediction"] - rows["rating"]).to_numpy(), unit, len(ids))

@@ -12,6 +12,10 @@ by their number; both: of what is left of y without its unit's and its seed's me
 which the two others both count. The interval is Student's, with the degrees of freedom of Satterthwaite 1946, "An
 Approximate Distribution of Estimates of Variance Components": those of three seeds are few, so it is wide.
 resultAnalyze/null_experiment.py measures how often it excludes 0 where nothing differs.
+
+The best of several models, or the widest of several gaps, was chosen by the figures themselves: `among` how many means
+it was is then part of the interval, which is that of the studentised range (Tukey 1953, "The Problem of Multiple
+Comparisons"): of all such differences together, one in twenty at most excludes 0 where nothing differs.
 """
 
 from collections.abc import Sequence
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import studentized_range, t
 from torch import Tensor
 
 CONFIDENCE = 0.95
@@ -82,22 +86,25 @@ def estimate(trainings: Sequence[UnitMetric]) -> Estimate:
     return combined(mean(trainings), [units_part(y.mean(0))], [seeds_part(y.sum(1))], both(y))
 
 
-def difference(one: Sequence[UnitMetric], other: Sequence[UnitMetric], over_seeds: bool = True) -> Estimate:
+def difference(
+    one: Sequence[UnitMetric], other: Sequence[UnitMetric], over_seeds: bool = True, among: int = 2
+) -> Estimate:
     """The mean of some trainings less that of others, on the same units.
 
     Args:
         over_seeds: the interval covers the trainings as well, of a model with several; else the units alone
+        among: of how many models one is the best, or the pair the widest apart
     """
     y, z = shares(one), shares(other)
     seeds, shared = ([seeds_part(y.sum(1)), seeds_part(z.sum(1))], both(y) + both(z)) if over_seeds else ([], 0.0)
-    return combined(mean(one) - mean(other), [units_part(y.mean(0) - z.mean(0))], seeds, shared)
+    return combined(mean(one) - mean(other), [units_part(y.mean(0) - z.mean(0))], seeds, shared, among)
 
 
-def gap(one: Sequence[UnitMetric], other: Sequence[UnitMetric]) -> Estimate:
-    """The metric of some units less that of other units, in the same trainings."""
+def gap(one: Sequence[UnitMetric], other: Sequence[UnitMetric], among: int = 2) -> Estimate:
+    """The metric of some units less that of other units, in the same trainings; `among`: as of `difference`."""
     y, z = shares(one), shares(other)
     units = [units_part(y.mean(0)), units_part(z.mean(0))]
-    return combined(mean(one) - mean(other), units, [seeds_part(y.sum(1) - z.sum(1))], both(y) + both(z))
+    return combined(mean(one) - mean(other), units, [seeds_part(y.sum(1) - z.sum(1))], both(y) + both(z), among)
 
 
 def mean(trainings: Sequence[UnitMetric]) -> float:
@@ -117,7 +124,7 @@ def shares(trainings: Sequence[UnitMetric]) -> np.ndarray:
 
 def units_part(y: np.ndarray) -> Part:
     """Of a sum over as many units as these, drawn from those that these were drawn from."""
-    return Part(float(len(y) * y.var(ddof=1)), len(y) - 1)
+    return Part(float(len(y) * y.var(ddof=1)) if len(y) > 1 else np.nan, len(y) - 1)
 
 
 def seeds_part(of_seed: np.ndarray) -> Part | None:
@@ -129,19 +136,31 @@ def seeds_part(of_seed: np.ndarray) -> Part | None:
 def both(y: np.ndarray) -> float:
     """What the units' part and the seeds' both count: that of the pairs of seed and unit, [seeds, units]."""
     n_seeds, n_units = y.shape
-    if n_seeds == 1:
+    if 1 in (n_seeds, n_units):
         return 0.0
     rest = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
     return float(n_units * (rest**2).sum() / ((n_units - 1) * (n_seeds - 1)) / n_seeds)
 
 
-def combined(value: float, units: Sequence[Part], seeds: Sequence[Part | None], shared: float) -> Estimate:
-    """Student's interval around a value with these parts of variance; `shared` is counted twice in them."""
+def combined(
+    value: float, units: Sequence[Part], seeds: Sequence[Part | None], shared: float, among: int = 2
+) -> Estimate:
+    """The interval around a value with these parts of variance; `shared` is counted twice in them.
+
+    Without two units, nothing is known of others: the interval is not a number.
+    """
     seeds = [part for part in seeds if part is not None]
     of_units, of_seeds = (sum(part.variance for part in parts) for parts in (units, seeds))
     variance = max(of_units + of_seeds - shared, of_units, of_seeds)
+    if not np.isfinite([value, of_units, of_seeds]).all():
+        return Estimate(value, np.nan, np.nan, np.nan)
     if variance <= 0:  # nothing is left to chance
         return Estimate(value, value, value, float(value == 0))
     freedom = variance**2 / sum(part.variance**2 / part.freedom for part in (*units, *seeds))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5
-    return Estimate(value, value - half, value + half, float(2 * t.sf(abs(value) / variance**0.5, freedom)))
+    error = variance**0.5
+    if among == 2:
+        half, p = float(t.ppf((1 + CONFIDENCE) / 2, freedom)) * error, float(2 * t.sf(abs(value) / error, freedom))
+    else:  # of two means, the studentised range is Student's t times the root of 2
+        half = float(studentized_range.ppf(CONFIDENCE, among, freedom)) * error / 2**0.5
+        p = float(studentized_range.sf(abs(value) / error * 2**0.5, among, freedom))
+    return Estimate(value, value - half, value + half, p)

@@ -28,7 +28,7 @@ import torch
 from Models.recommend import TopNRecommender
 from resultAnalyze import calibration, loss_ananlyze
 from resultAnalyze.intervals import estimate, mean_over_users
-from resultAnalyze.run_files import Run, relevant_rows, rmse_by_user, top_lists, user_metrics
+from resultAnalyze.run_files import Run, relevant_rows, results_table, rmse_by_user, top_lists, user_metrics
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, parse
@@ -125,7 +125,7 @@ def by_epoch(run: Run) -> str:
 
 def rating_groups(run: Run) -> list[str]:
     """Whether predictions can be believed, and the error by activity and popularity."""
-    predictions = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str, "movieId": str})
+    predictions = results_table(run.folder / "test_predictions.csv")
     groups = calibration.calibration(calibration.with_counts(predictions, run.saved), 10)
     return [f"<p>{text(calibration.in_words(predictions))}</p>", figure(calibration.draw(groups, run.test))]
 

@@ -43,9 +43,14 @@ class Run:
         return pd.DataFrame({name: column.numpy() for name, column in (columns | {"rating": rating}).items()})
 
 
+def results_table(path: Path) -> pd.DataFrame:
+    """A table of test results; ids are as they were written, "NA" and "null" as well."""
+    return pd.read_csv(path, dtype={"userId": str, "movieId": str}, keep_default_na=False)
+
+
 def top_lists(run: Run) -> pd.DataFrame:
     """test_topn.csv by indices: user, movie, rank and score."""
-    table = pd.read_csv(run.folder / "test_topn.csv", dtype={"userId": str, "movieId": str})
+    table = results_table(run.folder / "test_topn.csv")
     users = {str(user): k for k, user in enumerate(run.saved.ids.user_ids)}
     movies = {str(movie): k for k, movie in enumerate(run.saved.ids.movie_ids)}
     columns = {"user": table["userId"].map(users), "movie": table["movieId"].map(movies), "rank": table["rank"]}
@@ -67,6 +72,6 @@ def user_metrics(run: Run) -> pd.DataFrame:
 
 
 def rmse_by_user(run: Run) -> UnitMetric:
-    rows = pd.read_csv(run.folder / "test_predictions.csv", dtype={"userId": str})
+    rows = results_table(run.folder / "test_predictions.csv")
     squared = (rows["prediction"] - rows["rating"]).pow(2).groupby(rows["userId"])
     return UnitMetric(squared.sum().to_numpy(), squared.size().to_numpy(float), root=True)

@@ -104,7 +104,7 @@ def for_whom(run: Path) -> list[str]:
     table = pd.read_csv(run / runs.GROUPS)
     gaps = table[table["units"] == 0]
     return [
-        f"- by {by}: {metric} of {group}, the widest gap, {value:.4f} [{low:.4f}, {high:.4f}]"
+        f"- by {by}: {metric} of {group}, the widest gap of all groups, {value:.4f} [{low:.4f}, {high:.4f}]"
         for by, group, metric, value, low, high in gaps[["by", "group", "metric", "value", "low", "high"]].to_numpy()
     ]
 

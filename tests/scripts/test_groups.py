@@ -77,7 +77,7 @@ def test_the_table_is_complete_and_goes_into_the_model_card(two_seeds, tmp_path)
     if Run.read(two_seeds[0]).ranks:
         hub.export(two_seeds[0], tmp_path / "shared")
         card = (tmp_path / "shared" / "README.md").read_text()
-        assert f"- by gender: NDCG@10 of {best} less {worst}, the widest gap" in card
+        assert f"- by gender: NDCG@10 of {best} less {worst}, the widest gap of all groups" in card
 
 
 def test_runs_of_other_configurations_or_the_same_seed_are_refused(two_seeds, people, tmp_path):

@@ -127,3 +127,25 @@ def test_what_all_trainings_share_is_no_part_of_a_gap():
     values = np.array([0.3, 0.5, 0.4])
     one, other = ([mean_over_users(np.full(20, value + more)) for value in values] for more in (0.1, 0.0))
     assert tuple(gap(one, other)[:3]) == pytest.approx((0.1, 0.1, 0.1), abs=1e-6)
+
+
+def test_the_widest_of_two_is_students_and_of_more_wider():
+    one, other = ([mean_over_users(random) for random in np.random.default_rng(k).random((3, 50))] for k in (0, 1))
+    widths = [difference(one, other, among=n).high - difference(one, other, among=n).low for n in (2, 3, 8)]
+    assert widths[0] < widths[1] < widths[2]
+    assert difference(one, other, among=8).p > difference(one, other).p
+
+
+def test_the_widest_gap_of_equal_groups_is_hardly_ever_shown():
+    random, wrong, n = np.random.default_rng(7), 0, 120
+    for _ in range(n):
+        groups = [drawn(random, 3, 40, 0.05, 0.3, random.normal(size=40)) for _ in range(6)]
+        ordered = sorted(groups, key=lambda one: np.mean([training.value() for training in one]))
+        found = gap(ordered[-1], ordered[0], among=6)
+        wrong += not found.low <= 0 <= found.high
+    assert wrong <= 12  # 6 expected
+
+
+def test_of_one_unit_no_interval_is_known():
+    found = difference([mean_over_users([0.5])] * 3, [mean_over_users([0.2])])
+    assert found.value == pytest.approx(0.3) and np.isnan([found.low, found.high, found.p]).all()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ def product(one: int, other: int) -> tuple[int, int, int]:
     return one * other, os.getpid(), torch.get_num_threads()
 
 
-def refuse(words: str) -> None:
-    raise UserError(words)
+def work(one: int | str) -> int:
+    if isinstance(one, str):
+        time.sleep(1)
+        raise UserError(one)
+    return one
 
 
 def die() -> None:
@@ -30,9 +34,12 @@ def test_each_call_has_a_process_of_its_own(jobs):
     assert {threads for *_, threads in found} == {max(1, os.cpu_count() // jobs)}
 
 
-def test_a_fault_is_the_callers():
+def test_a_fault_is_the_callers_and_what_else_was_at_work_is_not_lost():
+    found = []
     with pytest.raises(UserError, match="no such model"):
-        list(in_processes(refuse, [("no such model",)] * 3, 2))
+        for one in in_processes(work, [(0,), ("no such model",), (2,)], 2):
+            found.append(one)
+    assert {0} <= set(found) <= {0, 2}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
