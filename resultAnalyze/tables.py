@@ -235,6 +235,7 @@ SECTIONS = {
     "new movies": new_movies_table,
     "parts": parts_table,
     "groups": groups_table,
+    "null": lambda: "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "null").glob("*.md"))),
     "comparisons": lambda: result_tables("comparison"),
     "ablations": lambda: result_tables("ablation"),
 }
