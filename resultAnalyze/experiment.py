@@ -79,7 +79,9 @@ def peak_memory() -> float | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    kilobytes = next(
+        line.split()[1] for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return round(int(kilobytes) / 2**20, 2)
 
 
