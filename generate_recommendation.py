@@ -34,34 +34,23 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 import tyro
 from torch import Tensor, nn
 
 from Models.checkpoint import IdMaps, SavedModel, load_model
-from Models.explain import explained
-from Models.inputs import PositiveInt
-from Models.new_movies import add_new_movies, read_new_movies
-from Models.recommend import (
-    TopNRecommender,
-    allowed_movies,
-    asked_at,
-    audience,
-    beside,
-    find_movies,
-    find_users,
-    first_of,
-    similar,
-    vectors,
-)
-from Models.sequences import NEW_USER, PaddedHistory
+from Models.inference.explain import explained
+from Models.inference.named import allowed_movies, find_movies, find_users, first_of
+from Models.inference.new_movies import add_new_movies, read_new_movies
+from Models.inference.new_users import who_likes, with_ratings
+from Models.inference.recommend import TopNRecommender, asked_at, audience, beside, similar, vectors
+from Models.inputs import CLOCK, PositiveInt
+from Models.sequences import PaddedHistory
 from utils import cli, distributed, hub
 from utils.cli import display_path
 from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
-from utils.files import UserError, atomic_write, note
+from utils.files import UserError, atomic_write
 from utils.lists import WRITERS, Format, Recommendations, opened, write_audience
-from utils.ratings import read_ratings
 from utils.runs import finished_run
 from utils.shared_model import is_shared
 from utils.textfiles import lines_of, read_utf8
@@ -130,7 +119,6 @@ class Settings:
 
 
 LEAST_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
-CLOCK = 10**8  # seconds since 1970, the year 1973: smaller times are a count of something
 FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
 REQUESTS = {
@@ -429,48 +417,23 @@ def seconds_of(text: str) -> int:
     return time
 
 
-# --- new users and models ------------------------------------------------------------------------
+# --- new users and other models ------------------------------------------------------------------
 
 
 def new_user(settings: Settings, saved: SavedModel) -> tuple[PaddedHistory | None, bool]:
-    """What --liked or --ratings tell of a user who is not in the data, and whether with times.
-
-    Without a rating, movies have the highest. Without times, the list is asked for at the time of the data's newest
-    rating, and the user rated a movie every ten minutes until a minute before: each then counts as a choice of its own,
-    not as one of a page, of which the next movie tells little.
+    """The history of --liked or --ratings, None without them, and whether times are known.
 
     Raises:
-        UserError: a movie is not in the data, or the ratings are of several users or on another scale.
+        UserError: there are none, and --at is given.
     """
-    stats = saved.model.stats
     if settings.liked is not None:
-        table = pd.DataFrame({"movie": listed(settings, "liked")})
-    elif settings.ratings is not None:
-        table = read_ratings(settings.ratings, settings.encoding, needed=("movie",))
-        if "user" in table and table["user"].nunique() != 1:
-            raise UserError(f"{settings.ratings} holds {table['user'].nunique()} users: give the ratings of one.")
-        if "rating" in table:
-            check_scale(settings.ratings, table["rating"], saved)
-        if "time" in table:
-            check_times(settings.ratings, table["time"], saved)
-    else:
+        return who_likes(saved, listed(settings, "liked")), False
+    if settings.ratings is None:
         return None, True
-    if "rating" not in table:
-        table = table.assign(rating=stats.scale.high)
-    is_timed = "time" in table
+    history, is_timed = with_ratings(saved, settings.ratings, settings.encoding)
     if settings.at is not None and not is_timed:
         raise UserError(f"--at: {settings.ratings} has no times, so that it can't be told how long before that is.")
-    table = table.sort_values("time", kind="stable") if is_timed else table
-    table = table.drop_duplicates("movie", keep="last")
-    if not is_timed:
-        before = (np.arange(1 - len(table), 1) * 600 - 60) * (stats.newest >= CLOCK)
-        table = table.assign(time=stats.newest + before)
-    movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
-    rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
-    time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
-    asked = time[:, -1] if is_timed else torch.tensor([stats.newest])
-    mask = torch.ones_like(movies).bool()
-    return PaddedHistory(torch.tensor([NEW_USER]), movies, rating, time, mask, asked), is_timed
+    return history, is_timed
 
 
 def check_new_users(*models: nn.Module | None) -> None:
@@ -479,34 +442,6 @@ def check_new_users(*models: nn.Module | None) -> None:
         if not getattr(model, "serves_new_users", True):
             kind = type(model).__name__
             raise UserError(f"{kind} knows only the users that it was trained on: take a run of another preset.")
-
-
-def check_times(path: Path, time: pd.Series, saved: SavedModel) -> None:
-    """Raises UserError where only one of the data and the file has the times of a clock, the other a count."""
-    newest = saved.model.stats.newest
-    if newest and (newest < CLOCK) != (time.max() < CLOCK):
-        raise UserError(
-            f"{path} has times such as {time.max()}, but {saved.ids.dataset} such as {newest}: write both alike, "
-            "or leave the times out."
-        )
-
-
-def check_scale(path: Path, rating: pd.Series, saved: SavedModel) -> None:
-    """A note where a file's ratings may be on another scale than the data's.
-
-    Raises:
-        UserError: they are, as some lie outside the data's.
-    """
-    scale, low, high = saved.model.stats.scale, rating.min(), rating.max()
-    words = f"{path} has ratings from {low:g} to {high:g}, but {saved.ids.dataset} from {scale.low:g} to {scale.high:g}"
-    if low < scale.low or high > scale.high:
-        if scale.is_constant:
-            raise UserError(
-                f"The model was trained on choices without ratings: leave the column of ratings out of {path}."
-            )
-        raise UserError(f"{words}: give ratings on that scale.")
-    if high < (scale.low + scale.high) / 2:
-        note(f"{words}: if they are on another scale, convert them.")
 
 
 def load_rating_model(settings: Settings, saved: SavedModel, device: torch.device) -> nn.Module | None:

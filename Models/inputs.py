@@ -22,6 +22,7 @@ class UnsuitableData(ValueError):
 YEAR, POPULARITY = "year", "popularity"  # blocks of the movies' features that no file has
 DECADES = range(1900, 2030, 10)
 LOWEST, HIGHEST = 1.0, 5.0  # the ratings that models see and predict, whatever the scale of the data
+CLOCK = 10**8  # seconds since 1970, the year 1973: smaller times are a count of something
 RELEVANT = 0.75  # of the way from the lowest to the highest rating: from there on, a movie should be recommended
 Ratings = TypeVar("Ratings", np.ndarray, Tensor, float)
 

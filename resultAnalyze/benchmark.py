@@ -43,9 +43,9 @@ from Models.checkpoint import load_model
 from Models.configs import PRESETS, DataConfig
 from Models.dataLoader import RatingsData, load_data
 from Models.evaluation import RankingEvaluator
+from Models.inference.recommend import TopNRecommender
 from Models.inputs import PositiveInt
 from Models.layers import N_CLOCK
-from Models.recommend import TopNRecommender
 from resultAnalyze.compare_rectools import PYTHON as RECTOOLS_PYTHON
 from resultAnalyze.compare_rectools import train as train_rectools
 from resultAnalyze.compare_rectools import write_rows

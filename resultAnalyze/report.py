@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from Models.recommend import TopNRecommender
+from Models.inference.recommend import TopNRecommender
 from resultAnalyze import calibration, loss_ananlyze
 from resultAnalyze.intervals import estimate, mean_over_users
 from resultAnalyze.run_files import Run, relevant_rows, results_table, rmse_by_user, top_lists, user_metrics

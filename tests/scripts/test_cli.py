@@ -25,8 +25,8 @@ ELSEWHERE = {"resultAnalyze/rectools_models.py"}  # it needs RecTools, in an env
 
 
 def test_every_script_is_listed_here():
-    folders = (ROOT, ROOT / "Models", ROOT / "utils", ROOT / "resultAnalyze")
-    files = [path for folder in folders for path in folder.glob("*.py")]
+    folders = (ROOT / "Models", ROOT / "utils", ROOT / "resultAnalyze")
+    files = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     found = {str(path.relative_to(ROOT)) for path in files if "__main__" in path.read_text(encoding="utf-8")}
     assert found == {*SCRIPTS, *ELSEWHERE}
 

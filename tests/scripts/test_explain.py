@@ -11,8 +11,9 @@ from helpers import SMALL, TINY_TRAINING, recommend_here, train_here
 
 from Models.checkpoint import load_model
 from Models.configs import PRESETS
-from Models.explain import in_common
-from Models.recommend import asked_at, find_users
+from Models.inference.explain import in_common
+from Models.inference.named import find_users
+from Models.inference.recommend import asked_at
 from utils.files import UserError
 
 

@@ -9,7 +9,7 @@ import torch
 from helpers import SMALL, recommend_here, train_here
 
 from Models.checkpoint import load_model
-from Models.new_movies import add_new_movies, read_new_movies
+from Models.inference.new_movies import add_new_movies, read_new_movies
 from utils.features import read_features
 from utils.files import Note, UserError
 from utils.readers import read_dataset

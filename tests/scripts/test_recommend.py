@@ -22,7 +22,8 @@ from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, run_command, tin
 
 from Models.checkpoint import SavedModel, load_model
 from Models.configs import PRESETS
-from Models.recommend import TopNRecommender, asked_at, find_users, vectors
+from Models.inference.named import find_users
+from Models.inference.recommend import TopNRecommender, asked_at, vectors
 from utils.files import Note, UserError
 
 SCRIPT = "generate_recommendation.py"

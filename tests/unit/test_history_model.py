@@ -18,8 +18,8 @@ from Models.HistoryRecommender import (
     available_context,
     clock_features,
 )
+from Models.inference.recommend import scores_of_known
 from Models.inputs import DataStats, FeatureBlock, RatingScale, UnsuitableData
-from Models.recommend import scores_of_known
 from Models.sequences import NEW_USER, PaddedHistory, offsets
 
 

@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from Models.checkpoint import SavedModel, load_model
 from Models.Dataset import RowBatches
-from Models.recommend import (
-    TopNRecommender,
-    allowed_movies,
-    find_movies,
-    find_users,
-    scores_of_known,
-    similar,
-    vectors,
-)
+from Models.inference.named import allowed_movies, find_movies, find_users
+from Models.inference.recommend import TopNRecommender, scores_of_known, similar, vectors
 from Models.sequences import PaddedHistory
 from utils.files import UserError
 
@@ -97,7 +90,7 @@ def test_more_known_ratings_change_the_recommendations_of_models_of_histories(an
 @pytest.mark.parametrize("cells", [60, 10_000_000])
 def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
     """Two users at a time, or all."""
-    monkeypatch.setattr("Models.recommend.CHUNK_CELLS", cells)
+    monkeypatch.setattr("Models.inference.recommend.CHUNK_CELLS", cells)
     history = saved.known.history
     recommender = TopNRecommender(saved.model, saved.ids, 4)
     found = list(recommender.for_users(range(30), history, history))
@@ -394,7 +387,7 @@ def biases_of(model: torch.nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def test_products_of_the_vectors_are_what_the_models_add_to_their_biases(any_model, monkeypatch):
     """From all ratings and from the training ones; two users at a time give the same."""
-    monkeypatch.setattr("Models.recommend.CHUNK_USERS", 2)
+    monkeypatch.setattr("Models.inference.recommend.CHUNK_USERS", 2)
     model = with_inner_products_alone(any_model.model)
     for known in (any_model.known.history, any_model.known.training()):
         found = vectors(model, any_model.ids, known)

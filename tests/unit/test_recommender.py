@@ -13,8 +13,8 @@ from torch.distributions import Normal, kl_divergence
 from Models.configs import parse_training
 from Models.dataLoader import RatingsData, model_inputs, split_rows
 from Models.features import FeatureConfig
+from Models.inference.recommend import scores_of_known
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale
-from Models.recommend import scores_of_known
 from Models.Recommender import SESSION_BREAKS, NCFConfig, Recommender
 from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 

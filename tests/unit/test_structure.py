@@ -7,7 +7,8 @@ import pytest
 from helpers import ROOT
 
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
-SOURCES = sorted(path for folder in (".", "Models", "utils", "resultAnalyze") for path in (ROOT / folder).glob("*.py"))
+FOLDERS = (".", "Models", "Models/inference", "utils", "resultAnalyze")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 MODEL_FILES = ("Recommender", "Content", "HistoryRecommender", "Sequential", "Autoencoder", "EASE")
 
 
@@ -81,9 +82,14 @@ def test_models_stay_few_files():
 
 @every_source
 def test_imports_point_one_way(path):
-    """utils <- Models <- resultAnalyze and the root scripts; train.py alone is imported, to train in this process."""
+    """utils <- Models <- Models/inference <- resultAnalyze and the root scripts.
+
+    Of these train.py alone is imported, to train in this process.
+    """
     ours = imports_of_ours(path)
-    folder = path.parent.name
+    folder = path.relative_to(ROOT).parts[0]
+    if path.parent == ROOT / "Models":
+        assert not any(name.startswith("Models.inference") for name in ours)
     if folder == "utils":
         assert not any(name.startswith(("Models", "resultAnalyze")) for name in ours)
     if folder in ("utils", "Models"):
@@ -134,7 +140,7 @@ def test_mirrors_start_pip_alone():
 
 def test_the_training_step_is_in_train_py():
     assert "loss.backward()" in (ROOT / "train.py").read_text(encoding="utf-8")
-    for path in (ROOT / "Models").glob("*.py"):
+    for path in (ROOT / "Models").rglob("*.py"):
         calls = [ast.unparse(node.func) for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
         assert not [call for call in calls if call.endswith("loss.backward")], path
 
