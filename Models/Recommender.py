@@ -38,6 +38,7 @@ from Models.inputs import (
     PositiveInt,
 )
 from Models.layers import (
+    ALL,
     N_CLOCK,
     RATING_WEIGHTS,
     TYPICAL_LENGTH,
@@ -45,6 +46,7 @@ from Models.layers import (
     SessionBiases,
     SumOverRaters,
     clock,
+    draw_candidates,
     loss_of_hidden,
     rating_weights,
     take,
@@ -315,6 +317,8 @@ class RankingNCFConfig:
     """use movie embeddings, not features alone"""
     id_dropout: Fraction = 0.0
     """share of movies whose embedding is dropped in a training step"""
+    negatives: PositiveInt = 8192
+    """movies that no user of a training step rated and that are drawn for its softmax; all of a smaller catalogue"""
     new_penalty: NonNegFloat = 0.75
     """by how much movies without training ratings are scored lower, so that lists lose little to wrong ones"""
 
@@ -353,25 +357,31 @@ class RankingRecommender(nn.Module):
         history, has_id = pad_batch(batch)[0], self.has_id
         if self.config.id_dropout:
             has_id = has_id & (torch.rand(len(has_id), device=has_id.device) >= self.config.id_dropout)
-        loss = loss_of_hidden(history, lambda shown: self.logits(shown, has_id).masked_fill(~self.has_id, -torch.inf))
+        history, movies, log_weight = draw_candidates(history, self.stats.n_movies, self.config.negatives)
+        excluded = ~self.has_id[movies]
+
+        def logits(shown: PaddedHistory) -> Tensor:
+            return (self.logits(shown, has_id, movies) + log_weight).masked_fill(excluded, -torch.inf)
+
+        loss = loss_of_hidden(history, logits)
         return TrainingOutput(loss, len(history.user))
 
-    def item_tower(self, has_id: Tensor) -> tuple[Tensor, Tensor]:
-        """z and bias of every movie, [n_movies, D] and [n_movies]; movies without an id have features alone."""
-        has_id = has_id * self.config.ids
-        bias = self.movie_bias * has_id + self.bias_from_features(self.features).squeeze(1)
-        return self.ids * has_id[:, None] + self.from_features(self.features), bias
+    def item_tower(self, has_id: Tensor, movies: Tensor | slice = ALL) -> tuple[Tensor, Tensor]:
+        """z and bias of movies, [K, D] and [K]; movies without an id have features alone."""
+        has_id, features = has_id[movies] * self.config.ids, self.features[movies]
+        bias = self.movie_bias[movies] * has_id + self.bias_from_features(features).squeeze(1)
+        return self.ids[movies] * has_id[:, None] + self.from_features(features), bias
 
     def user_tower(self, history: PaddedHistory, vectors: Tensor) -> Tensor:
-        """z of users with these histories, [B, D], from the vectors of all movies."""
+        """z of users with these histories, [B, D], from the vectors of K movies, as which the histories number them."""
         weights = rating_weights(history.rating, self.weight_steps)
         scale = (TYPICAL_LENGTH / history.lengths().clamp(min=1)).sqrt()[:, None]
-        taste = scale * history.spread(weights, self.stats.n_movies) @ vectors
+        taste = scale * history.spread(weights, len(vectors)) @ vectors
         return taste + self.mlp(taste) if self.config.hidden_dim else taste
 
-    def logits(self, history: PaddedHistory, has_id: Tensor) -> Tensor:
-        """Scores of every movie for users with these histories, [B, n_movies]."""
-        vectors, bias = self.item_tower(has_id)
+    def logits(self, history: PaddedHistory, has_id: Tensor, movies: Tensor | slice = ALL) -> Tensor:
+        """Scores of K movies for users with these histories, whose movies are numbered as these, [B, K]."""
+        vectors, bias = self.item_tower(has_id, movies)
         cosine = F.normalize(self.user_tower(history, vectors)) @ F.normalize(vectors).T
         return cosine / self.config.temperature + bias
 

@@ -1,6 +1,7 @@
 """What the models are made of: Gaussian parameters, sums over raters, clock and sessions, the loss of hidden movies."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,7 @@ DAY = 86_400.0  # seconds
 N_CLOCK = 7
 RATING_WEIGHTS = (0.05, 0.15, 0.4, 0.8, 1.0)  # what a rating at 1/5, 2/5, ... of the highest says of what a user wants
 TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie with such a rating counts
+ALL = slice(None)
 TYPICAL_LENGTH = 100  # ratings: sums over a history are scaled as if every user had so many
 SHOWN = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
 
@@ -163,6 +165,33 @@ def rating_weights(rating: Tensor, steps: Tensor | tuple[float, ...] = RATING_WE
     position = (rating / HIGHEST * n - 1).clamp(0, n - 1)
     shares = (1 - (position[..., None] - torch.arange(n, device=rating.device)).abs()).clamp(min=0)  # of the next steps
     return shares.to(steps.dtype) @ steps
+
+
+def draw_candidates(
+    history: PaddedHistory, n_movies: int, n_others: int
+) -> tuple[PaddedHistory, Tensor | slice, Tensor]:
+    """The movies over which a training step's softmax is taken: those that its users rated, and others at random.
+
+    Each of the drawn ones stands for several, so that the softmax's denominator is right on average (Bengio and
+    Senecal 2003, "Quick Training of Probabilistic Neural Nets by Importance Sampling").
+
+    Args:
+        n_others: how many are drawn of the movies that none of these users rated; all where there are no more
+
+    Returns:
+        the history with its movies numbered as candidates; the candidates, int64 [K] ascending, or all as a slice;
+        what is to be added to their scores, [K] or a scalar
+    """
+    is_candidate = torch.zeros(n_movies, dtype=torch.bool, device=history.movie.device)
+    is_candidate[history.movie[history.mask]] = True
+    others = (~is_candidate).nonzero().squeeze(1)
+    if len(others) <= n_others:
+        return history, ALL, history.rating.new_zeros(())
+    drawn = others[torch.randperm(len(others), device=others.device)[:n_others]]
+    log_weight = history.rating.new_zeros(n_movies).index_fill_(0, drawn, math.log(len(others) / max(n_others, 1)))
+    movies = is_candidate.index_fill_(0, drawn, True).nonzero().squeeze(1)
+    number = torch.searchsorted(movies, history.movie * history.mask).clamp(max=len(movies) - 1)
+    return dataclasses.replace(history, movie=number), movies, log_weight[movies]
 
 
 def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Tensor]) -> Tensor:

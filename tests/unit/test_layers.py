@@ -1,6 +1,7 @@
 """What several models are made of: divergences by torch.distributions, sums, clocks and losses by plain loops."""
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from Models.layers import (
     SumOverRaters,
     clock,
     count_before,
+    draw_candidates,
     loss_of_hidden,
     rating_weights,
 )
@@ -297,3 +299,34 @@ def test_the_loss_of_hidden_movies_by_hand():
             expected.append(total / math.sqrt(sum(hidden.values())) if hidden else 0.0)
         assert float(loss) == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert len({tuple(one.mask.flatten().tolist()) for one in shown}) > 5
+
+
+# --- candidates of a training step ---------------------------------------------------------------
+
+
+def test_all_movies_of_a_small_catalogue_are_candidates():
+    known = histories([(0, 5.0), (3, 4.0)], [(2, 5.0)])
+    history, movies, log_weight = draw_candidates(known, 7, n_others=4)
+    assert history is known and movies == slice(None) and float(log_weight) == 0
+
+
+def test_candidates_are_what_the_users_rated_and_as_many_others_as_asked_for():
+    known = histories([(90, 5.0), (3, 4.0)], [(41, 5.0)])
+    history, movies, log_weight = draw_candidates(known, 100, n_others=10)
+    assert len(movies) == 13 and movies.tolist() == sorted(set(movies.tolist()))
+    assert movies[history.movie][known.mask].tolist() == known.movie[known.mask].tolist()
+    is_own = torch.isin(movies, torch.tensor([3, 41, 90]))
+    assert is_own.sum() == 3
+    torch.testing.assert_close(log_weight, torch.where(is_own, 0.0, math.log(97 / 10)))
+
+
+def test_the_softmax_over_candidates_has_the_denominator_of_all_movies_on_average():
+    torch.manual_seed(0)
+    known, scores = histories([(90, 5.0), (3, 4.0)]), torch.randn(100).double()
+    denominators = []
+    for _ in range(2000):
+        _, movies, log_weight = draw_candidates(known, 100, n_others=10)
+        denominators.append(float((scores[movies] + log_weight).exp().sum()))
+    mean, error = statistics.mean(denominators), statistics.stdev(denominators) / len(denominators) ** 0.5
+    assert abs(mean - float(scores.exp().sum())) < 4 * error
+    assert error < 0.02 * mean

@@ -8,6 +8,7 @@ import torch
 from helpers import batch_of, one_history, random_model
 
 from Models.inputs import HIGHEST
+from Models.layers import draw_candidates
 from Models.Recommender import RankingNCFConfig
 from Models.sequences import PaddedHistory
 
@@ -96,6 +97,21 @@ def test_the_loss_is_that_of_hidden_movies_from_the_scores(data, monkeypatch):
     weight = torch.tensor([{1: 0.0, 2: 0.03, 3: 0.15, 4: 1.0, 5: 1.0}[int(rating)] for rating in data.rating[rows]])
     expected = -(weight * log_p[torch.from_numpy(data.movie[rows])]).sum() / weight.sum().sqrt()
     torch.testing.assert_close(model(batch_of(data, rows)).loss, expected)
+
+
+def test_scores_of_candidates_are_those_of_the_whole_catalogue(data):
+    model, history = made(data), one_history(3, 11, 20, rating=[5.0, 1.0, 3.0])
+    numbered, movies, _ = draw_candidates(history, 27, n_others=6)
+    assert len(movies) == 9
+    whole = model.logits(history, model.has_id)
+    torch.testing.assert_close(model.logits(numbered, model.has_id, movies), whole[:, movies])
+
+
+def test_a_step_over_drawn_candidates_trains(data):
+    model = made(data, negatives=3).train()
+    model(batch_of(data, np.flatnonzero(data.user == 3))).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert 3 <= (model.ids.grad.abs().sum(1) > 0).sum() < 27
 
 
 # --- new movies ----------------------------------------------------------------------------------
