@@ -4,9 +4,10 @@
     h_u = MLP([rated or not, how highly])    v_i = q_i + W f_i    f_i = [title, genres, decade, ...], see features.py
 
 B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over the movies' features, each as
-if it were a user who rated the movies that have it. The network is a denoising autoencoder (Wu et al. 2016,
-"Collaborative Denoising Auto-Encoders"): each training step hides some of a user's ratings, and the softmax over the
-other movies must find those of them that the user rated highly. With weight 0 it is EASE alone.
+if it were a user who rated the movies that have it; in large catalogues, B has the movies with the most ratings alone.
+The network is a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step
+hides some of a user's ratings, and the softmax over the other movies must find those of them that the user rated
+highly. With weight 0 it is EASE alone.
 """
 
 from dataclasses import dataclass
@@ -18,12 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import content_gram, item_weights
-from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt, UnsuitableData
+from Models.EASE import as_numpy, content_gram, item_weights, most_rated
+from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt
 from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
-
-MAX_MOVIES = 30_000  # 3.6 GB for B, and some times that while it is solved for
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,7 @@ class AutoencoderConfig:
 
 
 class Autoencoder(nn.Module):
-    """The autoencoder beside EASE of the formula above.
-
-    Raises:
-        UnsuitableData: the catalogue is too large for EASE.
-    """
+    """The autoencoder beside EASE of the formula above."""
 
     batching = UserBatches(size_in="users", similar_length=False)
 
@@ -55,10 +50,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config, self.stats = config, stats
         n, dim = stats.n_movies, config.embedding_dim
-        if n > MAX_MOVIES:
-            raise UnsuitableData(
-                f"EASE keeps a number per pair of {n:,} movies, too many: take --preset ncf-ranking or transformer."
-            )
+        self.solved = most_rated(inputs.count)  # the movies of B
         self.register_buffer("features", inputs.features, persistent=False)
         self.register_buffer("item_weights", self.ease(inputs) if inputs.item_weights is None else inputs.item_weights)
         self.encoder = nn.Sequential(
@@ -75,11 +67,12 @@ class Autoencoder(nn.Module):
         return {"movie": [self.vectors, self.bias, inputs]}
 
     def ease(self, inputs: ModelInputs) -> Tensor:
-        """B, from the training ratings, [n_movies, n_movies]."""
+        """B, from the training ratings, [n, n] of the n solved movies."""
         weights = rating_weights(inputs.rating).numpy()
         pairs = inputs.user.numpy(), inputs.movie.numpy()
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
-        return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
+        content = self.config.feature_weight * content_gram(inputs, self.stats, self.solved)
+        return item_weights(x[:, as_numpy(self.solved)], content=content)
 
     def movie_vectors(self) -> Tensor:
         """v of every movie, [n_movies, D]."""
@@ -104,5 +97,7 @@ class Autoencoder(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How much users with these histories would want each movie, [B, n_movies]."""
-        near = history.spread(rating_weights(history.rating), self.stats.n_movies) @ self.item_weights
+        x = history.spread(rating_weights(history.rating), self.stats.n_movies)
+        near = torch.zeros_like(x)
+        near[:, self.solved] = x[:, self.solved] @ self.item_weights
         return (near.clamp(min=0) + 0.1).log() + self.config.network_weight * self.logits(history).log_softmax(1)

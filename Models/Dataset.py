@@ -47,10 +47,16 @@ class RowBatches:
 
 @dataclass(frozen=True)
 class UserBatches:
-    """Training batches of whole users, each user's ratings oldest first; the users are shuffled in each epoch."""
+    """Training batches of whole users, each user's ratings oldest first; the users are shuffled in each epoch.
 
-    size_in: Literal["ratings", "users"]  # what --batch-size counts
-    similar_length: bool = True  # group users with about as many ratings, to reduce padding
+    size_in: what --batch-size counts
+    similar_length: group users with about as many ratings, to reduce padding
+    longest: ratings of a user in an epoch; of a user with more, successive ones from a random place on
+    """
+
+    size_in: Literal["ratings", "users"]
+    similar_length: bool = True
+    longest: int | None = None
 
 
 class MovieLensDataset(Dataset):

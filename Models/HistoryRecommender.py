@@ -36,16 +36,14 @@ from Models.inputs import (
     NonNegFloat,
     NonNegInt,
     PositiveInt,
-    UnsuitableData,
     decades,
 )
 from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters, clock_numbers
 from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
-LONGEST = 8_000  # training ratings of a user
-BYTES_PER_PAIR = 100  # of a user's ratings, in a training step; measured: 78 to 135
 CHUNK_RATINGS = 8192  # history and asked ratings predicted at a time: bounds memory
+CHUNK_PAIRS = 16_000_000  # and their pairs, of which K is computed at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,8 @@ class HistoryConfig:
     """units of the MLP's hidden layer; 0: no MLP"""
     context: tuple[Literal["time", "year", "demographics"], ...] = ("time", "year", "demographics")
     """context inputs; what the data lacks is left out, with a notice"""
+    max_length: PositiveInt = 2500
+    """ratings of a user that are read: the latest, in training any successive ones; memory grows with the square"""
     history_dropout: Fraction = 0.0
     """share of users trained without implicit item factors, as new users come"""
     history_precision: NonNegFloat = 10.0
@@ -73,25 +73,16 @@ class HistoryConfig:
 
 
 class HistoryRecommender(nn.Module):
-    """The Gaussian process of the formulas above.
+    """The Gaussian process of the formulas above."""
 
-    Raises:
-        UnsuitableData: a user has too many training ratings for the memory.
-    """
-
-    batching = UserBatches(size_in="ratings")
     unsupported_devices = ("mps",)  # PyTorch's Cholesky factors are not whole there
 
     def __init__(self, config: HistoryConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
         self.config, self.stats = config, stats
         self.context, self.notices = available_context(config, stats)
+        self.batching = UserBatches(size_in="ratings", longest=config.max_length)
         n_of_user = torch.bincount(inputs.user, minlength=stats.n_users)
-        if (longest := int(n_of_user.max())) > LONGEST:
-            raise UnsuitableData(
-                f"A user has {longest:,} training ratings, and the history model's memory grows with their square, to "
-                f"about {longest**2 * BYTES_PER_PAIR / 2**30:.0f} GiB: take --preset ncf."
-            )
         by_movie = torch.argsort(inputs.movie, stable=True)
         for name, value in {
             **{"features": inputs.features, "year": inputs.year, "user_features": inputs.user_features},
@@ -136,18 +127,18 @@ class HistoryRecommender(nn.Module):
         return TrainingOutput(loss, n, batch["rating"] - loo_error[where])
 
     def predict(self, batch: Batch, history: History) -> Tensor:
-        """Predicted ratings of the rows, [B], from the users' ratings in `history`; not clipped to the scale.
+        """Predicted ratings of the rows, [B], from the users' latest ratings in `history`; not clipped to the scale.
 
         Users with about as long a history are computed together.
         """
         users, inverse = torch.unique(batch["user"], return_inverse=True)
-        length = history.lengths(users)
+        length = history.lengths(users).clamp(max=self.config.max_length)
         size = (length + torch.bincount(inverse)).tolist()
         items, prediction = self.item_tower(), torch.empty(len(inverse), device=inverse.device)
         for group in group_by_size(length.argsort().tolist(), size, CHUNK_RATINGS):
             rows = torch.isin(inverse, torch.tensor(group, device=inverse.device)).nonzero().squeeze(1)
             asked, where = pad_batch({name: values[rows] for name, values in batch.items()})
-            found = self.posterior_mean(items, history.pad(asked.user), asked.movie, asked.time)
+            found = self.posterior_mean(items, self.latest(history.pad(asked.user)), asked.movie, asked.time)
             prediction[rows] = found[where]
         return prediction
 
@@ -193,10 +184,17 @@ class HistoryRecommender(nn.Module):
     def posterior_mean(self, items: dict[str, Tensor], history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
         """Predicted ratings of movies at times, [B, T], by B users with these histories."""
         scale = self.shrinkage(history)
-        z_history, z = items["factors"][history.movie] * scale, items["factors"][movie] * scale
-        weights = self.weights(items, history, z_history)
-        shared = self.kernel(z, time, z_history, history.time) * history.mask[:, None]
-        return self.prior_mean(items, history, movie, time) + (shared @ weights).squeeze(-1)
+        z_history = items["factors"][history.movie] * scale
+        weights, found = self.weights(items, history, z_history), []
+        size = max(1, CHUNK_PAIRS // history.movie.numel()) if history.movie.numel() else movie.shape[1]
+        for asked, at in zip(movie.split(size, 1), time.split(size, 1), strict=True):
+            shared = self.kernel(items["factors"][asked] * scale, at, z_history, history.time) * history.mask[:, None]
+            found.append(self.prior_mean(items, history, asked, at) + (shared @ weights).squeeze(-1))
+        return torch.cat(found, 1)
+
+    def latest(self, history: PaddedHistory) -> PaddedHistory:
+        """The ratings that are read of these histories."""
+        return history.latest(self.config.max_length)
 
     def weights(self, items: dict[str, Tensor], history: PaddedHistory, z: Tensor) -> Tensor:
         """a of each rating of the histories, [B, L, 1], 0 at padding; z: their movies' vectors, shrunk, [B, L, D]."""
@@ -261,7 +259,7 @@ class HistoryRecommender(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
-        items = self.item_tower()
+        items, history = self.item_tower(), self.latest(history)
         return torch.cat([self.score_after_last(items, history.row(k)) for k in range(len(history.user))])
 
     def score_after_last(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
@@ -272,7 +270,7 @@ class HistoryRecommender(nn.Module):
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """What is multiplied with z_i in a prediction at any time: h_u + sum_j a_j z_j, without context, [B, D]."""
-        items = self.item_tower()
+        items, history = self.item_tower(), self.latest(history)
         return torch.cat([self.user_vector(items, history.row(k)) for k in range(len(history.user))])
 
     def user_vector(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:

@@ -315,7 +315,10 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 class UserBatchSampler(BatchSampler):
-    """Batches of whole users, each user's rows oldest first: at most `batch_size` rows or users, or one user."""
+    """Batches of whole users, each user's rows oldest first: at most `batch_size` rows or users, or one user.
+
+    What `UserBatches.longest` leaves out of an epoch is drawn anew for the next.
+    """
 
     def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int, batching: UserBatches):
         rows = data.by_user_and_time(rows)
@@ -332,13 +335,22 @@ class UserBatchSampler(BatchSampler):
     def batches(self) -> list[list[Tensor]]:
         """The rows of each user of each batch of this epoch."""
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
-        length = torch.tensor([len(rows) for rows in self.of_user])
+        of_user = [self.window(rows, random) for rows in self.of_user]
+        length = torch.tensor([len(rows) for rows in of_user])
         key = torch.rand(len(length), generator=random)
         if self.batching.similar_length:
             key = length * (1 + 0.1 * key)  # other users meet in other epochs
         size = length.tolist() if self.batching.size_in == "ratings" else [1] * len(length)
         groups = group_by_size(key.argsort(stable=True).tolist(), size, self.batch_size)
-        return [[self.of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
+        return [[of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
+
+    def window(self, rows: Tensor, random: torch.Generator) -> Tensor:
+        """A user's rows or, of more than `longest`, so many successive ones."""
+        longest = self.batching.longest or len(rows)
+        if len(rows) <= longest:
+            return rows
+        first = int(torch.randint(len(rows) - longest + 1, (), generator=random))
+        return rows[first : first + longest]
 
 
 def make_loader(

@@ -136,7 +136,7 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
 def all_weights(saved: SavedModel, kept: Tensor) -> Tensor:
     """B of EASE of these movies: the run's own or else from its training ratings, [n, n]."""
     solved = saved.inputs.item_weights
-    if solved is not None:
+    if solved is not None and len(solved) == len(saved.ids.movie_ids):
         return solved[kept][:, kept].float()
     known = saved.known.training()
     column = torch.full((len(saved.ids.movie_ids),), -1)

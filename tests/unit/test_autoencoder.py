@@ -1,15 +1,15 @@
 """The autoencoder and EASE: one is the other at weight 0, features count as users, and what is shown is no target."""
 
 import numpy as np
-import pytest
 import scipy.sparse as sp
 import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 
-from Models.Autoencoder import Autoencoder, AutoencoderConfig
-from Models.dataLoader import split_rows
-from Models.EASE import item_weights
-from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
+from Models.Autoencoder import AutoencoderConfig
+from Models.dataLoader import model_inputs, split_rows
+from Models.EASE import content_gram, item_weights
+from Models.features import FeatureConfig
+from Models.layers import rating_weights
 from resultAnalyze.baselines import ease
 
 
@@ -37,11 +37,22 @@ def test_a_feature_counts_as_a_user(data):
     torch.testing.assert_close(item_weights(ratings.matrix(), 3, genres @ genres.T), item_weights(with_users, 3))
 
 
-def test_a_catalogue_too_large_for_ease_is_refused():
-    blocks = (FeatureBlock("title", "text", 1), FeatureBlock("genres", "category", 1))
-    stats = DataStats(n_users=1, n_movies=50_000, blocks=blocks, mean_rating=3.0, scale=RatingScale(1.0, 5.0))
-    with pytest.raises(UnsuitableData, match="50,000 movies, too many"):
-        Autoencoder(AutoencoderConfig(), stats, ModelInputs(*[torch.empty(0)] * 8))
+def test_of_a_large_catalogue_the_most_rated_movies_have_item_weights(data, monkeypatch):
+    """The others are left to the network; features count for those that are left as ever."""
+    monkeypatch.setattr("Models.EASE.MOST_MOVIES", 10)
+    rows = np.arange(len(data.user))
+    config = AutoencoderConfig(embedding_dim=4, network_weight=0.0)
+    model, history = random_model(data, rows, config), data.history(rows).pad(torch.arange(30))
+    counts = np.bincount(data.movie, minlength=27)
+    assert len(model.solved) == 10 and counts[model.solved].min() >= np.delete(counts, model.solved).max()
+    ratings = data.select(rows)
+    x = ratings.matrix(rating_weights(torch.from_numpy(ratings.rating)).numpy())[:, model.solved.numpy()]
+    stats, inputs = model_inputs(data, rows, FeatureConfig())
+    gram = content_gram(inputs, stats)[model.solved][:, model.solved]
+    near = torch.from_numpy(x.toarray()) @ item_weights(x, content=100 * gram)
+    scores = model.score(history).detach()
+    torch.testing.assert_close(scores[:, model.solved], (near.clamp(min=0) + 0.1).log(), atol=1e-5, rtol=1e-5)
+    assert np.allclose(np.delete(scores.numpy(), model.solved, 1), np.log(0.1))
 
 
 def test_what_is_shown_is_no_target(data, monkeypatch):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers import RATIOS, shuffle_ratings, test_metrics, tiny_ratings, write_dat
 
-from Models.Autoencoder import Autoencoder
 from Models.dataLoader import (
     BatchSampler,
     UserBatchSampler,
@@ -18,10 +17,9 @@ from Models.dataLoader import (
     split_fingerprint,
     split_rows,
 )
+from Models.Dataset import UserBatches
 from Models.features import FeatureConfig
-from Models.HistoryRecommender import HistoryRecommender
 from Models.inputs import RatingScale
-from Models.Sequential import Sequential
 from utils.files import UserError
 from utils.splits import Split
 
@@ -176,11 +174,12 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert sorted(order(0, 1)) == list(range(50))
 
 
-@pytest.mark.parametrize("model", [HistoryRecommender, Sequential, Autoencoder])
-def test_training_batches_hold_whole_users(data, model):
+@pytest.mark.parametrize("size_in", ["ratings", "users"])
+@pytest.mark.parametrize("similar_length", [True, False])
+def test_training_batches_hold_whole_users(data, size_in, similar_length):
     """At most 20 ratings or users."""
     train = split_rows(data, "random", RATIOS).train
-    sampler = UserBatchSampler(data, train, 20, seed=0, batching=model.batching)
+    sampler = UserBatchSampler(data, train, 20, seed=0, batching=UserBatches(size_in, similar_length))
     orders = []
     for epoch in (1, 2):
         sampler.set_epoch(epoch)
@@ -191,7 +190,24 @@ def test_training_batches_hold_whole_users(data, model):
         users = [set(data.user[rows]) for rows in batches]
         assert sum(map(len, users)) == len(set().union(*users))
         for rows, some in zip(batches, users, strict=True):
-            assert (len(rows) if model is HistoryRecommender else len(some)) <= 20 or len(some) == 1
+            assert (len(rows) if size_in == "ratings" else len(some)) <= 20 or len(some) == 1
             for user in some:
                 assert (np.diff(data.time[rows][data.user[rows] == user]) >= 0).all()
     assert orders[0].tolist() != orders[1].tolist()
+
+
+def test_of_users_with_many_ratings_an_epoch_has_successive_ones_from_a_random_place_on(data):
+    train = split_rows(data, "random", RATIOS).train
+    sampler = UserBatchSampler(data, train, 20, seed=0, batching=UserBatches("ratings", longest=4))
+    begins = set()
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        rows = np.concatenate([rows.numpy() for rows in sampler])
+        for user in range(len(data.user_ids)):
+            whole = data.by_user_and_time(train[data.user[train] == user]).tolist()
+            found = rows[data.user[rows] == user].tolist()
+            assert len(found) == min(4, len(whole))
+            first = whole.index(found[0]) if found else 0
+            assert found == whole[first : first + 4]
+            begins.add((user, first))
+    assert len(begins) > 2 * len(data.user_ids)

@@ -4,12 +4,12 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 
-from Models.dataLoader import RatingsData, model_inputs, split_rows
-from Models.features import FeatureConfig
+from Models.dataLoader import RatingsData, make_loader, split_rows
 from Models.HistoryRecommender import (
     HistoryConfig,
     HistoryRecommender,
@@ -19,7 +19,7 @@ from Models.HistoryRecommender import (
     clock_features,
 )
 from Models.inference.recommend import scores_of_known
-from Models.inputs import DataStats, FeatureBlock, RatingScale, UnsuitableData
+from Models.inputs import DataStats, FeatureBlock, RatingScale
 from Models.sequences import NEW_USER, PaddedHistory, offsets
 
 
@@ -344,7 +344,35 @@ def test_the_factors_of_a_movie_by_hand(data):
     assert len(raters) == 0
 
 
-def test_a_history_too_long_for_memory_is_refused(data, split, monkeypatch):
-    monkeypatch.setattr("Models.HistoryRecommender.LONGEST", 5)
-    with pytest.raises(UnsuitableData, match="take --preset ncf"):
-        HistoryRecommender(HistoryConfig(), *model_inputs(data, split.train, FeatureConfig()))
+def test_of_a_long_history_the_latest_ratings_are_read(data):
+    """As if the user had rated nothing before; whatever is asked, in whatever pieces."""
+    rows = data.by_user_and_time(np.arange(len(data.user)))
+    latest = pd.Series(rows).groupby(data.user[rows]).tail(5).to_numpy()
+    users, batch = torch.arange(30), batch_of(data, rows)
+    whole, short = (random_model(data, rows, HistoryConfig(max_length=n)) for n in (2500, 5))
+    assert np.bincount(data.user).max() > 5
+    for made in (lambda model, known: model.predict(batch, known), lambda model, known: model.score(known.pad(users))):
+        expected = made(whole, data.history(latest))
+        torch.testing.assert_close(made(short, data.history(rows)), expected)
+        assert not torch.allclose(made(whole, data.history(rows)), expected)
+    torch.testing.assert_close(
+        short.user_vectors(data.history(rows).pad(users)), whole.user_vectors(data.history(latest).pad(users))
+    )
+
+
+def test_predictions_do_not_depend_on_how_many_pairs_are_computed_at_a_time(data, monkeypatch):
+    rows = np.arange(len(data.user))
+    model, history = random_model(data, rows, HistoryConfig()), data.history(rows).pad(torch.arange(30))
+    expected = model.score(history)
+    monkeypatch.setattr("Models.HistoryRecommender.CHUNK_PAIRS", 30)
+    torch.testing.assert_close(model.score(history), expected)
+
+
+def test_a_long_history_trains_in_pieces(data):
+    rows = np.arange(len(data.user))
+    model = random_model(data, rows, HistoryConfig(max_length=5)).train()
+    loader = make_loader(data, rows, 64, 0, model.batching)
+    for batch in loader:
+        assert batch["user"].bincount().max() <= 5
+        model(batch).loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
