@@ -35,6 +35,8 @@ from utils.files import DATASET, ROOT, Note, UserError
 from utils.metadata import METADATA, fetch_films
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
+LARGE, OF_LARGE = 30_000, "ncf-ranking"  # movies from which another preset chooses them: its time does not grow so fast
+MANY, FEWEST = 5_000_000, 3  # ratings from which fewer epochs do, in proportion, but not fewer than these
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ def main() -> None:
     ratings = load_data(data, settings.features, encoding=settings.encoding)
     if settings.user is not None and settings.user not in map(str, ratings.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
-    presets = [RANKING] if ratings.scale.is_constant else [RATING, RANKING]
-    trainings = [trained(settings, data, preset) for preset in presets]
+    configs = configs_for(len(ratings.movies), len(ratings.rating), has_ratings=not ratings.scale.is_constant)
+    trainings = [trained(settings, data, config) for config in configs]
     heading("4. Loss curve, reports and a page to try")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
     if np.bincount(ratings.movie).max() >= LEAST_RATINGS:
@@ -131,12 +133,23 @@ def places(settings: Settings, folder: Path) -> tuple[object, ...]:
     return "--data", folder, "--features", settings.features, *encoding
 
 
-def trained(settings: Settings, folder: Path, preset: str) -> tuple[Path, Path]:
-    """Two finished runs of a preset on just these ratings and features, the tested and the final one."""
-    config = PRESETS[preset]
+def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:
+    """What is trained on data of this size: presets, with fewer epochs where each of them has many more steps."""
+    ranking = RANKING if n_movies < LARGE else OF_LARGE
+    configs = [PRESETS[preset] for preset in ([RATING, ranking] if has_ratings else [ranking])]
+    most = [max(FEWEST, config.optim.epochs * MANY // max(n_ratings, 1)) for config in configs]
+    return [
+        dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=min(config.optim.epochs, epochs)))
+        for config, epochs in zip(configs, most, strict=True)
+    ]
+
+
+def trained(settings: Settings, folder: Path, config: TrainConfig) -> tuple[Path, Path]:
+    """Two finished runs of this configuration on just these ratings and features, the tested and the final one."""
+    changes = [word for name, value in config.changes().items() for word in (f"--{name.replace('_', '-')}", value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
-    tested = run_of(config, settings, "--preset", preset, *places(settings, folder))
+    tested = run_of(config, settings, "--preset", config.preset, *changes, *places(settings, folder))
     final = dataclasses.replace(config, run=dataclasses.replace(config.run, final=tested.absolute()))
     return tested, run_of(final, settings, "--final", tested)
 

@@ -55,8 +55,8 @@ class Ranking:
     A user without any relevant movie has no metric and is left out.
 
     users: their indices [U]
-    ranks: of each user's relevant movies, ascending from 1, float64 [U, R]; infinite where there are fewer than R
-        or a model had no score
+    ranks: of each user's relevant movies, ascending from 1, float64 [U, R]; infinite beyond N, where there are fewer
+        than R, or a model had no score
     n_relevant: how many each has, [U]
     topn: the movies of the highest scores, int64 [U, N], -1 where fewer than N are left
     scores: of these movies, float64 [U, N]
@@ -91,18 +91,23 @@ def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return movies.gather(1, order).masked_fill(values == -INFINITY, -1), values
 
 
-def ranks_of(relevant: Tensor, scores: Tensor) -> Tensor:
+def ranks_of(relevant: Tensor, scores: Tensor, n: int) -> Tensor:
     """Ranks of the `relevant` scores [U, R] among all `scores` [U, M], of which they are part; ascending.
 
-    Among equal scores the other movies stand first, so a tie never helps; -inf has no rank (infinite).
+    Among equal scores the other movies stand first, so a tie never helps. Ranks beyond n are infinite, as is that of
+    -inf. So the best n + R scores tell them all: a relevant one not above the lowest of these has n others before it.
     """
     relevant = relevant.sort(dim=1, descending=True).values
-    ascending = scores.sort(dim=1).values
-    at_least = scores.shape[1] - torch.searchsorted(ascending, relevant)  # movies with this score or a higher one
+    n_best = min(n + relevant.shape[1], scores.shape[1])
+    best = scores.topk(n_best, dim=1).values
+    at_least = n_best - torch.searchsorted(
+        best.flip(1).contiguous(), relevant
+    )  # movies with this score or a higher one
     relevant_at_least = relevant.shape[1] - torch.searchsorted(relevant.flip(1).contiguous(), relevant)
     nth = torch.arange(1, relevant.shape[1] + 1)
     ranks = (at_least - relevant_at_least + nth).double()
-    return ranks.masked_fill(relevant == -INFINITY, INFINITY)
+    cut = best[:, -1:] if n_best < scores.shape[1] else -INFINITY
+    return ranks.masked_fill((relevant <= cut) | (relevant == -INFINITY) | (ranks > n), INFINITY)
 
 
 def metrics_at(ranks: Tensor, n_relevant: Tensor, k: int) -> dict[str, Tensor]:

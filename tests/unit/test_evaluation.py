@@ -46,12 +46,12 @@ def rank(scores, seen: list[list[int]], relevant: list[list[int]], n: int = 10, 
 
 def test_a_ranking_by_hand():
     scores = [[0.9, 0.8, 0.7, 0.6, 0.5], [0.1, 0.2, 0.3, 0.4, 0.5], [1, 2, 3, 4, 5]]
-    ranking = rank(scores, [[0], [], [0]], [[3, 1], [], [1]], n=2)
+    ranking = rank(scores, [[0], [], [0]], [[3, 1], [], [1]], n=3)
     assert ranking.users.tolist() == [0, 2]  # user 1 has nothing to find
-    assert ranking.ranks.tolist() == [[1, 3], [4, math.inf]]  # movie 0 is seen and no candidate
+    assert ranking.ranks.tolist() == [[1, 3], [math.inf, math.inf]]  # movie 0 is seen and no candidate
     assert ranking.n_relevant.tolist() == [2, 1]
-    assert ranking.topn.tolist() == [[1, 2], [4, 3]]
-    assert ranking.scores.tolist() == [pytest.approx([0.8, 0.7]), [5, 4]]
+    assert ranking.topn.tolist() == [[1, 2, 3], [4, 3, 2]]
+    assert ranking.scores.tolist() == [pytest.approx([0.8, 0.7, 0.6]), [5, 4, 3]]
 
 
 def test_ties_never_help():
@@ -113,7 +113,7 @@ def plain_metrics(hits: list[bool], n_relevant: int, k: int) -> dict[str, float]
 @given(problem=problems(), k=st.integers(1, 12), chunk=st.integers(1, 7))
 def test_metrics_are_those_of_the_plain_definition(problem, k, chunk):
     scores, seen, relevant = problem
-    ranking = rank(scores, seen, relevant, chunk_users=chunk)
+    ranking = rank(scores, seen, relevant, n=12, chunk_users=chunk)
     found = metrics_at(ranking.ranks, ranking.n_relevant, k)
     for user, (own, known) in enumerate(zip(relevant, seen, strict=True)):
         hits = [movie in own for movie in worst_order(scores[user], known, own)][:k]
@@ -242,6 +242,18 @@ def test_the_ranking_evaluator_ranks_relevant_test_movies_among_unseen_ones(data
             assert ranking.topn[len(users) - 1].tolist() == order[:5]
     assert ranking.users.tolist() == users
     assert mean_metrics(ranking, 5)["ndcg@5"] == pytest.approx(np.mean(values))
+
+
+def test_of_many_users_a_part_is_ranked_as_it_would_be_among_all(data, split):
+    all_users = RankingEvaluator(data, split, relevance_threshold=4)
+    some = dataclasses.replace(all_users, most_users=10)
+    scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
+    whole, part = (one.rank(lambda users: scores[users], one.known(), split.test) for one in (all_users, some))
+    assert some.evaluated.sum() == 10 and all_users.evaluated.all()
+    drawn = torch.from_numpy(some.evaluated)[whole.users]
+    assert 0 < drawn.sum() <= 10 and part.users.tolist() == whole.users[drawn].tolist()
+    assert torch.equal(part.topn, whole.topn[drawn]) and torch.equal(part.n_relevant, whole.n_relevant[drawn])
+    assert some.protocol["users"] == "10 of 30, drawn at random" and "users" not in all_users.protocol
 
 
 def test_a_ranking_among_some_movies_recommends_these_alone(data, split):

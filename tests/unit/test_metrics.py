@@ -73,23 +73,25 @@ def test_ranks_by_hand():
     """Movie scores 9 to 5, of which 8 and 6 are relevant; and a tie, where the other movie stands first."""
     scores = torch.tensor([[9.0, 8, 7, 6, 5], [1, 1, 0, 0, 0]], dtype=torch.float64)
     relevant = torch.tensor([[6.0, 8], [1, 0]], dtype=torch.float64)
-    assert ranks_of(relevant, scores).tolist() == [[2, 4], [2, 5]]
+    assert ranks_of(relevant, scores, 5).tolist() == [[2, 4], [2, 5]]
+    assert ranks_of(relevant, scores, 4).tolist() == [[2, 4], [2, INFINITY]]
+    assert ranks_of(relevant, scores, 1).tolist() == [[INFINITY] * 2] * 2
 
 
 def test_a_missing_score_has_no_rank():
     relevant = torch.tensor([[3.0, -INFINITY]], dtype=torch.float64)
-    assert ranks_of(relevant, torch.tensor([[1.0, 3.0, -INFINITY]], dtype=torch.float64)).tolist() == [[1, INFINITY]]
+    assert ranks_of(relevant, torch.tensor([[1.0, 3.0, -INFINITY]], dtype=torch.float64), 3).tolist() == [[1, INFINITY]]
 
 
-@given(st.data())
-def test_ranks_are_those_of_the_worst_order(data):
-    """Best scores first, of equal ones the irrelevant first."""
+@given(st.data(), st.integers(1, 15))
+def test_ranks_are_those_of_the_worst_order(data, n):
+    """Best scores first, of equal ones the irrelevant first; up to the n-th."""
     scores = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=15))
     relevant = data.draw(st.sets(st.integers(0, len(scores) - 1), min_size=1))
     order = sorted(range(len(scores)), key=lambda movie: (-scores[movie], movie in relevant))
-    expected = [k for k, movie in enumerate(order, start=1) if movie in relevant]
+    expected = [k if k <= n else INFINITY for k, movie in enumerate(order, start=1) if movie in relevant]
     own = torch.tensor([[float(scores[movie]) for movie in relevant]])
-    assert ranks_of(own, torch.tensor([scores]).float())[0].tolist() == expected
+    assert ranks_of(own, torch.tensor([scores]).float(), n)[0].tolist() == expected
 
 
 def test_ranking_metrics_by_hand():
