@@ -19,7 +19,13 @@ from utils.splits import TEST, TRAIN, VAL, Split
 
 # What decides what a column of the features means, and its words.
 SAME_FEATURES = {
-    **{"encoder_sha256": "encoder", "pooling": "pooling", "bert_dim": "width", "genres": "list of genres"},
+    **{
+        "encoder_sha256": "encoder",
+        "pooling": "pooling",
+        "precision": "precision",
+        "bert_dim": "width",
+        "genres": "list of genres",
+    },
     **{"text": "text", "blocks": "list of blocks"},
 }
 MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside

@@ -23,7 +23,8 @@ movies for RMSE, as ratings of one movie go right or wrong together, and users f
 very movies. An effect is only claimed with three seeds or more and where, by Benjamini and Hochberg's procedure over
 all differences of the table, at most one in twenty claims is expected to be wrong.
 
-Writes ablation.csv (one row per variant, seed and group), ablation.md and ablation.png into --output. Finished
+Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
+ablation.png into --output. Finished
 trainings are kept there, so an interrupted ablation goes on where it stopped.
 """
 
@@ -124,14 +125,16 @@ class Effect:
     q: float  # the least rate of false claims, over all differences of the table, at which this one is claimed
 
     def verdict(self) -> str:
-        """The outcome in words."""
-        better = (self.change.value < 0) == (self.metric == "rmse")
-        words = ("better" if better else "worse") if self.q <= FALSE_CLAIMS else "no effect is shown"
+        """Whether an effect is claimed."""
         if self.seeds < LEAST_SEEDS:
-            words = f"fewer than {LEAST_SEEDS} seeds, no claim"
+            return f"fewer than {LEAST_SEEDS} seeds, no claim"
+        better = (self.change.value < 0) == (self.metric == "rmse")
+        return ("better" if better else "worse") if self.q <= FALSE_CLAIMS else "no effect is shown"
+
+    def in_words(self) -> str:
         interval = f"{self.change.value:+.4f} [{self.change.low:+.4f}, {self.change.high:+.4f}]"
         what = self.what[0].upper() + self.what[1:]
-        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}: {words}."
+        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}: {self.verdict()}."
 
 
 Variants = dict[str, tuple[FeatureConfig, dict[str, Any]]]
@@ -173,11 +176,12 @@ def main() -> None:
     effects = all_effects(results)
 
     write_table(output / "ablation.csv", result_table(results))
+    write_table(output / "effects.csv", effect_table(effects))
     text = markdown(evaluator, groups, results, effects)
     with atomic_write(output / "ablation.md") as temporary:
         temporary.write_text(text, encoding="utf-8")
     draw(effects, output / "ablation.png", f"{data.name}, {settings.data.split} split, {settings.preset}")
-    print(f"\n{text}\nWrote ablation.csv, ablation.md and ablation.png into {display_path(output)}.")
+    print(f"\n{text}\nWrote ablation.csv, effects.csv, ablation.md and ablation.png into {display_path(output)}.")
 
 
 def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = ()) -> Variants:
@@ -343,6 +347,16 @@ def result_table(results: Results) -> pd.DataFrame:
     )
 
 
+def effect_table(effects: list[Effect]) -> pd.DataFrame:
+    """One row per difference: what was added, the metric of which movies, its change and interval, and the verdict."""
+    rows = []
+    for effect in effects:
+        change = {name: round(value, 5) for name, value in zip(("change", "low", "high"), effect.change, strict=False)}
+        row = {"what": effect.what, "movies": effect.group, "metric": effect.metric} | change
+        rows.append(row | {"seeds": effect.seeds, "q": float(f"{effect.q:.2g}"), "verdict": effect.verdict()})
+    return pd.DataFrame(rows)
+
+
 def markdown(
     evaluator: RankingEvaluator, groups: dict[str, np.ndarray], results: Results, effects: list[Effect]
 ) -> str:
@@ -367,7 +381,7 @@ def markdown(
         f"{len(effects)} differences with 95 % intervals over trainings and what is tested; of those claimed, one in "
         "twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
     )
-    return text + "".join(f"- {effect.verdict()}\n" for effect in effects)
+    return text + "".join(f"- {effect.in_words()}\n" for effect in effects)
 
 
 def draw(effects: list[Effect], target: Path, title: str) -> None:

@@ -207,16 +207,41 @@ def as_flag(name: str, value: Any) -> str:
     return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
 
 
-def result_tables(kind: str) -> str:
-    """Every results/*/<kind>.md with the picture beside it; of an ablation's differences those on cold movies."""
+def comparison_tables() -> str:
+    """Every results/*/comparison.md with the picture beside it."""
+    texts = {table: table.read_text(encoding="utf-8") for table in sorted(RESULTS.glob("*/comparison.md"))}
+    return "\n".join(f"{text}\n{picture_beside(table)}\n" for table, text in texts.items())
+
+
+def picture_beside(table: Path) -> str:
+    """The picture of the same name, as it is linked from docs/."""
+    path = Path(os.path.relpath(table.with_suffix(".png"), ROOT / "docs")).as_posix()
+    return f"![{table.parent.name}]({path})"
+
+
+def ablation_tables() -> str:
+    """Of every results/*/effects.csv, what each input changes by the metrics that lists are about; and its picture.
+
+    Bold where an effect is claimed.
+    """
     blocks = []
-    for table in sorted(RESULTS.glob(f"*/{kind}.md")):
-        text = table.read_text(encoding="utf-8")
-        path = Path(os.path.relpath(table, ROOT / "docs")).as_posix()
-        if kind == "ablation":
-            lines = [line for line in text.splitlines() if not line.startswith("- ") or "cold-movie" in line]
-            text = "\n".join([*lines, f"- On the other movies: [{table.parent.name}/ablation.md]({path}).\n"])
-        blocks.append(f"{text}\n![{table.parent.name}]({path.removesuffix('.md')}.png)\n")
+    for path in sorted(RESULTS.glob("*/effects.csv")):
+        effects = pd.read_csv(path)
+        effects["shown"] = [
+            f"{mark}{e.change:+.4f}{mark} [{e.low:+.4f}, {e.high:+.4f}]"
+            for e in effects.itertuples()
+            for mark in ["**" if e.verdict in ("better", "worse") else ""]
+        ]
+        names = {f"{movies} movies: {metric}": (movies, metric) for movies, metric in ABLATED}
+        columns = {
+            name: effects[(effects["movies"] == movies) & (effects["metric"] == metric)].set_index("what")["shown"]
+            for name, (movies, metric) in names.items()
+        }
+        table = pd.DataFrame(columns).loc[effects["what"].unique()].rename_axis("added").reset_index()
+        whole = Path(os.path.relpath(path.with_name("ablation.md"), ROOT / "docs")).as_posix()
+        head = f"`{path.parent.name}`, {effects['seeds'].min()} seeds; all figures: [ablation.md]({whole})."
+        picture = picture_beside(path.with_name("ablation.md"))
+        blocks.append(f"{head}\n\n{markdown_table(table)}\n{picture}\n")
     return "\n".join(blocks)
 
 
@@ -228,6 +253,7 @@ RANKING = {
     **{"NDCG@10 among 99": "sampled ndcg@10", "HR@10 among 99": "sampled hr@10"},
 }
 PARTS = ("new_movie", "known_movie")
+ABLATED = (("cold", "ndcg@10"), ("cold", "top-N hr"), ("warm", "ndcg@10"))  # which movies, by which metric
 SECTIONS = {
     "ratings": lambda: trainings_table(RATING),
     "rankings": lambda: trainings_table(RANKING),
@@ -236,8 +262,8 @@ SECTIONS = {
     "parts": parts_table,
     "groups": groups_table,
     "null": lambda: "\n".join(path.read_text(encoding="utf-8") for path in sorted((RESULTS / "null").glob("*.md"))),
-    "comparisons": lambda: result_tables("comparison"),
-    "ablations": lambda: result_tables("ablation"),
+    "comparisons": comparison_tables,
+    "ablations": ablation_tables,
 }
 
 if __name__ == "__main__":

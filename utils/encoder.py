@@ -1,5 +1,6 @@
 """Text encoders: find a transformer model and turn texts into vectors."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ KNOWN_LIMIT = 10**9  # a tokenizer without a limit has a far larger number
 LOADING_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, AttributeError, TypeError, IndexError)
 
 Pooling = Literal["mean", "cls"]
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 def find_encoder(name: str, offline: bool = False) -> tuple[Path, str]:
@@ -83,8 +85,11 @@ class Encoder:
     device: Any
 
     @classmethod
-    def load(cls, folder: Path, device: Any) -> "Encoder":
+    def load(cls, folder: Path, device: Any, precision: Precision = "float32") -> "Encoder":
         """Load from a local folder; nothing is downloaded and no code of the folder is run.
+
+        Args:
+            precision: of the products; int8: of those in linear layers, with the weights' scales per row
 
         Raises:
             UserError: the folder holds no encoder, lacks a part of it, or its model can't encode text alone.
@@ -93,6 +98,8 @@ class Encoder:
         import transformers
         from safetensors import SafetensorError
 
+        if precision == "int8" and torch.device(device).type != "cpu":
+            raise UserError("--precision int8 is computed on the CPU alone: add --device cpu, or take bfloat16.")
         transformers.utils.logging.disable_progress_bar()
         only_data = {"local_files_only": True, "trust_remote_code": False}
         try:
@@ -113,7 +120,7 @@ class Encoder:
             )
         if missing := _missing_weights(half, loaded["missing_keys"]):
             raise UserError(f"{folder} lacks weights that its config.json names, such as {missing[0]}: get it anew.")
-        return encoder
+        return cls(tokenizer, _in_precision(half, precision), device)
 
     def encode(self, texts: Sequence[str], pooling: Pooling = "mean", batch_size: int = 128) -> np.ndarray:
         """One vector a text, float32 [n_texts, hidden size].
@@ -160,10 +167,26 @@ class Encoder:
         mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
         ids, mask = ids.to(self.device), mask.to(self.device)
         with torch.inference_mode():
-            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state  # [B, T, H]
+            states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # [B, T, H]
             mask = mask.unsqueeze(2)  # [B, T, 1]
             pooled = (states * mask).sum(1) / mask.sum(1) if pooling == "mean" else states[:, 0]
-            return pooled.float().cpu().numpy()
+            return pooled.cpu().numpy()
+
+
+def _in_precision(model: Any, precision: Precision) -> Any:
+    """The model with less precise products."""
+    import torch
+
+    if precision == "float32":
+        return model
+    if precision == "bfloat16":
+        return model.to(torch.bfloat16)
+    if not any(isinstance(module, torch.nn.Linear) for module in model.modules()):
+        raise UserError("--precision int8: this encoder has no linear layers, take bfloat16.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # its successor, torchao, is one more package
+        rows = torch.ao.quantization.per_channel_dynamic_qconfig
+        return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear: rows})
 
 
 def token_limit(tokenizer: Any, model: Any) -> int:

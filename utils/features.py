@@ -33,6 +33,7 @@ class FeaturesInfo:
     metadata_sha256: str = ""  # of the metadata file; "" without one
     blocks: dict[str, str] = field(default_factory=dict)  # the kind of each of its columns
     blocks_sha256: str = ""
+    precision: str = "float32"  # of the encoder's products
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,27 @@ def test_batches_give_what_the_model_gives_for_one_text(saved, family, pooling):
         np.testing.assert_allclose(vector, states.mean(0) if pooling == "mean" else states[0], atol=1e-5)
 
 
+@pytest.mark.parametrize(("precision", "least"), [("bfloat16", 0.999), ("int8", 0.9)])
+@every_family
+@pytest.mark.filterwarnings("ignore::utils.files.Note")
+def test_less_precise_vectors_are_close_to_the_precise_ones(saved, family, precision, least):
+    """By their cosines; float32 numbers whatever they were computed with."""
+    if family is gpt2 and precision == "int8":  # it has layers of its own
+        with pytest.raises(UserError, match="no linear layers"):
+            Encoder.load(saved(family), CPU, precision)
+        return
+    precise = Encoder.load(saved(family), CPU).encode(TITLES)
+    vectors = Encoder.load(saved(family), CPU, precision).encode(TITLES)
+    cosine = (precise * vectors).sum(1) / np.linalg.norm(precise, axis=1) / np.linalg.norm(vectors, axis=1)
+    assert vectors.dtype == np.float32 and not np.array_equal(vectors, precise)
+    assert cosine.min() > least
+
+
+def test_int8_is_refused_on_a_gpu(saved):
+    with pytest.raises(UserError, match="--device cpu"):
+        Encoder.load(saved(roberta), "cuda", "int8")
+
+
 def test_padding_on_the_left_is_not_used(copied):
     """GPT-2 would count its positions from the padding."""
     folder = copied(gpt2)
