@@ -184,7 +184,7 @@ def _in_precision(model: Any, precision: Precision) -> Any:
     if not any(isinstance(module, torch.nn.Linear) for module in model.modules()):
         raise UserError("--precision int8: this encoder has no linear layers, take bfloat16.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # its successor, torchao, is one more package
+        warnings.simplefilter("ignore")  # that another package, torchao, will have this one day
         rows = torch.ao.quantization.per_channel_dynamic_qconfig
         return torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear: rows})
 
