@@ -38,7 +38,7 @@ from Models.inputs import (
     PositiveInt,
     decades,
 )
-from Models.layers import DAY, N_CLOCK, Posterior, SumOverRaters, clock_numbers
+from Models.layers import DAY, N_CLOCK, ItemTower, Posterior, SumOverRaters, clock_numbers
 from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
 TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
@@ -72,7 +72,7 @@ class HistoryConfig:
     task: ClassVar = "rating"
 
 
-class HistoryRecommender(nn.Module):
+class HistoryRecommender(ItemTower):
     """The Gaussian process of the formulas above."""
 
     unsupported_devices = ("mps",)  # PyTorch's Cholesky factors are not whole there
@@ -134,7 +134,7 @@ class HistoryRecommender(nn.Module):
         users, inverse = torch.unique(batch["user"], return_inverse=True)
         length = history.lengths(users).clamp(max=self.config.max_length)
         size = (length + torch.bincount(inverse)).tolist()
-        items, prediction = self.item_tower(), torch.empty(len(inverse), device=inverse.device)
+        items, prediction = self.items(), torch.empty(len(inverse), device=inverse.device)
         for group in group_by_size(length.argsort().tolist(), size, CHUNK_RATINGS):
             rows = torch.isin(inverse, torch.tensor(group, device=inverse.device)).nonzero().squeeze(1)
             asked, where = pad_batch({name: values[rows] for name, values in batch.items()})
@@ -158,7 +158,7 @@ class HistoryRecommender(nn.Module):
 
     def movie_vectors(self) -> Tensor:
         """z of every movie, [n_movies, D]."""
-        return self.item_tower()["factors"]
+        return self.items()["factors"]
 
     def divergence(self) -> Tensor:
         """What the loss adds once for all ratings: priors of what is learned."""
@@ -259,7 +259,7 @@ class HistoryRecommender(nn.Module):
 
     def score(self, history: PaddedHistory) -> Tensor:
         """Predicted ratings, not clipped, of every movie right after each user's last rating: [B, n_movies]."""
-        items, history = self.item_tower(), self.latest(history)
+        items, history = self.items(), self.latest(history)
         return torch.cat([self.score_after_last(items, history.row(k)) for k in range(len(history.user))])
 
     def score_after_last(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
@@ -270,7 +270,7 @@ class HistoryRecommender(nn.Module):
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """What is multiplied with z_i in a prediction at any time: h_u + sum_j a_j z_j, without context, [B, D]."""
-        items, history = self.item_tower(), self.latest(history)
+        items, history = self.items(), self.latest(history)
         return torch.cat([self.user_vector(items, history.row(k)) for k in range(len(history.user))])
 
     def user_vector(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:

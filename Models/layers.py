@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,31 @@ class Posterior(nn.Module):
         square = (self.mean.square() + self.variance()).sum(0)
         prior = 0.5 * len(self.mean) * square.log() if precision is None else 0.5 * precision * square
         return prior.sum() - self.log_std.sum()
+
+
+class ItemTower(nn.Module):
+    """The base of models that compute what they know of the movies, whoever the user is, in `item_tower`.
+
+    Out of training it is computed once, until a parameter or buffer changes, or the model has trained: the steps of a
+    fused optimizer leave no other trace.
+    """
+
+    _items: tuple[list[tuple[int, int, int]], Any] | None = None
+
+    def train(self, mode: bool = True) -> "ItemTower":
+        self._items = None
+        return super().train(mode)
+
+    def items(self) -> Any:
+        """What `item_tower` gives."""
+        if self.training:
+            return self.item_tower()
+        parts = [*self.parameters(), *self.buffers()]
+        state = [(id(part), part.data_ptr(), 0 if part.is_inference() else part._version) for part in parts]
+        if self._items is None or self._items[0] != state:
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks first
+                self._items = state, self.item_tower()
+        return self._items[1]
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:

@@ -92,6 +92,12 @@ class History:
     def to(self, device: torch.device) -> "History":
         return History(*(column.to(device) for column in vars(self).values()))
 
+    def between(self, first: int, last: int) -> "History":
+        """The ratings of the users from `first` to before `last`, who are numbered from 0."""
+        rows = slice(int(self.offsets[first]), int(self.offsets[last]))
+        columns = (column[rows] for column in (self.movie, self.rating, self.time))
+        return History(self.offsets[first : last + 1] - self.offsets[first], *columns)
+
     def users(self) -> Tensor:
         """The user of each rating, [n]."""
         return torch.repeat_interleave(self.offsets.diff())

@@ -19,6 +19,7 @@ from utils.metrics import top_n
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
 CHUNK_USERS = 256  # bounds it for models of histories
+SHORTLIST = 1000  # movies of a large catalogue that are scored exactly, where a model has rough scores for the others
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class TopNRecommender:
     @torch.inference_mode()
     def for_histories(self, known: PaddedHistory, seen: PaddedHistory) -> list[Recommendations]:
         """The recommendations of users with these histories, all scored together."""
-        movies, best = top_n(self.leave_out(self.scores(self.model, known), seen), self.top_n)
+        movies, best = top_n(self.leave_out(self.shortlisted(known, seen), seen), self.top_n)
         values = {"score" if self.model.config.task == "ranking" else "prediction": self.clipped(best, self.model)}
         if self.rating_model:
             predictions = self.scores(self.rating_model, known).gather(1, movies.clamp(min=0))
@@ -72,6 +73,16 @@ class TopNRecommender:
             Recommendations(self.name(user), make_list(self.ids, movies[k], {n: v[k] for n, v in values.items()}))
             for k, user in enumerate(known.user.tolist())
         ]
+
+    def shortlisted(self, known: PaddedHistory, seen: PaddedHistory) -> Tensor:
+        """Scores of the model, [B, n_movies]; in a large catalogue, of the movies with the best rough scores alone."""
+        n_movies, n = len(self.ids.movie_ids), max(SHORTLIST, self.top_n)
+        if not hasattr(self.model, "rough_score") or n_movies <= 4 * n or self.include_seen:
+            return self.scores(self.model, known)
+        known = beside(self.model, asked_at(known, self.request_time))
+        movies = self.leave_out(self.model.rough_score(known).cpu(), seen).topk(n).indices
+        exact = self.model.score(known, movies.to(known.movie.device)).cpu()
+        return torch.full((len(movies), n_movies), -torch.inf).scatter(1, movies, exact)
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""

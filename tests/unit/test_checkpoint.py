@@ -129,8 +129,8 @@ def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
 
 def test_data_that_does_not_suit_a_model_is_explained(data, split):
     stats, inputs = model_inputs(data, split.train, FeatureConfig())
-    with pytest.raises(UserError, match="50,000 movies, too many"):
-        build_model(AutoencoderConfig(), dataclasses.replace(stats, n_movies=50_000), inputs)
+    with pytest.raises(UserError, match="50,000 movies: take --preset ncf-ranking"):
+        build_model(ContentConfig(), dataclasses.replace(stats, n_movies=50_000), inputs)
 
 
 def test_saving_keeps_the_old_file_until_the_new_one_is_whole(tiny_run, tmp_path, monkeypatch):

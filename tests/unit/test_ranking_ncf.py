@@ -103,8 +103,9 @@ def test_scores_of_candidates_are_those_of_the_whole_catalogue(data):
     model, history = made(data), one_history(3, 11, 20, rating=[5.0, 1.0, 3.0])
     numbered, movies, _ = draw_candidates(history, 27, n_others=6)
     assert len(movies) == 9
-    whole = model.logits(history, model.has_id)
-    torch.testing.assert_close(model.logits(numbered, model.has_id, movies), whole[:, movies])
+    whole = model.score(history)
+    scores = model.logits(numbered, *model.item_tower(movies=movies))
+    torch.testing.assert_close(scores, whole[:, movies])
 
 
 def test_a_step_over_drawn_candidates_trains(data):
