@@ -36,7 +36,8 @@ from utils.metadata import METADATA, fetch_films
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
 LARGE, OF_LARGE = 30_000, "ncf-ranking"  # movies from which another preset chooses them: its time does not grow so fast
-MANY, FEWEST = 5_000_000, 3  # ratings from which fewer epochs do, in proportion, but not fewer than these
+MANY, FEWEST = 5_000_000, 4  # ratings from which fewer epochs do, in proportion, but not fewer than these
+USUAL = 1_000_000  # ratings for which the presets' batch sizes are; of many, a step of the NCF sums over all
 
 
 @dataclass(frozen=True)
@@ -134,14 +135,19 @@ def places(settings: Settings, folder: Path) -> tuple[object, ...]:
 
 
 def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:
-    """What is trained on data of this size: presets, with fewer epochs where each of them has many more steps."""
+    """What is trained on data of this size: presets, for many ratings with fewer epochs and larger batches."""
     ranking = RANKING if n_movies < LARGE else OF_LARGE
     configs = [PRESETS[preset] for preset in ([RATING, ranking] if has_ratings else [ranking])]
-    most = [max(FEWEST, config.optim.epochs * MANY // max(n_ratings, 1)) for config in configs]
-    return [
-        dataclasses.replace(config, optim=dataclasses.replace(config.optim, epochs=min(config.optim.epochs, epochs)))
-        for config, epochs in zip(configs, most, strict=True)
-    ]
+    return configs if n_ratings <= MANY else [for_many(config, n_ratings) for config in configs]
+
+
+def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
+    """A preset for more than MANY ratings."""
+    optim = config.optim
+    changes = {"epochs": max(FEWEST, optim.epochs * MANY // n_ratings)}
+    if config.preset == RATING:
+        changes["batch_size"] = optim.batch_size * (n_ratings // USUAL)
+    return dataclasses.replace(config, optim=dataclasses.replace(optim, **changes))
 
 
 def trained(settings: Settings, folder: Path, config: TrainConfig) -> tuple[Path, Path]:

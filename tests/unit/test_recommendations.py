@@ -100,6 +100,23 @@ def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
     ]
 
 
+def test_of_a_large_catalogue_the_movies_with_the_best_rough_scores_are_scored(places, tmp_path, monkeypatch):
+    """The best of these by their exact scores; movies that a user has rated take no place among them."""
+    saved = load_model(train_here(*places, "--run", tmp_path / "run", "--epochs", 1) / "best.pt", CPU)
+    known = saved.known.history.pad(torch.arange(30))
+    recommender = TopNRecommender(saved.model, saved.ids, 3)
+    rough = recommender.leave_out(saved.model.rough_score(known).detach().clone(), known)
+    exact = recommender.leave_out(saved.model.score(known).detach().clone(), known)
+    monkeypatch.setattr("Models.inference.recommend.SHORTLIST", 6)
+    found = recommender.for_histories(known, known)
+    for k, one in enumerate(found):
+        kept = rough[k].topk(6).indices
+        best = kept[exact[k, kept].argsort(descending=True)][:3].tolist()
+        assert [movie.id for movie in one.movies] == [saved.ids.movie_ids[movie] for movie in best]
+        values = [movie.values["prediction"] for movie in one.movies]
+        assert values == pytest.approx(recommender.clipped(exact[k, best], saved.model).tolist(), abs=1e-5)
+
+
 class Constant(torch.nn.Module):
     """A model that predicts 7 for everything."""
 
