@@ -127,7 +127,10 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
             torch.manual_seed(epoch_seed(seed, epoch))  # so that dropout depends on the epoch, not on what ran before
             loader.sampler.set_epoch(epoch)
             rates = learning_rates(optim.schedule, optim.lr, optim.epochs, epoch, len(loader))
-            row = {"epoch": epoch, "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch)}
+            row = {
+                "epoch": epoch,
+                "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch, optim.amp),
+            }
             if len(split.val):
                 row |= {f"val_{name}": value for name, value in evaluator.validate(model).items()}
             if not all(map(math.isfinite, row.values())):
@@ -162,12 +165,14 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rates: list[float],
     epoch: int,
+    amp: bool = False,
 ) -> float:
     """One pass over the training rows.
 
     Args:
         replica: `distributed.wrap_ddp(model)`
         rates: the learning rate of each step
+        amp: whether products are in bfloat16
 
     Returns:
         the mean loss of a ranking or, of ratings, the mean squared error on rating / highest in training
@@ -185,7 +190,8 @@ def train_epoch(
         batch, counted = distributed.shard_batch(batch, whole_users)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        output = replica(batch)
+        with torch.autocast(batch["user"].device.type, torch.bfloat16, enabled=amp):
+            output = replica(batch)
         count = torch.as_tensor(output.n_samples * counted, device=output.loss.device, dtype=torch.float32)
         # the ranks' gradients are averaged, so each loss counts by its share of the whole batch
         loss = output.loss * (count * distributed.world_size() / distributed.all_reduce_sum(count))

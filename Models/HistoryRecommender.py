@@ -121,7 +121,8 @@ class HistoryRecommender(ItemTower):
         """
         history, where = pad_batch(batch)
         n = len(batch["rating"])
-        loss, loo_error = self.log_marginal_likelihood(self.item_tower(), history)
+        with torch.autocast(history.rating.device.type, enabled=False):  # a rounded covariance is none
+            loss, loo_error = self.log_marginal_likelihood(self.item_tower(), history)
         n_training = self.rated_movies.numel()
         loss = (loss + self.divergence() * n / n_training) / n
         return TrainingOutput(loss, n, batch["rating"] - loo_error[where])

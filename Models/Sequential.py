@@ -232,7 +232,8 @@ class Sequential(nn.Module):
         Movies without training ratings are no candidates: that they are not chosen says nothing of them.
         """
         unrated, count = (~self.rated).nonzero().squeeze(1), history.lengths()
-        return NextMovieLoss.apply(vectors, hidden, history.movie, count, unrated) / count.sum()
+        with torch.autocast(hidden.device.type, enabled=False):
+            return NextMovieLoss.apply(vectors.float(), hidden.float(), history.movie, count, unrated) / count.sum()
 
     def score(self, history: PaddedHistory) -> Tensor:
         """How likely each movie is to be next for users with these histories, as logits: [B, n_movies]."""

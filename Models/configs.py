@@ -134,6 +134,8 @@ class OptimConfig:
     """learning rate over the epochs; cosine: up, then to 0"""
     patience: NonNegInt = 0
     """stop after so many epochs without a better validation; 0: never"""
+    amp: bool = False
+    """products of training steps in bfloat16 (automatic mixed precision), for devices that have them"""
 
 
 @dataclass(frozen=True)

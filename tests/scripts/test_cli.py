@@ -18,6 +18,7 @@ SCRIPTS = [
     "resultAnalyze/compare_rectools.py",
     "resultAnalyze/null_experiment.py",
     "resultAnalyze/groups.py",
+    "resultAnalyze/benchmark_device.py",
     "utils/hub.py",
 ]
 SUBCOMMAND = {"utils/hub.py": ("export", "--output", "x")}
