@@ -35,6 +35,8 @@ class AutoencoderConfig:
     """share of units dropped in training"""
     network_weight: NonNegFloat = 0.3
     """weight of the network beside EASE; 0: EASE alone"""
+    ease_movies: PositiveInt = 12_000
+    """movies that EASE is solved for, those with the most ratings: 0.6 GB for so many, and some times that meanwhile"""
     feature_weight: NonNegFloat = 100.0
     """how many users a feature of movies counts as in EASE"""
 
@@ -50,7 +52,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config, self.stats = config, stats
         n, dim = stats.n_movies, config.embedding_dim
-        self.solved = most_rated(inputs.count)  # the movies of B
+        self.solved = most_rated(inputs.count, config.ease_movies)
         self.register_buffer("features", inputs.features, persistent=False)
         self.register_buffer("item_weights", self.ease(inputs) if inputs.item_weights is None else inputs.item_weights)
         self.encoder = nn.Sequential(

@@ -14,7 +14,6 @@ from torch import Tensor
 from Models.inputs import YEAR, DataStats, ModelInputs
 
 PENALTY = 500.0
-MOST_MOVIES = 12_000  # that B is solved for: 0.6 GB, and 6 GB while it is solved
 OF_CONTENT = ("text", "category", YEAR)  # kinds of blocks that count as users
 OF_NAMES = 0.1  # what names count beside them; by validation on MovieLens 1M, 75/5/20
 
@@ -35,11 +34,11 @@ def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | N
     return weights.fill_diagonal_(0).float()
 
 
-def most_rated(count: Tensor) -> Tensor | slice:
-    """The movies that B is solved for, int64 ascending or all as a slice, from their numbers of ratings, [n_movies]."""
-    if len(count) <= MOST_MOVIES:
+def most_rated(count: Tensor, n: int) -> Tensor | slice:
+    """The n movies with the most ratings, int64 ascending, or all as a slice, from their numbers of ratings."""
+    if len(count) <= n:
         return slice(None)
-    return count.argsort(descending=True, stable=True)[:MOST_MOVIES].sort().values
+    return count.argsort(descending=True, stable=True)[:n].sort().values
 
 
 def as_numpy(movies: Tensor | slice) -> np.ndarray | slice:

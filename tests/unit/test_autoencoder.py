@@ -37,11 +37,10 @@ def test_a_feature_counts_as_a_user(data):
     torch.testing.assert_close(item_weights(ratings.matrix(), 3, genres @ genres.T), item_weights(with_users, 3))
 
 
-def test_of_a_large_catalogue_the_most_rated_movies_have_item_weights(data, monkeypatch):
+def test_of_a_large_catalogue_the_most_rated_movies_have_item_weights(data):
     """The others are left to the network; features count for those that are left as ever."""
-    monkeypatch.setattr("Models.EASE.MOST_MOVIES", 10)
     rows = np.arange(len(data.user))
-    config = AutoencoderConfig(embedding_dim=4, network_weight=0.0)
+    config = AutoencoderConfig(embedding_dim=4, network_weight=0.0, ease_movies=10)
     model, history = random_model(data, rows, config), data.history(rows).pad(torch.arange(30))
     counts = np.bincount(data.movie, minlength=27)
     assert len(model.solved) == 10 and counts[model.solved].min() >= np.delete(counts, model.solved).max()
