@@ -7,7 +7,7 @@
 | row | reference |
 | --- | --- |
 | reading | pandas' python engine on the ratings file |
-| features | the same encoder, one title after the other |
+| features, bfloat16, int8 | the same encoder, one title after the other, in float32 |
 | library | sentence_transformers' encode(), where it is installed |
 | training | the original's model with a Dataset that builds one sample at a time, batch 256 |
 | accuracy | that speed, for the epochs that the original needs to a validation RMSE of .9165; here preset ncf |
@@ -60,7 +60,7 @@ from resultAnalyze.references import (
 )
 from utils import cli
 from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, FeaturesFile, FileName, parse
-from utils.encoder import DEFAULT_ENCODER, Encoder, find_encoder
+from utils.encoder import DEFAULT_ENCODER, Encoder, Precision, find_encoder
 from utils.features import read_features, write_features
 from utils.files import ROOT, UserError, read_json, write_json
 from utils.ratings import read_ratings
@@ -73,14 +73,15 @@ TRAIN_SHARE = 0.8
 GOAL = 0.9165  # validation RMSE on MovieLens 1M: the original's own figure
 ORIGINAL = (32, 128, 64)  # embedding size, units of the layers
 
+Features = Literal["reading", "features", "bfloat16", "int8", "library"]
+Work = Literal["all", Features, "training", "accuracy", "ranking", "sequences", "lists", "start"]
+
 
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
     features: FeaturesFile = DEFAULT_FEATURES
-    only: Literal[
-        "all", "reading", "features", "library", "training", "accuracy", "ranking", "sequences", "lists", "start"
-    ] = "all"
+    only: Work = "all"
     """which row to measure"""
     repeats: PositiveInt = 5
     """how often each side runs"""
@@ -171,17 +172,19 @@ def measure_reading(settings: Settings) -> Row:
 # --- features ------------------------------------------------------------------------------------
 
 
-def measure_features(settings: Settings) -> Row:
-    titles, encoder = titles_and_encoder(settings)
+def measure_features(settings: Settings, precision: Precision = "float32") -> Row:
+    titles, plain = titles_and_encoder(settings)
+    encoder = titles_and_encoder(settings, precision)[1]
     some = np.random.default_rng(0).choice(titles, min(REFERENCE_TITLES, len(titles)), replace=False).tolist()
-    difference = np.abs(encoder.encode(some) - reference_encode(encoder, some)).max()  # warms up both sides as well
+    difference = np.abs(encoder.encode(some) - reference_encode(plain, some)).max()  # warms up both sides as well
     print(f"largest difference between the two sides: {difference:.1e}")
     ours, reference = in_turn(
         settings.repeats,
         lambda: speed(len(titles), lambda: encoder.encode(titles)),
-        lambda: speed(len(some), lambda: reference_encode(encoder, some)),
+        lambda: speed(len(some), lambda: reference_encode(plain, some)),
     )
-    return Row("title vectors", "titles", ours, reference, encoding_limit(titles, encoder))
+    words = "title vectors" + f", `--precision {precision}`" * (precision != "float32")
+    return Row(words, "titles", ours, reference, encoding_limit(titles, plain))
 
 
 def measure_library(settings: Settings) -> Row | None:
@@ -202,9 +205,9 @@ def measure_library(settings: Settings) -> Row | None:
     return Row("title vectors, sentence_transformers", "titles", ours, reference, encoding_limit(titles, encoder))
 
 
-def titles_and_encoder(settings: Settings) -> tuple[list[str], Encoder]:
+def titles_and_encoder(settings: Settings, precision: Precision = "float32") -> tuple[list[str], Encoder]:
     titles = read_dataset(settings.data).movies["title"].tolist()
-    return titles, Encoder.load(find_encoder(DEFAULT_ENCODER)[0], torch.device("cpu"))
+    return titles, Encoder.load(find_encoder(DEFAULT_ENCODER)[0], torch.device("cpu"), precision)
 
 
 def encoding_limit(titles: list[str], encoder: Encoder) -> float:
@@ -379,6 +382,8 @@ def measure_start(settings: Settings) -> Row:
 ROWS = {
     "reading": measure_reading,
     "features": measure_features,
+    "bfloat16": lambda settings: measure_features(settings, "bfloat16"),
+    "int8": lambda settings: measure_features(settings, "int8"),
     "library": measure_library,
     "training": measure_training,
     "accuracy": measure_accuracy,
