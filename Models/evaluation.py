@@ -4,7 +4,6 @@ The one evaluator of trainings, comparisons and ablations: full catalogue, seen 
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,7 +151,7 @@ class RankingEvaluator:
     relevance_threshold: rating from which a movie is one that should be recommended
     k: positions of a top-N that count
     chunk_users: users scored together; memory grows with this number times the movies, not with all users
-    most_users: of more users, so many drawn at random are evaluated, the same for every model
+    most_users: of more users with something to find, so many drawn at random are evaluated, the same for every model
     """
 
     data: RatingsData
@@ -178,9 +177,9 @@ class RankingEvaluator:
 
     @property
     def protocol(self) -> dict[str, Any]:
-        n_users = len(self.data.user_ids)
-        drawn = {"users": f"{self.most_users:,} of {n_users:,}, drawn at random"} if n_users > self.most_users else {}
-        return drawn | {
+        n_users = len(np.unique(self.data.user[self.relevant(self.split.test)]))
+        drawn = f"{self.most_users:,} of {n_users:,}, drawn at random"
+        return ({"evaluated_users": drawn} if n_users > self.most_users else {}) | {
             "relevance_threshold": self.relevance_threshold,
             "candidates": f"the catalogue of {len(self.data.movies):,} movies without those known of the user",
             "ties": "against the model",
@@ -190,16 +189,10 @@ class RankingEvaluator:
     def relevant(self, rows: np.ndarray) -> np.ndarray:
         return rows[self.data.rating[rows] >= self.relevance_threshold]
 
-    @cached_property
-    def evaluated(self) -> np.ndarray:
-        """The users who are evaluated, bool [n_users]."""
-        order = np.random.default_rng(42).permutation(len(self.data.user_ids))
-        return order < self.most_users
-
     def to_find(self, rows: np.ndarray) -> sp.csr_matrix:
         """The relevant ones of these rows, of users who are evaluated, users by movies."""
         rows = self.relevant(rows)
-        return self.data.select(rows[self.evaluated[self.data.user[rows]]]).matrix()
+        return self.data.select(rows[of_evaluated(self.data.user[rows], self.most_users)]).matrix()
 
     def known(self) -> np.ndarray:
         """The rows that are known when the test begins."""
@@ -374,6 +367,18 @@ def best_epoch(epochs: list[dict[str, Any]], evaluator: Evaluator) -> int:
     return better(epochs, key=lambda row: row[evaluator.monitor])["epoch"]
 
 
+def of_evaluated(user: np.ndarray, most: int = MOST_USERS) -> np.ndarray:
+    """Which rows are of users who are evaluated, bool [n]: all or, of more than `most` users, so many drawn at random.
+
+    Args:
+        user: of each row with something to find, int64 [n]
+    """
+    users = np.unique(user)
+    if len(users) <= most:
+        return np.ones(len(user), bool)
+    return np.isin(user, np.random.default_rng(42).choice(users, most, replace=False))
+
+
 @torch.inference_mode()
 def rank_all(
     score: ScoreFn, seen: sp.csr_matrix, relevant: sp.csr_matrix, n: int = K, chunk_users: int = 256
@@ -387,10 +392,11 @@ def rank_all(
         n: length of the top-N that is kept
     """
     counts = torch.from_numpy(relevant.getnnz(1)).long()
-    asked = counts.nonzero().squeeze(1)
+    asked, mine = counts.nonzero().squeeze(1), distributed.shard(len(counts))
     width = int(counts.max())
+    own_users = asked[(asked >= mine.start) & (asked < mine.stop)]
     made = []
-    for users in asked[distributed.shard(len(asked))].split(chunk_users):
+    for users in own_users.split(chunk_users) if len(own_users) else ():
         scores = score(users).cpu().double().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
         scores[seen[users.numpy()].nonzero()] = -INFINITY
         own = relevant[users.numpy()]

@@ -52,8 +52,8 @@ class Posterior(nn.Module):
 class ItemTower(nn.Module):
     """The base of models that compute what they know of the movies, whoever the user is, in `item_tower`.
 
-    Out of training it is computed once, until a parameter or buffer changes, or the model has trained: the steps of a
-    fused optimizer leave no other trace.
+    In inference mode it is computed once, until a parameter or buffer changes or `train` or `eval` is called: the steps
+    of a fused optimizer, and changes by `.data`, leave no other trace.
     """
 
     _items: tuple[list[tuple[int, int, int]], Any] | None = None
@@ -64,13 +64,12 @@ class ItemTower(nn.Module):
 
     def items(self) -> Any:
         """What `item_tower` gives."""
-        if self.training:
-            return self.item_tower()
         parts = [*self.parameters(), *self.buffers()]
-        state = [(id(part), part.data_ptr(), 0 if part.is_inference() else part._version) for part in parts]
+        if torch.is_grad_enabled() or any(part.is_inference() for part in parts):
+            return self.item_tower()
+        state = [(id(part), part.data_ptr(), part._version) for part in parts]
         if self._items is None or self._items[0] != state:
-            with torch.inference_mode(False), torch.no_grad():  # whoever asks first
-                self._items = state, self.item_tower()
+            self._items = state, self.item_tower()
         return self._items[1]
 
 

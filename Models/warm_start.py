@@ -54,7 +54,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
     """
     earlier = Earlier(run, [load_model(one / "best.pt", torch.device("cpu")) for one in _lineage(run)])
     saved, record = earlier.saved, read_json(run / "config.json")
-    now, then = asdict(data.features.info), record.get("features", {})
+    now, then = asdict(data.features.info), {"precision": "float32"} | record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
     if columns_of(saved.inputs.space["scales"]) != columns_of(data.features.blocks(), saved.inputs.space["scales"]):

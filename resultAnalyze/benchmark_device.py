@@ -69,6 +69,8 @@ def main() -> None:
     settings = parse(Settings, __doc__)
     if unknown := [name for name in (*settings.presets, *settings.compile) if name not in PRESETS]:
         raise UserError(f"There is no preset {unknown[0]!r}: choose from {', '.join(PRESETS)}.")
+    if others := set(settings.compile) - set(settings.presets):
+        raise UserError(f"--compile {others.pop()} is not among --presets: name it there as well.")
     device = cli.resolve_device(settings.device)
     rows = []
     for preset in settings.presets:

@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from Models.checkpoint import SavedModel, load_model
+from Models.evaluation import of_evaluated
 from resultAnalyze.intervals import UnitMetric
 from utils import runs
 from utils.files import read_json
@@ -58,8 +59,10 @@ def top_lists(run: Run) -> pd.DataFrame:
 
 
 def relevant_rows(run: Run) -> pd.DataFrame:
+    """The relevant test ratings of the users who were evaluated."""
     tested = run.tested()
-    return tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6].reset_index(drop=True)
+    relevant = tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6]
+    return relevant[of_evaluated(relevant["user"].to_numpy())].reset_index(drop=True)
 
 
 def user_metrics(run: Run) -> pd.DataFrame:

@@ -118,7 +118,10 @@ def answers_table() -> str:
         }
         order = sorted(groups, key=lambda name: groups[name][metric].mean(), reverse=metric != "rmse")
         best = groups[order[0]]
-        other = next(groups[name] for name in order if groups[name]["preset"].iloc[0] != best["preset"].iloc[0])
+        others = [groups[name] for name in order if groups[name]["preset"].iloc[0] != best["preset"].iloc[0]]
+        if not others or min(len(best), len(others[0])) < 2:
+            continue  # nothing to compare with
+        other = others[0]
         low, high = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
         change = f"{best[metric].mean() - other[metric].mean():+.4f} [{low:+.4f}, {high:+.4f}]"
         head = f"{metric.removeprefix('new ').upper()} {mean_and_range(best[metric])}, {len(best)} seeds"
@@ -251,10 +254,10 @@ def ablation_tables() -> str:
     Bold where an effect is claimed.
     """
     blocks = []
-    for path in sorted(RESULTS.glob("*/effects.csv")):
-        effects = pd.read_csv(path)
+    for whole in sorted(RESULTS.glob("*/ablation.md")):
+        effects = pd.read_csv(whole.with_name("effects.csv"))
         effects["shown"] = [
-            f"{mark}{e.change:+.4f}{mark} [{e.low:+.4f}, {e.high:+.4f}]"
+            f"{mark}{e.change:+.3f}{mark} [{e.low:+.3f}, {e.high:+.3f}]"
             for e in effects.itertuples()
             for mark in ["**" if e.verdict in ("better", "worse") else ""]
         ]
@@ -263,10 +266,9 @@ def ablation_tables() -> str:
             for name, (movies, metric) in ABLATED.items()
         }
         table = pd.DataFrame(columns).loc[effects["what"].unique()].rename_axis("added").reset_index()
-        whole = Path(os.path.relpath(path.with_name("ablation.md"), ROOT / "docs")).as_posix()
-        head = f"`{path.parent.name}`, {effects['seeds'].min()} seeds; all figures: [ablation.md]({whole})."
-        picture = picture_beside(path.with_name("ablation.md"))
-        blocks.append(f"{head}\n\n{markdown_table(table)}\n{picture}\n")
+        link = Path(os.path.relpath(whole, ROOT / "docs")).as_posix()
+        head = f"`{whole.parent.name}`, {effects['seeds'].min()} seeds; all figures: [ablation.md]({link})."
+        blocks.append(f"{head}\n\n{markdown_table(table)}\n{picture_beside(whole)}\n")
     return "\n".join(blocks)
 
 

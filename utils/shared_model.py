@@ -21,6 +21,7 @@ from utils.files import UserError, read_json
 WEIGHTS, CONFIG, CARD = FILES = "model.safetensors", "config.json", "README.md"
 TENSOR, SPARSE = "$tensor", "$sparse"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what would command a screen
+NO_SIZES = ("negatives",)  # whole numbers of which a model's settings may be larger than any of its tensors
 LARGEST = 2**53  # that a whole number in JSON can be
 LATEST = 10**11  # seconds since 1970
 SHAREABLE = "ncf-ranking, transformer or gru"
@@ -199,7 +200,8 @@ def problems(content: Content, tensors: dict[str, Tensor]) -> Iterator[str]:
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         yield "some of its numbers are not finite"
     largest = max([len(tensors), *(size for tensor in tensors.values() for size in tensor.shape)])
-    if any(isinstance(value, int) and value > largest for value in content["config"].values()):
+    sizes = [value for name, value in content["config"].items() if isinstance(value, int) and name not in NO_SIZES]
+    if any(size > largest for size in sizes):
         yield "its settings are of a larger model than its numbers"
     if n < 1 or any(len(ids[name]) != n for name in ("movie_ids", "titles", "genres", "years")):
         yield "its ids, titles, genres or years are not one for each movie"

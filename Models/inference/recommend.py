@@ -76,7 +76,7 @@ class TopNRecommender:
 
     def shortlisted(self, known: PaddedHistory, seen: PaddedHistory) -> Tensor:
         """Scores of the model, [B, n_movies]; in a large catalogue, of the movies with the best rough scores alone."""
-        n_movies, n = len(self.ids.movie_ids), max(SHORTLIST, self.top_n)
+        n_movies, n = len(self.ids.movie_ids), max(SHORTLIST, 10 * self.top_n)
         if not hasattr(self.model, "rough_score") or n_movies <= 4 * n or self.include_seen:
             return self.scores(self.model, known)
         known = beside(self.model, asked_at(known, self.request_time))

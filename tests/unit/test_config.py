@@ -188,7 +188,9 @@ def test_values_of_another_type_are_refused(capsys, words):
     assert flag in refused(capsys, *words)
 
 
-@pytest.mark.parametrize("words", [("--no-such-flag",), ("--epoch", 3), ("--amp",), ("--objective", "ranking"), ("x",)])
+@pytest.mark.parametrize(
+    "words", [("--no-such-flag",), ("--epoch", 3), ("--fp16",), ("--objective", "ranking"), ("x",)]
+)
 def test_unknown_words_are_refused(capsys, words):
     assert "Unrecognized options" in refused(capsys, *words)
 

@@ -15,7 +15,15 @@ from sklearn.metrics import ndcg_score
 
 from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
-from Models.evaluation import RankingEvaluator, RatingEvaluator, as_fitted, best_epoch, rank_all, rank_sampled
+from Models.evaluation import (
+    RankingEvaluator,
+    RatingEvaluator,
+    as_fitted,
+    best_epoch,
+    of_evaluated,
+    rank_all,
+    rank_sampled,
+)
 from Models.HistoryRecommender import HistoryConfig
 from Models.Recommender import RankingNCFConfig
 from Models.Sequential import SequentialConfig
@@ -249,11 +257,20 @@ def test_of_many_users_a_part_is_ranked_as_it_would_be_among_all(data, split):
     some = dataclasses.replace(all_users, most_users=10)
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
     whole, part = (one.rank(lambda users: scores[users], one.known(), split.test) for one in (all_users, some))
-    assert some.evaluated.sum() == 10 and all_users.evaluated.all()
-    drawn = torch.from_numpy(some.evaluated)[whole.users]
-    assert 0 < drawn.sum() <= 10 and part.users.tolist() == whole.users[drawn].tolist()
+    drawn = torch.isin(whole.users, part.users)
+    assert len(part.users) == drawn.sum() == 10 < len(whole.users)
     assert torch.equal(part.topn, whole.topn[drawn]) and torch.equal(part.n_relevant, whole.n_relevant[drawn])
-    assert some.protocol["users"] == "10 of 30, drawn at random" and "users" not in all_users.protocol
+    assert some.protocol["evaluated_users"] == f"10 of {len(whole.users)}, drawn at random"
+    assert "evaluated_users" not in all_users.protocol
+
+
+def test_few_tested_users_are_all_evaluated_however_many_there_are():
+    """Two thousand rows of three users, of a data set of any size."""
+    user = np.repeat([5, 70_000, 190_000], [1000, 999, 1])
+    assert of_evaluated(user, most=3).all()
+    kept = of_evaluated(user, most=2)
+    assert len(np.unique(user[kept])) == 2 and np.isin(user, user[kept]).tolist() == kept.tolist()
+    assert np.array_equal(kept, of_evaluated(user, most=2))
 
 
 def test_a_ranking_among_some_movies_recommends_these_alone(data, split):
