@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from Models.inputs import YEAR, DataStats, ModelInputs
+from Models.layers import ALL
 
 PENALTY = 500.0
 OF_CONTENT = ("text", "category", YEAR)  # kinds of blocks that count as users
@@ -37,7 +38,7 @@ def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | N
 def most_rated(count: Tensor, n: int) -> Tensor | slice:
     """The n movies with the most ratings, int64 ascending, or all as a slice, from their numbers of ratings."""
     if len(count) <= n:
-        return slice(None)
+        return ALL
     return count.argsort(descending=True, stable=True)[:n].sort().values
 
 
@@ -46,7 +47,7 @@ def as_numpy(movies: Tensor | slice) -> np.ndarray | slice:
     return movies if isinstance(movies, slice) else movies.numpy()
 
 
-def content_gram(inputs: ModelInputs, stats: DataStats, movies: Tensor | slice = slice(None)) -> Tensor:
+def content_gram(inputs: ModelInputs, stats: DataStats, movies: Tensor | slice = ALL) -> Tensor:
     """F F' of texts, categories and decades, and a tenth of that of names, of n movies: float64 [n, n]."""
     kept = [block.name for block in stats.blocks if block.kind in OF_CONTENT]
     n = len(inputs.count[movies])
@@ -58,7 +59,7 @@ def content_gram(inputs: ModelInputs, stats: DataStats, movies: Tensor | slice =
     return total
 
 
-def products(names: Tensor, movies: Tensor | slice = slice(None)) -> Tensor:
+def products(names: Tensor, movies: Tensor | slice = ALL) -> Tensor:
     """N N' of n rows of a sparse matrix N, dense float32 [n, n]."""
     matrix = sp.csr_matrix((names.values().numpy(), names.indices().numpy()), names.shape)
     matrix = matrix[as_numpy(movies)]

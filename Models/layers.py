@@ -201,7 +201,7 @@ def draw_candidates(
     Senecal 2003, "Quick Training of Probabilistic Neural Nets by Importance Sampling").
 
     Args:
-        n_others: how many are drawn of the movies that none of these users rated; all where there are no more
+        n_others: how many (one at least) are drawn of the movies that none of them rated; all where there are no more
 
     Returns:
         the history with its movies numbered as candidates; the candidates, int64 [K] ascending, or all as a slice;
@@ -213,7 +213,7 @@ def draw_candidates(
     if len(others) <= n_others:
         return history, ALL, history.rating.new_zeros(())
     drawn = others[torch.randperm(len(others), device=others.device)[:n_others]]
-    log_weight = history.rating.new_zeros(n_movies).index_fill_(0, drawn, math.log(len(others) / max(n_others, 1)))
+    log_weight = history.rating.new_zeros(n_movies).index_fill_(0, drawn, math.log(len(others) / n_others))
     movies = is_candidate.index_fill_(0, drawn, True).nonzero().squeeze(1)
     number = torch.searchsorted(movies, history.movie * history.mask).clamp(max=len(movies) - 1)
     return dataclasses.replace(history, movie=number), movies, log_weight[movies]

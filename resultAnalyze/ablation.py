@@ -24,8 +24,7 @@ very movies. An effect is only claimed with three seeds or more and where, by Be
 all differences of the table, at most one in twenty claims is expected to be wrong.
 
 Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
-ablation.png into --output. Finished
-trainings are kept there, so an interrupted ablation goes on where it stopped.
+ablation.png into --output. Finished trainings are kept there, so an interrupted ablation goes on where it stopped.
 """
 
 import dataclasses
