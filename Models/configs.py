@@ -19,7 +19,8 @@ from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import HIGHEST, LOWEST, NonNegFloat, NonNegInt, PositiveInt, RatingScale
 from Models.Original import OriginalConfig, OriginalRecommender
-from Models.Recommender import NCFConfig, RankingNCFConfig, RankingRecommender, Recommender
+from Models.RankingRecommender import RankingNCFConfig, RankingRecommender
+from Models.Recommender import NCFConfig, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils import runs
 from utils.config import (

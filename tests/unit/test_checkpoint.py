@@ -22,7 +22,8 @@ from Models.dataLoader import model_inputs, split_rows
 from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig
 from Models.Original import OriginalConfig
-from Models.Recommender import NCFConfig, RankingNCFConfig
+from Models.RankingRecommender import RankingNCFConfig
+from Models.Recommender import NCFConfig
 from Models.Sequential import SequentialConfig
 from utils.files import UserError
 

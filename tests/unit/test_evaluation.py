@@ -25,7 +25,7 @@ from Models.evaluation import (
     rank_sampled,
 )
 from Models.HistoryRecommender import HistoryConfig
-from Models.Recommender import RankingNCFConfig
+from Models.RankingRecommender import RankingNCFConfig
 from Models.Sequential import SequentialConfig
 from utils.files import UserError
 from utils.metrics import mean_metrics, metrics_at

@@ -9,7 +9,7 @@ from helpers import batch_of, one_history, random_model
 
 from Models.inputs import HIGHEST
 from Models.layers import draw_candidates
-from Models.Recommender import RankingNCFConfig
+from Models.RankingRecommender import RankingNCFConfig
 from Models.sequences import PaddedHistory
 
 SMALL = {"embedding_dim": 4, "hidden_dim": 6, "dropout": 0.0, "temperature": 0.5}
