@@ -107,7 +107,7 @@ def recommend_here(*flags: object) -> str:
     """What generate_recommendation.py prints with these flags, made in this process."""
     import generate_recommendation as script
 
-    settings = script.parse(script.Settings, "", [str(word) for word in flags])
+    settings = script.parse(script.Request, "", [str(word) for word in flags])
     with contextlib.redirect_stdout(io.StringIO()) as screen:
         script.generate(settings, torch.device("cpu"))
     return screen.getvalue()

@@ -114,3 +114,9 @@ def all_gather(value: Any) -> list[Any]:
     if world_size() > 1:
         distributed.all_gather_object(found, value)
     return found
+
+
+def say(text: str) -> None:
+    """Print something beside the result, once for all ranks."""
+    if not rank():
+        print(text, file=sys.stderr)

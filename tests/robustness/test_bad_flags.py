@@ -91,7 +91,8 @@ def fuzzed(quick: int, soak: int) -> settings:
 @given(data=st.data())
 def test_no_flag_ends_in_a_traceback(home, places, tiny_run, tiny_encoder, name, data):
     empty(home)
-    arguments = draw_flags(data, list(flags_of(SCRIPTS[name].Settings())))
+    declared = SCRIPTS[name].Request if name == "generate_recommendation" else SCRIPTS[name].Settings
+    arguments = draw_flags(data, list(flags_of(declared())))
     run_with(name, *quick_flags(places, tiny_run, tiny_encoder, home)[name], *arguments)
 
 
