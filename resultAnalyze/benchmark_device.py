@@ -7,7 +7,7 @@
 The rows are random, 75/5/20. Each preset trains in single precision, with --amp and, where --compile names it, by
 torch.compile. The second epoch is timed, as the first one warms up. Samples are ratings: a step of users counts
 their training ratings. The trained model's scores are compared with those that it gives on the CPU, as the largest
-difference over all movies of 64 users. Writes resultAnalyze/benchmark_<device>.json.
+difference over all movies of 64 users. Writes resultAnalyze/benchmark_<device>.json after each training.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from Models.checkpoint import build_model, place
 from Models.configs import PRESETS, TrainConfig
 from Models.dataLoader import RatingsData, make_loader, model_inputs
 from Models.inference.recommend import beside
-from resultAnalyze.tables import markdown_table
+from resultAnalyze.markdown import markdown_table
 from train import make_evaluator, parameter_groups, train_epoch
 from utils import cli
 from utils.cli import display_path
@@ -72,6 +72,7 @@ def main() -> None:
     if others := set(settings.compile) - set(settings.presets):
         raise UserError(f"--compile {others.pop()} is not among --presets: name it there as well.")
     device = cli.resolve_device(settings.device)
+    output = settings.output or ROOT / "resultAnalyze" / f"benchmark_{device.type}.json"
     rows = []
     for preset in settings.presets:
         data_config = dataclasses.replace(
@@ -82,13 +83,15 @@ def main() -> None:
         for amp, compiled in [(False, False), (True, False), *[(False, True)] * (preset in settings.compile)]:
             print(f"{preset}{', amp' * amp}{', compiled' * compiled} ...", flush=True)
             rows.append(measure(config, data, split, device, amp, compiled))
+            write_json(output, described(device) | {"data": data.name, "rows": [asdict(row) for row in rows]})
     table = pd.DataFrame(map(asdict, rows))
     print(f"\n{markdown_table(table.round({'samples_per_second': 0, 'peak_memory_gib': 2, 'validation': 4}))}")
-    output = settings.output or ROOT / "resultAnalyze" / f"benchmark_{device.type}.json"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    machine = {"device": device.type, "name": name, "torch": torch.__version__, "data": data.name}
-    write_json(output, machine | {"rows": [asdict(row) for row in rows]})
     print(f"Wrote {display_path(output)}.")
+
+
+def described(device: torch.device) -> dict[str, str]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
+    return {"device": device.type, "name": name, "torch": torch.__version__}
 
 
 def measure(
