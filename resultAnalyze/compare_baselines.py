@@ -44,7 +44,7 @@ from resultAnalyze.tuning import NoTrial, n_trials, tuned, with_settings
 from train import Diverged
 from utils import cli
 from utils.cli import display_path
-from utils.config import OptionalFolder, RelevanceThreshold, parse
+from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
 from utils.files import RUNS, UserError, atomic_write, note, read_json
 from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metrics_at, rmse
 from utils.runs import TEST_METRICS, write_table
@@ -69,6 +69,8 @@ class Settings:
     """positions of a top-N that count"""
     chunk_users: PositiveInt = 256
     """users scored together: bounds memory"""
+    device: Device = "auto"
+    """where presets train; baselines compute on the CPU"""
     output: OptionalFolder = None
     """folder (default: runs/compare-<data>-<split>)"""
 
@@ -161,7 +163,8 @@ def is_done(done: pd.DataFrame, name: str, seed: int) -> bool:
 def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str) -> dict[str, Any]:
     """The settings of a model's best trial; {} where there is none, as `measure` will say."""
     try:
-        return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output)
+        device = cli.resolve_device(settings.device)
+        return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output, device)
     except (ImportError, NoTrial):
         return {}
 
@@ -173,11 +176,12 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
     """
     print(f"{name}, seed {seed} ...", flush=True)
     config, run = config_of(settings, name, seed), output / "runs" / f"{name}-{seed}"
+    device = cli.resolve_device(settings.device)
     try:
-        chosen = tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output)
+        chosen = tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output, device)
         started = time.perf_counter()
         if config:
-            fitted = trained(run, with_settings(config, chosen), evaluator)
+            fitted = trained(run, with_settings(config, chosen), evaluator, device)
             seconds = read_json(run / TEST_METRICS)["wall_seconds"]
         else:
             fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)

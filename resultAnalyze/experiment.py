@@ -28,6 +28,7 @@ from Models.evaluation import RankingEvaluator, as_fitted
 from utils import runs
 from utils.files import UserError, read_json, write_json
 
+CPU = torch.device("cpu")
 Result = TypeVar("Result")
 
 
@@ -95,10 +96,11 @@ def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
     return made_from == (data.fingerprint(), asdict(data.features.info)) and saved.training() == config.training()
 
 
-def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> FittedModel:
+def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device = CPU) -> FittedModel:
     """The model of a run folder, trained now unless it is there already; an interrupted training goes on.
 
-    In the test, a model that predicts ratings knows the training rows, one that ranks the validation rows as well.
+    It trains on the device and computes on the CPU. In the test, a model that predicts ratings knows the training rows,
+    one that ranks the validation rows as well.
 
     Raises:
         UserError: the folder holds another training.
@@ -113,8 +115,8 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator) -> Fitt
         place = {"resume": run} if run.is_dir() else {"run": run}
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, **place))
         with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
-            train.train(config, torch.device("cpu"))
-    model = load_model(run / "best.pt", torch.device("cpu")).model
+            train.train(config, device)
+    model = load_model(run / "best.pt", CPU).model
     if model.config.task == "ranking":
         return evaluator.fitted_for_test(model)
     return as_fitted(model, evaluator.data, evaluator.split.train)

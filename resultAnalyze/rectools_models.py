@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100, help="the most epochs (default: 100)")
     parser.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     flags = parser.parse_args()
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # not all that they use has one on a GPU
     seed_everything(flags.seed, verbose=False)
 
     known = with_dates(pd.read_csv(flags.folder / "known.csv"))
@@ -45,7 +45,7 @@ def main() -> None:
     checkpoint = ModelCheckpoint(dirpath=flags.folder, filename=f"{flags.model}-{flags.seed}", monitor="val_loss")
     trainer = Trainer(
         max_epochs=flags.epochs,
-        accelerator="cpu",
+        accelerator="auto",
         callbacks=[EarlyStopping("val_loss", patience=PATIENCE), checkpoint],
         logger=False,
         enable_progress_bar=False,

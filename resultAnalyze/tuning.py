@@ -26,6 +26,7 @@ import train
 from Models.configs import PRESETS, TrainConfig
 from Models.evaluation import K, RankingEvaluator, RatingEvaluator
 from resultAnalyze.baselines import BASELINES
+from resultAnalyze.experiment import CPU
 from utils.files import UserError
 from utils.metrics import rmse
 from utils.runs import write_table
@@ -105,7 +106,12 @@ SPACES: dict[str, dict[str, Range | tuple]] = {
 
 
 def tuned(
-    name: str, evaluator: RankingEvaluator, config: TrainConfig | None, n_trials: int, folder: Path
+    name: str,
+    evaluator: RankingEvaluator,
+    config: TrainConfig | None,
+    n_trials: int,
+    folder: Path,
+    device: torch.device = CPU,
 ) -> dict[str, Any]:
     """The settings of a model's best trial; {} where nothing is to be tuned.
 
@@ -114,6 +120,7 @@ def tuned(
     Args:
         config: the preset's configuration on these data; None of a baseline
         n_trials: of a model whose first trial takes long, fewer
+        device: where presets train
     """
     if name not in SPACES or not n_trials:
         return {}
@@ -136,7 +143,7 @@ def tuned(
         chosen = study.ask(space).params if done else defaults
         print(f"{name}, trial {len(done) + 1} of {wanted(n_trials, done)}: {chosen} ...", flush=True)
         started = time.perf_counter()
-        value = validate(name, evaluator, config, chosen, folder)
+        value = validate(name, evaluator, config, chosen, folder, device)
         row = (len(done) + 1, value, round(time.perf_counter() - started, 1), json.dumps(chosen))
         done.append(dict(zip(COLUMNS, row, strict=True)))
         write_table(path, pd.DataFrame(done))
@@ -207,12 +214,17 @@ def with_settings(config: TrainConfig, settings: dict[str, Any]) -> TrainConfig:
 
 
 def validate(
-    name: str, evaluator: RankingEvaluator, config: TrainConfig | None, settings: dict[str, Any], folder: Path
+    name: str,
+    evaluator: RankingEvaluator,
+    config: TrainConfig | None,
+    settings: dict[str, Any],
+    folder: Path,
+    device: torch.device,
 ) -> float:
     """The validation figure of a model with these settings, trained on the training rows."""
     if config is not None:
         try:
-            return validate_preset(with_settings(config, settings), folder / f"trial-{name}")
+            return validate_preset(with_settings(config, settings), folder / f"trial-{name}", device)
         except train.Diverged:
             return math.nan
     data, split = evaluator.data, evaluator.split
@@ -226,12 +238,12 @@ def validate(
     return evaluator.hr_and_ndcg(evaluator.rank(fitted.score, split.train, split.val))[f"ndcg@{K}"]
 
 
-def validate_preset(config: TrainConfig, run: Path) -> float:
+def validate_preset(config: TrainConfig, run: Path, device: torch.device) -> float:
     """The best epoch's validation of a training without a test, whose folder is not kept."""
     shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run=run))
     with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
-        train.train(config, torch.device("cpu"), tested=False)
+        train.train(config, device, tested=False)
     epochs = pd.read_csv(run / "metrics.csv")
     shutil.rmtree(run)
     return float(epochs["val_rmse"].min() if config.ranking is None else epochs[f"val_ndcg@{K}"].max())
