@@ -9,15 +9,17 @@ from utils.files import UserError
 
 SCRIPT = "resultAnalyze/ablation.py"
 REFERENCES = {"user + movie bias", "genre kNN", "content"}
-VARIANTS = {preset: set(variants_of(preset, ["title", "genres", "year", "popularity"])) for preset in ("ncf", "gru")}
+AVAILABLE = ["title", "genres", "year", "popularity"]
+TITLE_ALONE = set(variants_of("ncf", AVAILABLE, ["title"]))
 
 
 def test_an_ablation_is_complete_and_keeps_its_trainings(run_script, tiny_features, tmp_path):
     folder, out = write_dat(tmp_path / "tiny", tiny_ratings()), tmp_path / "out"
     flags = ("--data", folder, "--features", tiny_features, "--output", out, "--seeds", 0, "--epochs", 2)
+    flags += ("--groups", "title")
     run_script(SCRIPT, *flags)
     found = rows_of(out / "ablation.csv")
-    assert {row["variant"] for row in found} == REFERENCES | VARIANTS["ncf"]
+    assert {row["variant"] for row in found} == REFERENCES | TITLE_ALONE
     predicted = [row for row in found if row["variant"] != "content"]
     assert all(0 < float(row["rmse"]) < 3 and 0 <= float(row["ndcg@10"]) <= 1 for row in predicted)
     table = (out / "ablation.md").read_text(encoding="utf-8")
@@ -27,9 +29,7 @@ def test_an_ablation_is_complete_and_keeps_its_trainings(run_script, tiny_featur
     times = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/best.pt")}
     (out / "runs/all-0/test_metrics.json").unlink()  # as if stopped before its test
     main_here(ablation, *flags)
-    assert len(times) == len(VARIANTS["ncf"]) + 1 and all(
-        path.stat().st_mtime_ns == time for path, time in times.items()
-    )
+    assert len(times) == len(TITLE_ALONE) + 1 and all(path.stat().st_mtime_ns == time for path, time in times.items())
     assert (out / "ablation.md").read_text(encoding="utf-8") == table
 
     with pytest.raises(UserError, match="another protocol"):
@@ -46,7 +46,7 @@ def test_an_ablation_of_a_ranking_preset_has_metrics_and_a_variant_of_its_own(pl
     out = tmp_path / "out"
     main_here(ablation, *places, "--output", out, "--seeds", 0, "--epochs", 1, "--preset", "gru")
     found = rows_of(out / "ablation.csv")
-    trained = {"content"} | VARIANTS["gru"]
+    trained = {"content", *variants_of("gru", AVAILABLE)}
     assert {row["variant"] for row in found} == REFERENCES | trained
     assert all((row["rmse"] == "") == (row["variant"] in trained) for row in found)
     assert all(0 <= float(row["top-N share"]) <= 1 for row in found if row["variant"] in trained)
