@@ -60,7 +60,7 @@ from resultAnalyze.intervals import (
     rated_units,
     squared_by_unit,
 )
-from resultAnalyze.tables import markdown_table, mean_and_range
+from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, RelevanceThreshold, parse

@@ -27,7 +27,7 @@ from Models.configs import DataConfig
 from Models.evaluation import K, RankingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.experiment import check_protocol
-from resultAnalyze.tables import markdown_table, mean_and_range
+from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, optional, parse

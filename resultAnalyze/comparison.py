@@ -12,7 +12,7 @@ from Models.configs import PRESETS
 from Models.evaluation import RankingEvaluator
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.intervals import CONFIDENCE, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
-from resultAnalyze.tables import markdown_table, mean_and_range
+from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils.files import atomic_write
 
 UNITS = "units"  # the folder of metrics user by user and movie by movie

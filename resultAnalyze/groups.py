@@ -29,8 +29,8 @@ import pandas as pd
 import torch
 
 from resultAnalyze.intervals import UnitMetric, estimate, gap, rated_units, squared_by_unit
+from resultAnalyze.markdown import markdown_table
 from resultAnalyze.run_files import Run, relevant_rows, results_table, top_lists, user_metrics
-from resultAnalyze.tables import markdown_table
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse

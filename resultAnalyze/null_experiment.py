@@ -30,7 +30,7 @@ from Models.evaluation import RankingEvaluator, RatingEvaluator
 from Models.inputs import PositiveInt
 from resultAnalyze.experiment import check_protocol, in_processes, trained
 from resultAnalyze.intervals import UnitMetric, difference, mean_over_users, rated_units, squared_by_unit
-from resultAnalyze.tables import markdown_table
+from resultAnalyze.markdown import markdown_table
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse

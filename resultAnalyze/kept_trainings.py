@@ -1,0 +1,186 @@
+"""Tables of the trainings whose tests are kept as resultAnalyze/results/trainings/*.json and parts/*.json."""
+
+from typing import Any
+
+import pandas as pd
+from scipy.stats import t, ttest_ind
+
+from Models.Recommender import NCFConfig
+from resultAnalyze.intervals import LEAST_SEEDS
+from resultAnalyze.markdown import effect_in_words, markdown_table, mean_and_range
+from utils.columns import KINDS, RESERVED
+from utils.files import ROOT, read_json
+
+RESULTS = ROOT / "resultAnalyze" / "results"
+CONFIGURATION = ("dataset", "split", "ratios", "preset", "changes")  # runs that share these differ by their seed
+RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
+RANKING = {
+    **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
+    **{"NDCG@10 among 99": "sampled ndcg@10", "HR@10 among 99": "sampled hr@10"},
+}
+PARTS = ("new_movie", "known_movie")
+QUESTIONS = {  # which rows, by which metric
+    "predicted ratings": ("random 50/30/20", "rmse"),
+    "lists of what a user would choose": ("random 80/0/20", "ndcg@10"),
+    "the next movie": ("leave-one-out", "ndcg@10"),
+    "movies that nobody has rated": ("cold-movies 75/10/15", "new ndcg@10"),
+}
+
+
+def trainings(folder: str = "trainings") -> pd.DataFrame:
+    """The test_metrics.json files kept as results/<folder>/*.json, one row per run."""
+    found = pd.DataFrame([read_json(path) for path in sorted((RESULTS / folder).glob("*.json"))])
+    if "among_99_sampled" not in found:
+        return found
+    sampled = found["among_99_sampled"].map(lambda metrics: metrics if isinstance(metrics, dict) else {})
+    for name in ("hr@10", "ndcg@10"):
+        found[f"sampled {name}"] = sampled.map(lambda metrics, name=name: metrics.get(name))
+    return found
+
+
+def trainings_table(columns: dict[str, str]) -> str:
+    """One row per configuration and protocol: means over seeds.
+
+    columns: heads of the table's columns and the metrics in them; runs without the second metric are left out
+    """
+    runs = trainings().dropna(subset=list(columns.values())[1])
+    rows = []
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
+        first = group.iloc[0]
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
+        row |= {"seeds": len(group)} | {head: mean_and_range(group[metric]) for head, metric in columns.items()}
+        rows.append(row | {"training": f"{group['epochs'].mean():.0f} epochs, {group['wall_seconds'].mean():.0f} s"})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def answers_table() -> str:
+    """Of each question the best preset on MovieLens 1M, and how far the best of the other presets is behind.
+
+    The intervals are those of Welch's t over the seeds, and do not count that the best was chosen.
+    """
+    runs, rows = trainings(), []
+    runs = runs[runs["dataset"] == "ml-1m"].copy()
+    runs["rows"] = runs.apply(rows_in_words, axis=1)
+    new = runs["parts"].map(lambda parts: parts.get("new_movie", {}) if isinstance(parts, dict) else {})
+    runs["new ndcg@10"] = new.map(lambda metrics: metrics.get("ndcg@10"))
+    for question, (protocol, metric) in QUESTIONS.items():
+        mine = runs[runs["rows"] == protocol].dropna(subset=metric)
+        groups = {
+            preset_in_words(one.iloc[0]): one for _, one in mine.groupby(mine["changes"].map(str) + mine["preset"])
+        }
+        order = sorted(groups, key=lambda name: groups[name][metric].mean(), reverse=metric != "rmse")
+        best = groups[order[0]]
+        others = [groups[name] for name in order if groups[name]["preset"].iloc[0] != best["preset"].iloc[0]]
+        if not others:
+            continue  # nothing to compare with
+        other = others[0]
+        change = f"{best[metric].mean() - other[metric].mean():+.4f}"
+        if min(len(best), len(other)) < LEAST_SEEDS:
+            change += f", fewer than {LEAST_SEEDS} seeds, no claim"
+        else:
+            low, high = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
+            change += f" [{low:+.4f}, {high:+.4f}]"
+        head = f"{metric.removeprefix('new ').upper()} {mean_and_range(best[metric])}, {len(best)} seeds"
+        row = {"you want": question, "rows": protocol, "preset": order[0], "test": head}
+        rows.append(row | {"and not": preset_in_words(other.iloc[0]), "difference": change})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def requests_table() -> str:
+    """The runs that were tested as of a request: as their protocol says, of requests in a later second, and untold."""
+    runs = trainings().dropna(subset=["later_second"])
+    rows = []
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
+        parts = {"later second": group["later_second"]}
+        is_told = isinstance(group.iloc[0].get("request_time_unknown"), dict)
+        parts |= {"not told": group["request_time_unknown"]} if is_told else {}
+        row = {"data": group.iloc[0]["dataset"], "preset": preset_in_words(group.iloc[0]), "seeds": len(group)}
+        row |= {"time of the request": "known" if is_told else "not known"}
+        row |= {name.upper(): mean_and_range(group[name]) for name in ("hr@10", "ndcg@10")}
+        for words, part in parts.items():
+            row |= {
+                f"{words}: {n.upper()}": mean_and_range(part.map(lambda p, n=n: p[n])) for n in ("hr@10", "ndcg@10")
+            }
+        rows.append(row)
+    return markdown_table(pd.DataFrame(rows))
+
+
+def new_movies_table() -> str:
+    """The runs that were tested on movies without ratings: how these are ranked, and what it costs the others."""
+    runs = trainings()
+    runs = runs[runs["parts"].map(lambda parts: isinstance(parts, dict) and "ndcg@10" in parts.get("new_movie", {}))]
+    rows = []
+    for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
+        first = group.iloc[0]
+        new, known = (pd.DataFrame(group["parts"].map(lambda p, n=name: p[n]).tolist()) for name in PARTS)
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
+        row |= {"seeds": len(group), "new movies": int(new["movies"].iloc[0])}
+        row |= {
+            "NDCG@10 among new": mean_and_range(new["ndcg@10"]),
+            "HR@10 of new in all": mean_and_range(new["hr@10_in_all"]),
+        }
+        cost = 100 * (known["ndcg@10_in_all"] / known["ndcg@10"] - 1)
+        row |= {"NDCG@10 among known": mean_and_range(known["ndcg@10"]), "change in all": f"{cost.mean():+.1f} %"}
+        rows.append(row | {"NDCG@10 in all": mean_and_range(group["ndcg@10"])})
+    return markdown_table(pd.DataFrame(rows))
+
+
+def part_differences() -> pd.DataFrame:
+    """What models lose without a part of theirs: results/parts/*.json beside the whole models of the same seeds.
+
+    Returns:
+        for each preset and part: how large the metric is without it, and the change by leaving it out, with the
+        interval of Student's t over the differences of the seeds; the largest change of each preset comes first
+    """
+    wholes, rows = trainings(), []
+    parts = trainings("parts")
+    parts["without"] = parts["changes"].map(left_out)
+    for (preset, without, ratios), group in parts.groupby(["preset", "without", parts["ratios"].map(str)], sort=True):
+        alike = (wholes["preset"] == preset) & (wholes["changes"] == {}) & (wholes["ratios"].map(str) == ratios)
+        alike &= (wholes["dataset"] == group["dataset"].iloc[0]) & (wholes["split"] == group["split"].iloc[0])
+        name = "rmse" if "rmse" in group and group["rmse"].notna().all() else "ndcg@10"
+        change = group.set_index("seed")[name] - wholes[alike].set_index("seed")[name]
+        half = t.ppf(0.975, len(change) - 1) * change.std() / len(change) ** 0.5
+        row = {"preset": preset, "rows": rows_in_words(group.iloc[0]), "without": without, "seeds": len(change)}
+        row |= {"test": f"{name.split('@')[0].upper()} {mean_and_range(group[name])}"}
+        rows.append(row | {"change": change.mean(), "low": change.mean() - half, "high": change.mean() + half})
+    return pd.DataFrame(sorted(rows, key=lambda row: (row["preset"], row["rows"], -abs(row["change"]))))
+
+
+def parts_table() -> str:
+    found = part_differences()
+    intervals = [effect_in_words(part.change, part.low, part.high, 4) for part in found.itertuples()]
+    return markdown_table(found.drop(columns=["low", "high"]).assign(change=intervals))
+
+
+# --- runs in words -------------------------------------------------------------------------------
+
+
+def left_out(changes: dict[str, Any]) -> str:
+    """The towers or blocks that a run is without, or its flag in words."""
+    if "towers" in changes:
+        return " ".join(f"`{tower}`" for tower in NCFConfig().towers if tower not in changes["towers"])
+    if "blocks" in changes:
+        blocks = {block for block in (*RESERVED, *KINDS) if block not in changes["blocks"]}
+        return "the metadata" if blocks == set(KINDS) else " ".join(f"block `{block}`" for block in sorted(blocks))
+    return " ".join("the MLP" if name == "hidden_dim" else f"`{as_flag(name, v)}`" for name, v in changes.items())
+
+
+def rows_in_words(run: pd.Series) -> str:
+    """The split and its ratios, of those that have some."""
+    if run["split"] in ("given files", "leave-one-out"):
+        return run["split"]
+    return f"{run['split']} {'/'.join(f'{100 * ratio:g}' for ratio in run['ratios'])}"
+
+
+def preset_in_words(run: pd.Series) -> str:
+    """The preset, and the flags beside it."""
+    return " ".join([run["preset"], *(f"`{as_flag(name, value)}`" for name, value in run["changes"].items())])
+
+
+def as_flag(name: str, value: Any) -> str:
+    """A setting as it is typed."""
+    if isinstance(value, bool):
+        return "--" + "no-" * (not value) + name.replace("_", "-")
+    words = value if isinstance(value, list) else [value]
+    return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
