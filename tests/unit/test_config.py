@@ -11,6 +11,7 @@ from helpers import RATIOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from Models.command_line import parse_training
 from Models.configs import (
     DEFAULT_PRESET,
     MODELS,
@@ -20,7 +21,6 @@ from Models.configs import (
     RankingConfig,
     RunConfig,
     TrainConfig,
-    parse_training,
     saved_config,
 )
 from Models.features import FeatureConfig

@@ -10,7 +10,7 @@ import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 from torch.distributions import Normal, kl_divergence
 
-from Models.configs import parse_training
+from Models.command_line import parse_training
 from Models.dataLoader import RatingsData, model_inputs, split_rows
 from Models.features import FeatureConfig
 from Models.inference.recommend import scores_of_known
