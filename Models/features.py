@@ -6,11 +6,11 @@
 | genres and other categories | multi-hot |
 | numbers | minus their mean, over their standard deviation; 0 where unknown |
 | year | the decade, one-hot |
-| popularity | the logarithm of how many training ratings the other blocks promise, standardised |
+| popularity | the logarithm of how many training ratings are predicted from the other blocks, standardised |
 
 Names (directors, cast ...) are too many for columns of their own: they stand in `names`, sparse, weighted by how rare
-they are (inverse document frequency) and of length 1, and reach the other models through the popularity that they
-promise. It is predicted by ridge regression, of rated movies by a fit without them, so that it says of no movie how
+they are (inverse document frequency) and of length 1, and reach the other models through the predicted
+popularity. That is a ridge regression's, of rated movies by a fit without them, so that it says of no movie how
 often it was rated.
 """
 
@@ -38,8 +38,8 @@ class FeatureConfig:
     """What models may know of movies, and how they are given it."""
 
     blocks: tuple[str, ...] | None = None
-    """what a model may know of movies: title, genres, year, columns of the metadata, and the popularity that these
-    promise (default: all that there is)"""
+    """what a model may know of movies: title, genres, year, columns of the metadata, and the popularity predicted
+    from these (default: all that there is)"""
     shuffled: tuple[str, ...] = ()
     """blocks that are given to the wrong movies, a control"""
     unit_titles: bool = True
@@ -138,11 +138,11 @@ class FeatureSpace:
             BlockScale.of(block, config.unit_titles) for block in blocks if wanted is None or block.name in wanted
         )
         space = cls(scales, wanted is None or YEAR in wanted, config.unit_titles)
-        promised, predictors = None, space.predictors(blocks, year)
+        predicted, predictors = None, space.predictors(blocks, year)
         if (wanted is None or POPULARITY in wanted) and (count > 0).sum() > FOLDS and predictors.shape[1]:
-            coefficients, promised = fit_popularity(predictors, count)
+            coefficients, predicted = fit_popularity(predictors, count)
             space = cls(scales, space.has_year, space.unit_titles, coefficients)
-        return space, space.rows(blocks, year, promised)
+        return space, space.rows(blocks, year, predicted)
 
     def dense_blocks(self) -> tuple[FeatureBlock, ...]:
         """The blocks of `features`, in their order."""
@@ -154,18 +154,18 @@ class FeatureSpace:
         """The blocks of `names`, in their order."""
         return tuple(FeatureBlock(one.name, one.kind, one.width) for one in self.scales if one.kind == "names")
 
-    def rows(self, blocks: Sequence[Block], year: np.ndarray, promised: np.ndarray | None = None) -> MovieRows:
+    def rows(self, blocks: Sequence[Block], year: np.ndarray, predicted: np.ndarray | None = None) -> MovieRows:
         """Movies in this space.
 
         Args:
-            promised: the popularity of each, where it is known better than by the regression on all rated movies
+            predicted: the popularity of each, where it is known better than by the regression on all rated movies
         """
         by_name = {block.name: block for block in blocks}
         dense = [one.dense(by_name[one.name], self.unit_titles) for one in self.scales if one.kind != "names"]
         if self.has_year:
             dense.append(decades(torch.from_numpy(year.astype(np.float32))).numpy())
         if self.popularity is not None:
-            dense.append((self.promised(blocks, year) if promised is None else promised)[:, None])
+            dense.append((self.predicted(blocks, year) if predicted is None else predicted)[:, None])
         columns = np.hstack([np.zeros((len(year), 0)), *dense]).astype(np.float32)
         names = [one.words(by_name[one.name]) for one in self.scales if one.kind == "names"]
         return MovieRows(torch.from_numpy(columns), tuple(map(as_tensor, names)))
@@ -181,7 +181,7 @@ class FeatureSpace:
             parts.append(sp.csr_matrix(decades(torch.from_numpy(year.astype(np.float32))).numpy()))
         return sp.csr_matrix(sp.hstack([sp.csr_matrix((len(year), 0)), *parts]), dtype=np.float64)
 
-    def promised(self, blocks: Sequence[Block], year: np.ndarray) -> np.ndarray:
+    def predicted(self, blocks: Sequence[Block], year: np.ndarray) -> np.ndarray:
         """The popularity of movies by the regression on all rated ones, standardised, [n]."""
         coefficients, (intercept, mean, std) = self.popularity[0].numpy(), self.popularity[1].tolist()
         return (self.predictors(blocks, year) @ coefficients + intercept - mean) / std
@@ -204,13 +204,13 @@ def fit_popularity(predictors: sp.csr_matrix, count: np.ndarray) -> tuple[tuple[
     rated = count > 0
     known, log_count = predictors[rated], np.log1p(count[rated])
     ridge = Ridge(RIDGE_PENALTY, solver="sparse_cg")
-    promised = np.empty(len(count))
-    promised[rated] = cross_val_predict(ridge, known, log_count, cv=KFold(FOLDS, shuffle=True, random_state=0))
-    promised[~rated] = ridge.fit(known, log_count).predict(predictors[~rated]) if (~rated).any() else []
+    predicted = np.empty(len(count))
+    predicted[rated] = cross_val_predict(ridge, known, log_count, cv=KFold(FOLDS, shuffle=True, random_state=0))
+    predicted[~rated] = ridge.fit(known, log_count).predict(predictors[~rated]) if (~rated).any() else []
     ridge.fit(known, log_count)
-    mean, std = promised[rated].mean(), promised[rated].std() or 1.0
+    mean, std = predicted[rated].mean(), predicted[rated].std() or 1.0
     coefficients = torch.from_numpy(np.ascontiguousarray(ridge.coef_)), torch.tensor([ridge.intercept_, mean, std])
-    return coefficients, (promised - mean) / std
+    return coefficients, (predicted - mean) / std
 
 
 def as_tensor(matrix: sp.csr_matrix) -> Tensor:

@@ -5,7 +5,7 @@
     python resultAnalyze/ablation.py --preset content
 
 The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
-writer, cast), the rest, and the popularity that all of them promise. Variants, each with every seed and the preset's
+writer, cast), the rest, and the popularity predicted from all of them. Variants, each with every seed and the preset's
 settings: all; all without one group; all with one group shuffled among the movies, the control that must not help; and
 genres and year alone, with and without the title. --groups names some of the groups. Presets with embeddings of movies
 have a variant without these, and one of these alone. A model of content and two baselines without deep learning stand

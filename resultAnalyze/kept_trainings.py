@@ -21,6 +21,7 @@ RANKING = {
 PARTS = ("new_movie", "known_movie")
 QUESTIONS = {  # which rows, by which metric
     "predicted ratings": ("random 50/30/20", "rmse"),
+    "predicted ratings of a later time": ("time 50/30/20", "rmse"),
     "lists of what a user would choose": ("random 80/0/20", "ndcg@10"),
     "the next movie": ("leave-one-out", "ndcg@10"),
     "movies that nobody has rated": ("cold-movies 75/10/15", "new ndcg@10"),
@@ -49,7 +50,7 @@ def trainings_table(columns: dict[str, str]) -> str:
         first = group.iloc[0]
         row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
         row |= {"seeds": len(group)} | {head: mean_and_range(group[metric]) for head, metric in columns.items()}
-        rows.append(row | {"training": f"{group['epochs'].mean():.0f} epochs, {group['wall_seconds'].mean():.0f} s"})
+        rows.append(row | {"epochs": round(group["epochs"].mean())})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -81,8 +82,8 @@ def answers_table() -> str:
             low, high = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
             change += f" [{low:+.4f}, {high:+.4f}]"
         head = f"{metric.removeprefix('new ').upper()} {mean_and_range(best[metric])}, {len(best)} seeds"
-        row = {"you want": question, "rows": protocol, "preset": order[0], "test": head}
-        rows.append(row | {"and not": preset_in_words(other.iloc[0]), "difference": change})
+        row = {"question": question, "rows": protocol, "preset": order[0], "test": head}
+        rows.append(row | {"next best": preset_in_words(other.iloc[0]), "difference": change})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -91,9 +92,9 @@ def requests_table() -> str:
     runs = trainings().dropna(subset=["later_second"])
     rows = []
     for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
-        parts = {"later second": group["later_second"]}
+        parts = {"asked later": group["later_second"]}
         is_told = isinstance(group.iloc[0].get("request_time_unknown"), dict)
-        parts |= {"not told": group["request_time_unknown"]} if is_told else {}
+        parts |= {"time withheld": group["request_time_unknown"]} if is_told else {}
         row = {"data": group.iloc[0]["dataset"], "preset": preset_in_words(group.iloc[0]), "seeds": len(group)}
         row |= {"time of the request": "known" if is_told else "not known"}
         row |= {name.upper(): mean_and_range(group[name]) for name in ("hr@10", "ndcg@10")}
