@@ -5,10 +5,10 @@
 
 x_u is how highly u rated which movies, over how many; B is EASE's closed form (Models/EASE.py). A movie without
 training ratings is scored as new: by its similarity, block by block, to what the user rated, and by the popularity
-predicted from its features (Models/features.py). So is half of the others, at random, in each training step. The few weights
-are found by a softmax over all rated movies, which must find hidden ones that the user rated highly, as those of MARec
-are by regression on clicks (Monteil et al. 2024, "MARec: Metadata Alignment for cold-start Recommendation"). In
-training, the B of a user is solved from the other half of the users: the own ratings are not to be found in it.
+predicted from its features (Models/features.py). So is half of the others, at random, in each training step. The few
+weights are found by a softmax over all rated movies, which must find hidden ones that the user rated highly, as those
+of MARec are by regression on clicks (Monteil et al. 2024, "MARec: Metadata Alignment for cold-start Recommendation").
+In training, the B of a user is solved from the other half of the users: the own ratings are not to be found in it.
 """
 
 from dataclasses import dataclass
