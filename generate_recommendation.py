@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from Models.checkpoint import SavedModel, load_model
 from Models.inference.explain import explained
@@ -104,10 +104,12 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
     if new is not None:
         check_new_users(saved.model, rating_model)
         n_users, first, found, histories = 1, new, recommender.for_histories(new, new), [new]
+        note_on_later(request, time, new.request_time)
     else:
         users = wanted_users(request, saved.ids)
         n_users, first = len(users), every.pad(torch.tensor(users[:1]))
         known = saved.known.training() if request.known == "train" else every
+        note_on_later(request, time, known.latest_times()[list(users)])
         found = recommender.for_users(users, known, seen=every)
         histories = (known.pad(torch.tensor([user])) for user in users)
     if request.explain:
@@ -162,7 +164,9 @@ def list_audience(request: Request, saved: SavedModel) -> None:
     (movie,) = find_movies(saved.ids, [request.audience_of])
     every = saved.known.history
     known = saved.known.training() if request.known == "train" else every
-    recommender = TopNRecommender(saved.model, saved.ids, request.top_n, request_time=request_time(request, saved))
+    time = request_time(request, saved)
+    note_on_later(request, time, known.latest_times())
+    recommender = TopNRecommender(saved.model, saved.ids, request.top_n, request_time=time)
     found = audience(recommender, movie, known, every)
     name = "probability" if saved.model.config.task == "ranking" else "prediction"
     with opened(request.output) as file:
@@ -175,10 +179,12 @@ def list_audience(request: Request, saved: SavedModel) -> None:
 
 def export_vectors(request: Request, saved: SavedModel) -> None:
     """Write the vectors of movies and, where the model has them, of users, as plain arrays."""
+    time = request_time(request, saved)  # by all ranks
     if distributed.rank():
         return
     known = saved.known.training() if request.known == "train" else saved.known.history
-    arrays = vectors(saved.model, saved.ids, known, request_time(request, saved))
+    note_on_later(request, time, known.latest_times())
+    arrays = vectors(saved.model, saved.ids, known, time)
     with atomic_write(request.export_vectors) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     words = f"{len(arrays['movie_ids']):,} movies"
@@ -253,6 +259,13 @@ def show(
             write(one)
             n_short += len(one.movies) < request.top_n
     return one, n_short
+
+
+def note_on_later(request: Request, time: int, latest: Tensor) -> None:
+    """Say how many of the users, with their latest ratings at these times, rated after --at."""
+    if request.at is not None and (n := int((latest > time).sum())):
+        of_users = f"{n:,} of {len(latest):,} users have" if len(latest) > 1 else "The user has"
+        distributed.say(f"{of_users} ratings after --at: lists are as of the latest one.")
 
 
 def about_popular(found: Recommendations, popular: list) -> str:

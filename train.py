@@ -113,6 +113,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         epochs = restore(config, model, optimizer, data) if config.run.resume else []
         log = make_logger(folder, config.run.tensorboard and writes)
         known = describe_data(data, split) | describe_model(model, inputs)
+        if epochs and writes:
+            save_if_best(model, epochs, evaluator, folder, known)  # it may have been stopped just before that
         print(f"Training on {device} into {shown}; if stopped, python train.py --resume {shown} goes on.")
 
         # epochs
@@ -136,9 +138,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
                 )
             epochs.append(row | {"seconds": time.perf_counter() - started})
             if writes:
-                if best_epoch(epochs, evaluator) == epoch:
-                    save_checkpoint(folder / "best.pt", model, {"epoch": epoch} | known)
                 save_checkpoint(folder / "last.pt", model, {"epochs": epochs, "optimizer": optimizer.state_dict()})
+                save_if_best(model, epochs, evaluator, folder, known)
                 runs.write_table(folder / "metrics.csv", pd.DataFrame(epochs))
             log(epochs[-1])
 
@@ -149,6 +150,14 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         elif tested:
             test(config, evaluator, epochs, folder, device)
     return folder
+
+
+def save_if_best(
+    model: nn.Module, epochs: list[dict[str, Any]], evaluator: Evaluator, folder: Path, known: dict[str, Any]
+) -> None:
+    """Save the model of the latest epoch as best.pt where validation prefers that epoch."""
+    if best_epoch(epochs, evaluator) == len(epochs):
+        save_checkpoint(folder / "best.pt", model, {"epoch": len(epochs)} | known)
 
 
 # --- one epoch -----------------------------------------------------------------------------------

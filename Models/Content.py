@@ -73,6 +73,7 @@ class Content(nn.Module):
         self.register_buffer("rated", inputs.count > 0, persistent=False)
         self.make_similarity = lambda: scaled_similarities(stats, inputs)
         self.made_similarity: Tensor | None = None
+        self.made_vectors: Tensor | None = None
         solved = inputs.item_weights
         self.register_buffer("item_weights", self.ease(inputs, inputs.user >= 0) if solved is None else solved)
         self.ease_without = lambda half: self.ease(inputs, inputs.user % 2 != half)
@@ -88,8 +89,7 @@ class Content(nn.Module):
         """How alike movies are by each block, [blocks, n_movies, n_movies]; made for the first score: it takes long."""
         if self.made_similarity is None:
             with torch.inference_mode(False):  # whoever asks first, it is trained with as well
-                self.made_similarity = self.make_similarity()
-        self.made_similarity = self.made_similarity.to(self.popularity.device)
+                self.made_similarity = self.make_similarity().to(self.popularity.device)
         return self.made_similarity
 
     def ease(self, inputs: ModelInputs, mask: Tensor) -> Tensor:
@@ -101,6 +101,7 @@ class Content(nn.Module):
 
     def train(self, mode: bool = True) -> "Content":
         """Before the first training step, B is solved from each half of the users for the other half."""
+        self.made_vectors = None
         if mode and self.of_other_half is None:
             self.of_other_half = [self.ease_without(half).to(self.item_weights.device) for half in range(2)]
         return super().train(mode)
@@ -145,11 +146,16 @@ class Content(nn.Module):
         return self.logits(history, self.rated) - self.config.new_penalty * ~self.rated
 
     def movie_vectors(self) -> Tensor:
-        """Vectors whose products are the similarities of all blocks together, as far as 128 numbers tell."""
-        total = torch.tensordot(self.log_share.exp(), self.similarity, 1).detach().cpu().numpy()
-        k = min(N_VECTORS, len(total) - 1)
-        values, vectors = eigsh(total, k, which="LA", v0=np.ones(len(total)))
-        return torch.from_numpy(vectors * np.sqrt(values.clip(min=0)))
+        """Vectors whose products are the similarities of all blocks together, as far as 128 numbers tell.
+
+        They are found once, until the model trains on.
+        """
+        if self.made_vectors is None:
+            total = torch.tensordot(self.log_share.exp(), self.similarity, 1).detach().cpu().numpy()
+            k = min(N_VECTORS, len(total) - 1)
+            values, vectors = eigsh(total, k, which="LA", v0=np.ones(len(total)))
+            self.made_vectors = torch.from_numpy(vectors * np.sqrt(values.clip(min=0)))
+        return self.made_vectors
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """Vectors whose products with those of movies are how alike these are to what users rated, [B, 128]."""

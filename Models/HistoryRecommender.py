@@ -108,6 +108,7 @@ class HistoryRecommender(ItemTower):
         self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # the logarithms of c, c_2 and c_6, a_w and b_w
         self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
         self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
+        self.log_time.requires_grad_("time" in self.context)
 
     def tables(self) -> dict[str, list[Tensor]]:
         """The parameters with a row for each user, and for each movie."""
@@ -200,7 +201,7 @@ class HistoryRecommender(ItemTower):
     def weights(self, items: dict[str, Tensor], history: PaddedHistory, z: Tensor) -> Tensor:
         """a of each rating of the histories, [B, L, 1], 0 at padding; z: their movies' vectors, shrunk, [B, L, D]."""
         mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
-        factor = torch.linalg.cholesky(with_noise(self.kernel(z, history.time, z, history.time), history.mask))
+        factor = cholesky(with_noise(self.kernel(z, history.time, z, history.time), history.mask))
         return torch.cholesky_solve(((history.rating - mean) * history.mask)[..., None], factor)
 
     def kernel(self, z: Tensor, time: Tensor, z_other: Tensor, time_other: Tensor) -> Tensor:
@@ -308,6 +309,12 @@ def with_noise(kernel: Tensor, mask: Tensor) -> Tensor:
     return kernel * both + torch.eye(kernel.shape[1], device=kernel.device)
 
 
+def cholesky(matrices: Tensor) -> Tensor:
+    """The lower factors of [B, L, L]; NaN of those that are not positive definite, as of a diverged training."""
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    return factor.masked_fill(failed[:, None, None] > 0, torch.nan)
+
+
 class MarginalLikelihood(torch.autograd.Function):
     """Negative log marginal likelihood of B Gaussian processes with covariance noise * K, and leave-one-out errors.
 
@@ -318,8 +325,7 @@ class MarginalLikelihood(torch.autograd.Function):
     @staticmethod
     def forward(ctx, kernel: Tensor, error: Tensor, log_noise: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """From [B, L, L] and [B, L], padded with rows of the identity and with zeros, to a scalar and [B, L]."""
-        factor, failed = torch.linalg.cholesky_ex(kernel)
-        factor[failed > 0] = torch.nan
+        factor = cholesky(kernel)
         inverse = torch.cholesky_inverse(factor)
         weights = (inverse @ error[..., None]).squeeze(-1)
         n, noise = length.sum(), log_noise.exp()

@@ -49,7 +49,7 @@ class RankingNCFConfig:
     negatives: PositiveInt = 8192
     """movies that no user of a training step rated and that are drawn for its softmax; all of a smaller catalogue"""
     new_penalty: NonNegFloat = 0.75
-    """by how much movies without training ratings are scored lower, so that lists lose little to wrong ones"""
+    """with --id-dropout, by how much movies without training ratings are scored lower, so that lists lose little"""
 
     task: ClassVar = "ranking"
 

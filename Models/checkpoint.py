@@ -59,16 +59,20 @@ class SavedModel:
     inputs: ModelInputs
 
 
+class Unsuitable(UserError):
+    """A model that this data does not suit."""
+
+
 def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module:
     """A new model with these settings.
 
     Raises:
-        UserError: the data does not suit it.
+        Unsuitable: the data does not suit it.
     """
     try:
         return MODELS[type(config)](config, stats, inputs)
     except UnsuitableData as error:
-        raise UserError(str(error)) from error
+        raise Unsuitable(str(error)) from error
 
 
 def place(model: nn.Module, device: torch.device) -> nn.Module:

@@ -178,7 +178,8 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
     rating, time = data.scaled_rating[rows], data.times()[rows]
     count = np.bincount(data.movie[rows], minlength=len(data.movies))
     year = data.movies["year"].to_numpy(np.float32, na_value=0)
-    space, movies = FeatureSpace.fit(*shuffled(data, year, config), count, config)
+    blocks, year = shuffled(data, year, config)
+    space, movies = FeatureSpace.fit(blocks, year, count, config)
     stats = DataStats(
         n_users=len(data.user_ids),
         n_movies=len(data.movies),

@@ -1,4 +1,4 @@
-"""Evaluation: training rows, validation and test metrics, for rating prediction and for ranking.
+"""Evaluation: the metrics of validation and test, of predicted ratings and of rankings.
 
 The one evaluator of trainings, comparisons and ablations: full catalogue, seen movies out, ties against the model.
 """
@@ -301,9 +301,9 @@ class RankingEvaluator:
         """Metrics of new movies, and of those with training ratings; {} where hardly any tested movie is new.
 
         Returns:
-            for each part: movies and users; metrics where its movies are ranked by themselves; and the same `in_all`,
-            in lists of the whole catalogue, where relevant movies of the other part count as wrong. Known movies lose
-            to new ones what their NDCG is lower `in_all`
+            for each part that has something to find: movies and users; metrics where its movies are ranked by
+            themselves; and the same `in_all`, in lists of the whole catalogue, where relevant movies of the other part
+            count as wrong. Known movies lose to new ones what their NDCG is lower `in_all`
         """
         relevant = self.relevant(self.split.test)
         parts = {"new_movie": self.new_movies(), "known_movie": self.popularity(self.split.train).numpy() > 0}
@@ -311,7 +311,8 @@ class RankingEvaluator:
         if len(of_part["new_movie"]) < LEAST_NEW * len(relevant):
             return {}
         found, names = {}, (f"hr@{self.k}", f"ndcg@{self.k}")
-        for name, movies in parts.items():
+        for name in (name for name, rows in of_part.items() if len(rows)):
+            movies = parts[name]
             alone = self.rank(score, self.known(), of_part[name], among=movies)
             in_all = mean_metrics(self.rank(score, self.known(), of_part[name]), self.k)
             found[name] = {"movies": int(movies.sum()), "users": len(alone.users)}
@@ -429,13 +430,13 @@ def rank_sampled(
     if int(relevant.getnnz(1).max()) > 1:
         raise ValueError("sampled negatives are for one relevant movie per user: use a leave-one-out split")
     random = torch.Generator().manual_seed(seed)
+    asked = torch.from_numpy(relevant.getnnz(1)).nonzero().squeeze(1)
     ranks = []
-    for first in range(0, relevant.shape[0], chunk_users):
-        last = min(first + chunk_users, relevant.shape[0])
-        scores = score(torch.arange(first, last)).cpu().double().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
-        rows, movies = (torch.from_numpy(part).long() for part in relevant[first:last].nonzero())
+    for users in asked.split(chunk_users):
+        scores = score(users).cpu().double().nan_to_num(nan=-INFINITY, neginf=-INFINITY)
+        rows, movies = (torch.from_numpy(part).long() for part in relevant[users.numpy()].nonzero())
         draw = torch.rand(scores.shape, generator=random)
-        draw[seen[first:last].nonzero()] = -1
+        draw[seen[users.numpy()].nonzero()] = -1
         draw[rows, movies] = -1
         drawn = draw[rows].topk(n_negatives, dim=1)
         if len(rows) and float(drawn.values.min()) < 0:

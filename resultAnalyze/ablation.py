@@ -7,7 +7,8 @@
 The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
 writer, cast), the rest, and the popularity predicted from all of them. Variants, each with every seed and the preset's
 settings: all; all without one group; all with one group shuffled among the movies, the control that must not help; and
-genres and year alone, with and without the title. --groups names some of the groups. Presets with embeddings of movies
+genres and year alone, with and without the title. --groups names some of the groups. (`ncf` knows a movie's age beside
+the blocks, by its clock.) Presets with embeddings of movies
 have a variant without these, and one of these alone. A model of content and two baselines without deep learning stand
 beside them. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On
 each of the three groups:
@@ -60,10 +61,10 @@ from resultAnalyze.intervals import (
     rated_units,
     squared_by_unit,
 )
-from resultAnalyze.markdown import markdown_table, mean_and_range
+from resultAnalyze.markdown import effect_in_words, markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
-from utils.config import OptionalFolder, RelevanceThreshold, parse
+from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
 from utils.files import RUNS, UserError, atomic_write
 from utils.metrics import auc_by_user, metrics_at
 from utils.runs import write_table
@@ -108,6 +109,8 @@ class Settings:
     """the most epochs of a training (default: the preset's)"""
     chunk_users: PositiveInt = 256
     """users scored together: bounds memory"""
+    device: Device = "auto"
+    """where models train"""
     output: OptionalFolder = None
     """folder (default: runs/ablation-<data>-<split>-<preset>)"""
 
@@ -131,7 +134,7 @@ class Effect:
         return ("better" if better else "worse") if self.q <= FALSE_CLAIMS else "no effect is shown"
 
     def in_words(self) -> str:
-        interval = f"{self.change.value:+.4f} [{self.change.low:+.4f}, {self.change.high:+.4f}]"
+        interval = effect_in_words(self.change.value, self.change.low, self.change.high, 4)
         what = self.what[0].upper() + self.what[1:]
         return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}: {self.verdict()}."
 
@@ -236,7 +239,8 @@ def fit(
 ) -> FittedModel:
     if name in REFERENCES:
         return BASELINES[name].fit(evaluator.data.select(evaluator.split.train), seed)
-    return trained(output / "runs" / f"{name}-{seed}", config_of(settings, variants, name, seed), evaluator)
+    config = config_of(settings, variants, name, seed)
+    return trained(output / "runs" / f"{name}-{seed}", config, evaluator, cli.resolve_device(settings.device))
 
 
 def config_of(settings: Settings, variants: Variants, variant: str, seed: int) -> TrainConfig:

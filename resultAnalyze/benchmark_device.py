@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from Models.checkpoint import build_model, place
-from Models.configs import PRESETS, TrainConfig
+from Models.configs import PRESETS, DataConfig, TrainConfig
 from Models.dataLoader import RatingsData, make_loader, model_inputs
 from Models.inference.recommend import beside
 from resultAnalyze.markdown import markdown_table
@@ -73,13 +73,10 @@ def main() -> None:
         raise UserError(f"--compile {others.pop()} is not among --presets: name it there as well.")
     device = cli.resolve_device(settings.device)
     output = settings.output or ROOT / "resultAnalyze" / f"benchmark_{device.type}.json"
-    rows = []
+    data_config = DataConfig(settings.data, settings.features, ratios=RATIOS)
+    (data, split), rows = data_config.load(), []
     for preset in settings.presets:
-        data_config = dataclasses.replace(
-            PRESETS[preset].data, folder=settings.data, features=settings.features, ratios=RATIOS
-        )
         config = dataclasses.replace(PRESETS[preset], data=data_config)
-        data, split = config.data.load()
         for amp, compiled in [(False, False), (True, False), *[(False, True)] * (preset in settings.compile)]:
             print(f"{preset}{', amp' * amp}{', compiled' * compiled} ...", flush=True)
             rows.append(measure(config, data, split, device, amp, compiled))

@@ -13,8 +13,8 @@ catalogue, without the movies of the training and validation rows, ties against 
 
 Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with how far behind
 the best each model is (comparison.py). Finished rows are kept, with their metrics user by user in units/, so that an
-interrupted comparison goes on where it stopped. Some baselines need: pip install -r
-requirements-baselines.txt
+interrupted comparison goes on where it stopped; seconds compare only if it goes on on the same device.
+Some baselines need: pip install -r requirements-baselines.txt
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 
+from Models.checkpoint import Unsuitable
 from Models.configs import PRESETS, DataConfig, RankingConfig, RunConfig, TrainConfig
 from Models.Dataset import FittedModel
 from Models.evaluation import RankingEvaluator, RatingEvaluator
@@ -40,7 +41,7 @@ from resultAnalyze.baselines import BASELINES
 from resultAnalyze.comparison import UNITS, Comparison, save_units
 from resultAnalyze.experiment import check_protocol, in_processes, peak_memory, scores_of_test_rows, trained
 from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
-from resultAnalyze.tuning import NoTrial, n_trials, tuned, with_settings
+from resultAnalyze.tuning import NoTrial, trials_done, tuned, with_settings
 from train import Diverged
 from utils import cli
 from utils.cli import display_path
@@ -165,7 +166,7 @@ def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: st
     try:
         device = cli.resolve_device(settings.device)
         return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output, device)
-    except (ImportError, NoTrial):
+    except (ImportError, NoTrial, Unsuitable):
         return {}
 
 
@@ -189,9 +190,9 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
     except ImportError as error:
         words = f"{error.name or error} is not installed: pip install -r requirements-baselines.txt"
         return {"model": name, "missing": words}
-    except (NoTrial, Diverged) as error:
+    except (NoTrial, Diverged, Unsuitable) as error:
         return {"model": name, "missing": str(error)}
-    row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen), "trials": n_trials(output, name)}
+    row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen), "trials": trials_done(output, name)}
     cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
     units: dict[str, UnitMetric] = {}
     for can, measured in ((fitted.predict, rating_row), (fitted.score, ranking_row)):

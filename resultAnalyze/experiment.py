@@ -92,11 +92,12 @@ def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
         saved, record = saved_config(run), read_json(run / "config.json")
     except UserError:  # damaged, or of another version of this code
         return False
-    made_from = record["ratings_sha256"], record["features"]
-    return made_from == (data.fingerprint(), asdict(data.features.info)) and saved.training() == config.training()
+    if saved.training() != config.training():
+        return False
+    return (record["ratings_sha256"], record["features"]) == (data.fingerprint(), asdict(data.features.info))
 
 
-def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device = CPU) -> FittedModel:
+def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device) -> FittedModel:
     """The model of a run folder, trained now unless it is there already; an interrupted training goes on.
 
     It trains on the device and computes on the CPU. In the test, a model that predicts ratings knows the training rows,

@@ -12,7 +12,14 @@ from utils.columns import KINDS, RESERVED
 from utils.files import ROOT, read_json
 
 RESULTS = ROOT / "resultAnalyze" / "results"
-CONFIGURATION = ("dataset", "split", "ratios", "preset", "changes")  # runs that share these differ by their seed
+CONFIGURATION = (
+    "dataset",
+    "split",
+    "ratios",
+    "relevance_threshold",
+    "preset",
+    "changes",
+)  # runs that share these differ by their seed
 RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
 RANKING = {
     **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
@@ -75,15 +82,15 @@ def answers_table() -> str:
         if not others:
             continue  # nothing to compare with
         other = others[0]
-        change = f"{best[metric].mean() - other[metric].mean():+.4f}"
+        change = best[metric].mean() - other[metric].mean()
         if min(len(best), len(other)) < LEAST_SEEDS:
-            change += f", fewer than {LEAST_SEEDS} seeds, no claim"
+            words = f"{change:+.4f}, fewer than {LEAST_SEEDS} seeds, no claim"
         else:
-            low, high = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
-            change += f" [{low:+.4f}, {high:+.4f}]"
+            interval = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
+            words = effect_in_words(change, *interval, 4)
         head = f"{metric.removeprefix('new ').upper()} {mean_and_range(best[metric])}, {len(best)} seeds"
         row = {"question": question, "rows": protocol, "preset": order[0], "test": head}
-        rows.append(row | {"next best": preset_in_words(other.iloc[0]), "difference": change})
+        rows.append(row | {"next best": preset_in_words(other.iloc[0]), "difference": words})
     return markdown_table(pd.DataFrame(rows))
 
 
@@ -109,7 +116,9 @@ def requests_table() -> str:
 def new_movies_table() -> str:
     """The runs that were tested on movies without ratings: how these are ranked, and what it costs the others."""
     runs = trainings()
-    runs = runs[runs["parts"].map(lambda parts: isinstance(parts, dict) and "ndcg@10" in parts.get("new_movie", {}))]
+    runs = runs[
+        runs["parts"].map(lambda parts: isinstance(parts, dict) and all("ndcg@10" in parts.get(n, {}) for n in PARTS))
+    ]
     rows = []
     for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
         first = group.iloc[0]
@@ -136,11 +145,12 @@ def part_differences() -> pd.DataFrame:
     wholes, rows = trainings(), []
     parts = trainings("parts")
     parts["without"] = parts["changes"].map(left_out)
-    for (preset, without, ratios), group in parts.groupby(["preset", "without", parts["ratios"].map(str)], sort=True):
+    by = ["preset", "without", parts["ratios"].map(str), "dataset", "split"]
+    for (preset, without, ratios, dataset, split), group in parts.groupby(by, sort=True):
         alike = (wholes["preset"] == preset) & (wholes["changes"] == {}) & (wholes["ratios"].map(str) == ratios)
-        alike &= (wholes["dataset"] == group["dataset"].iloc[0]) & (wholes["split"] == group["split"].iloc[0])
+        alike &= (wholes["dataset"] == dataset) & (wholes["split"] == split)
         name = "rmse" if "rmse" in group and group["rmse"].notna().all() else "ndcg@10"
-        change = group.set_index("seed")[name] - wholes[alike].set_index("seed")[name]
+        change = (group.set_index("seed")[name] - wholes[alike].set_index("seed")[name]).dropna()  # seeds of both
         half = t.ppf(0.975, len(change) - 1) * change.std() / len(change) ** 0.5
         row = {"preset": preset, "rows": rows_in_words(group.iloc[0]), "without": without, "seeds": len(change)}
         row |= {"test": f"{name.split('@')[0].upper()} {mean_and_range(group[name])}"}

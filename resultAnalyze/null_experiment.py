@@ -33,7 +33,7 @@ from resultAnalyze.intervals import UnitMetric, difference, mean_over_users, rat
 from resultAnalyze.markdown import markdown_table
 from utils import cli
 from utils.cli import display_path
-from utils.config import OptionalFolder, parse
+from utils.config import Device, OptionalFolder, parse
 from utils.files import RUNS, UserError, atomic_write
 from utils.metrics import metrics_at
 from utils.runs import write_table
@@ -55,6 +55,8 @@ class Settings:
     """trainings at work at once, which share the cores"""
     draws: PositiveInt = 2000
     """comparisons of each kind"""
+    device: Device = "auto"
+    """where the preset trains"""
     output: OptionalFolder = None
     """folder (default: runs/null-<data>-<preset>)"""
 
@@ -88,7 +90,9 @@ def measure(
     run_config = dataclasses.replace(preset.run, seed=seed)
     ranking = preset.ranking and RankingConfig()
     config = dataclasses.replace(preset, data=settings.data.located(), ranking=ranking, run=run_config)
-    fitted = trained(output / "runs" / f"{settings.preset}-{seed}", config, evaluator)
+    fitted = trained(
+        output / "runs" / f"{settings.preset}-{seed}", config, evaluator, cli.resolve_device(settings.device)
+    )
     data, test, k = evaluator.data, evaluator.split.test, evaluator.k
     if not preset.ranking:
         error = RatingEvaluator(data, evaluator.split).predict(fitted, test) - data.rating[test]

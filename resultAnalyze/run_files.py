@@ -61,7 +61,9 @@ def top_lists(run: Run) -> pd.DataFrame:
 def relevant_rows(run: Run) -> pd.DataFrame:
     """The relevant test ratings of the users who were evaluated."""
     tested = run.tested()
-    relevant = tested[tested["rating"] >= run.test["relevance_threshold"] - 1e-6]
+    scale = run.saved.model.stats.scale
+    rounded = 1e-5 * (scale.high - scale.low)  # at most, of ratings that were kept in the scale of models
+    relevant = tested[tested["rating"] >= run.test["relevance_threshold"] - rounded]
     return relevant[of_evaluated(relevant["user"].to_numpy())].reset_index(drop=True)
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -17,6 +18,7 @@ if __name__ == "__main__":
 
 import pandas as pd
 
+from resultAnalyze.intervals import LEAST_SEEDS
 from resultAnalyze.kept_trainings import (
     RANKING,
     RATING,
@@ -117,16 +119,17 @@ def worth_table() -> str:
 
     RMSE and NDCG that the part gains; a dash where no effect is claimed, nothing where it was not measured.
     """
-    parts = part_differences().set_index(["preset", "without"])
+    parts = part_differences().set_index(["preset", "rows", "without"])
     effects = pd.read_csv(RESULTS / "ml-1m-cold-movies-ncf-ranking" / "effects.csv")
     effects = effects[effects["metric"] == "ndcg@10"].set_index(["what", "movies"])
     rows = []
     for words, (part, what) in WORTH.items():
         row = {"part": words}
-        for preset, head in {"ncf": "ratings: RMSE", "ncf-ranking": "lists: NDCG@10"}.items():
-            if (preset, part) in parts.index:
-                found = parts.loc[(preset, part)]
-                row[head] = effect_in_words(-found.change, -found.high, -found.low, 4)
+        for head, trained in WORTH_OF.items():
+            if (*trained, part) in parts.index:
+                found = parts.loc[(*trained, part)]
+                is_shown = found.low * found.high > 0 and found.seeds >= LEAST_SEEDS
+                row[head] = effect_in_words(-found.change, -found.high, -found.low, 4) if is_shown else "-"
         for movies, head in {"warm": "known movies: NDCG@10", "cold": "new movies: NDCG@10"}.items():
             if what:
                 found = effects.loc[(what, movies)]
@@ -135,11 +138,13 @@ def worth_table() -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
-def is_claimed(effect: pd.Series) -> bool:
+def is_claimed(effect: Any) -> bool:
     """Whether a row of effects.csv says that there is an effect."""
     return effect.verdict in ("better", "worse")
 
 
+# Heads of columns, and the trainings of which results/parts/ has some without a part.
+WORTH_OF = {"ratings: RMSE": ("ncf", "random 50/30/20"), "lists: NDCG@10": ("ncf-ranking", "random 80/0/20")}
 # A part of a model: what results/parts/ calls it, and what effects.csv does.
 WORTH = {
     "BERT's vectors of titles": ("block `title`", "title"),
@@ -155,11 +160,11 @@ WORTH = {
     "time: of day and week, since the first rating": ("`clock`", None),
     "the MLP": ("the MLP", None),
 }
-# A section of the document is one line here: its name in the marks, and what makes its text.
 ABLATED = {  # heads of a table, which movies and by which metric
     **{"new movies: NDCG@10": ("cold", "ndcg@10"), "new movies: HR@10 in all lists": ("cold", "top-N hr")},
     "known movies: NDCG@10": ("warm", "ndcg@10"),
 }
+# A section of the document is one line here: its name in the marks, and what makes its text.
 SECTIONS = {
     "answers": answers_table,
     "worth": worth_table,

@@ -26,7 +26,6 @@ import train
 from Models.configs import PRESETS, TrainConfig
 from Models.evaluation import K, RankingEvaluator, RatingEvaluator
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.experiment import CPU
 from utils.files import UserError
 from utils.metrics import rmse
 from utils.runs import write_table
@@ -111,7 +110,7 @@ def tuned(
     config: TrainConfig | None,
     n_trials: int,
     folder: Path,
-    device: torch.device = CPU,
+    device: torch.device,
 ) -> dict[str, Any]:
     """The settings of a model's best trial; {} where nothing is to be tuned.
 
@@ -157,7 +156,7 @@ def trials_file(folder: Path, name: str) -> Path:
     return folder / f"trials-{name.replace(' ', '-')}.csv"
 
 
-def n_trials(folder: Path, name: str) -> int:
+def trials_done(folder: Path, name: str) -> int:
     """How many trials a model has had."""
     path = trials_file(folder, name)
     return len(pd.read_csv(path)) if path.is_file() else 0
@@ -225,7 +224,7 @@ def validate(
     if config is not None:
         try:
             return validate_preset(with_settings(config, settings), folder / f"trial-{name}", device)
-        except train.Diverged:
+        except (train.Diverged, torch.OutOfMemoryError):
             return math.nan
     data, split = evaluator.data, evaluator.split
     try:
@@ -242,8 +241,10 @@ def validate_preset(config: TrainConfig, run: Path, device: torch.device) -> flo
     """The best epoch's validation of a training without a test, whose folder is not kept."""
     shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run=run))
-    with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
-        train.train(config, device, tested=False)
-    epochs = pd.read_csv(run / "metrics.csv")
-    shutil.rmtree(run)
+    try:
+        with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):
+            train.train(config, device, tested=False)
+        epochs = pd.read_csv(run / "metrics.csv")
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
     return float(epochs["val_rmse"].min() if config.ranking is None else epochs[f"val_ndcg@{K}"].max())

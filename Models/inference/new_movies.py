@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from Models.checkpoint import SavedModel, build_model, place
 from Models.features import BlockScale, FeatureSpace
+from Models.layers import Posterior
 from Models.warm_start import not_in_tables
 from utils.columns import Block, Column, main_texts, multi_hot, read_columns
 from utils.encoder import Encoder, encoder_hash, find_encoder
@@ -103,13 +104,19 @@ def typed_like(ids: list, written: str) -> int | str:
 
 @torch.no_grad()
 def copy_weights(old: nn.Module, new: nn.Module) -> None:
-    """Give a model the parameters of one with fewer movies; what is learned of a movie is 0 for the others."""
+    """Give a model the parameters of one with fewer movies: the others have what an untrained movie has.
+
+    That is 0 or, of what is learned as a Gaussian, its prior.
+    """
     tables, old_tables = new.tables(), old.tables()
     for kind, parts in tables.items():
         for part, other in zip(parts, old_tables[kind], strict=True):
             part.zero_()[: len(other)] = other
     for part, other in zip(not_in_tables(tables, new), not_in_tables(old_tables, old), strict=True):
         part.copy_(other)
+    for part, other in zip(new.modules(), old.modules(), strict=True):
+        if isinstance(part, Posterior):
+            part.log_std[len(other.log_std) :] = other.prior_variance().log() / 2
 
 
 # --- what the file says as numbers ---------------------------------------------------------------

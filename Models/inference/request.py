@@ -108,6 +108,8 @@ def check_request(request: Request) -> None:
     for name in given:
         if isinstance(value := getattr(request, name), str) and not value.strip():
             raise UserError(f"{flags([name])} is empty: give it a value or leave it out.")
+    if request.encoding is not None and not {"ratings", "new_movies", *FILES_OF_IDS} & set(given):
+        raise UserError("--encoding: no file is read with it, leave it out.")
     if request.explain and request.include_seen:
         raise UserError("--explain and --include-seen: what a user has rated needs no reasons, leave one of them out.")
     if request.explain and request.format in ("ids", "csv"):
@@ -221,12 +223,7 @@ def request_time(request: Request, saved: SavedModel) -> int:
             "--at: this model takes no notice of when it is asked: leave it out, or take a sequential model that was "
             "trained with --request-time on data with times."
         )
-    time = seconds_of(request.at.strip())
-    if n := int((saved.known.history.latest_times() > time).sum()):
-        distributed.say(
-            f"{n:,} of {len(saved.ids.user_ids):,} users have ratings after --at: their lists are as of the latest one."
-        )
-    return time
+    return seconds_of(request.at.strip())
 
 
 def seconds_of(text: str) -> int:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from helpers import command, main_here, rows_of, shuffle_ratings, tiny_ratings, write_dat
 
+from Models.configs import DataConfig
 from Models.dataLoader import split_rows
 from Models.evaluation import RankingEvaluator
 from resultAnalyze import compare_baselines
@@ -169,3 +170,11 @@ def test_choices_without_ratings_are_compared_by_their_lists(tiny_features, tmp_
     found = {row["model"]: row for row in rows_of(tmp_path / "out/comparison.csv")}
     assert list(found) == ["most popular", "EASE", "autoencoder"]
     assert all(row["rmse"] == "" and 0 < float(row["ndcg@10"]) < 1 for row in found.values())
+
+
+def test_a_model_that_the_data_does_not_suit_is_missing_and_the_others_go_on(places, tmp_path, monkeypatch):
+    monkeypatch.setattr("Models.Content.MAX_MOVIES", 5)
+    data, split = DataConfig(places[1], places[3], ratios=(0.5, 0.3, 0.2)).load()
+    settings = compare_baselines.Settings(data=DataConfig(places[1], places[3]))
+    row = compare_baselines.measure(RankingEvaluator(data, split, 4), settings, tmp_path, "content", 0)
+    assert row["model"] == "content" and "take --preset ncf-ranking" in row["missing"]

@@ -82,6 +82,8 @@ def test_two_processes_share_the_recommendations_of_all_users(tiny_run, tmp_path
     names = ("userId", "rank", "movieId")
     assert len(one) == 300
     assert [[row[name] for name in names] for row in one] == [[row[name] for name in names] for row in two]
+    run_two("generate_recommendation.py", "--run", tiny_run, "--export-vectors", tmp_path / "two.npz")
+    assert (tmp_path / "two.npz").is_file()
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")

@@ -109,6 +109,17 @@ def test_the_scores_of_the_others_stay(runs, known, preset):
 
 
 @pytest.mark.filterwarnings("ignore::utils.files.Note")
+@pytest.mark.parametrize("preset", ["ncf", "history"])
+def test_a_new_movie_is_as_uncertain_as_its_prior(runs, known, preset):
+    saved = load_model(runs(preset) / "best.pt", torch.device("cpu"))
+    new = read_new_movies(known[1] / "new.csv")
+    more = add_new_movies(saved, runs(preset), new, torch.device("cpu"))
+    variance, prior = more.model.movies.variance(), saved.model.movies.prior_variance()
+    torch.testing.assert_close(variance[27:], prior.expand(3, -1))
+    torch.testing.assert_close(variance[:27], saved.model.movies.variance())
+
+
+@pytest.mark.filterwarnings("ignore::utils.files.Note")
 def test_a_new_movie_gets_its_score_whatever_else_is_new(runs, known, tmp_path):
     """And known movies keep theirs."""
     one, many = tmp_path / "one.csv", tmp_path / "many.csv"

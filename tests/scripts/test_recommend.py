@@ -321,8 +321,16 @@ def test_vectors_and_audiences_are_asked_for_at_a_time_as_well(transformer_run, 
 
 
 def test_users_whose_ratings_are_later_than_the_request_are_counted(transformer_run, capsys):
+    """Of the users that are asked for."""
     recommend_here("--run", transformer_run, "--user", 4, "--at", "1990-01-01")
-    assert "30 of 30 users have ratings after --at: their lists are as of the latest one." in capsys.readouterr().err
+    assert "The user has ratings after --at: lists are as of the latest one." in capsys.readouterr().err
+    recommend_here("--run", transformer_run, "--users", "1,4", "--at", "1990-01-01")
+    assert "2 of 2 users have ratings after --at: lists are as of the latest one." in capsys.readouterr().err
+
+
+def test_an_encoding_that_nothing_is_read_with_is_refused(tiny_run):
+    with pytest.raises(UserError, match="--encoding: no file is read with it"):
+        recommend_here("--run", tiny_run, "--user", 4, "--encoding", "gbk")
 
 
 def test_similar_movies_are_those_of_the_highest_cosine(any_run):

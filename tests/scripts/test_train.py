@@ -198,6 +198,16 @@ def test_a_killed_and_resumed_training_equals_one_that_was_never_stopped(run_scr
     assert states_are_equal(killed / "last.pt", whole / "last.pt")
 
 
+def test_a_training_stopped_between_its_two_files_has_the_best_epoch(places, tmp_path):
+    """last.pt is written first; as if stopped before best.pt."""
+    flags = ("--preset", "autoencoder", "--network-weight", 0, "--epochs", 1)  # one epoch, which is the best one
+    whole = train_here(*places, "--run", tmp_path / "whole", *flags)
+    for name in ("best.pt", "test_metrics.json", "test_topn.csv"):
+        (whole / name).unlink()
+    train_here("--resume", whole)
+    assert load_model(whole / "best.pt", torch.device("cpu")).ids.user_ids and test_metrics(whole)["best_epoch"] == 1
+
+
 def test_a_training_on_given_files_is_resumed_from_another_folder(run_script, tiny_features, tmp_path):
     """Started in the folder of the data, all paths relative; stopped before its first epoch was done."""
     folder = write_dat(tmp_path / "data", tiny_ratings())

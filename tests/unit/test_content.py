@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import RATIOS, batch_of, one_history, random_model
+from scipy.sparse.linalg import eigsh
 
 from Models.Content import Content, ContentConfig, similarities
 from Models.dataLoader import model_inputs, split_rows
@@ -143,6 +144,25 @@ def test_vectors_multiply_to_the_positive_part_of_the_similarity_of_all_blocks(k
     values, directions = torch.linalg.eigh(torch.tensordot(model.log_share.exp(), model.similarity, 1))
     expected = directions * values.clamp(min=0) @ directions.T
     torch.testing.assert_close(vectors @ vectors.T, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_vectors_are_found_once_until_it_trains_on(known, train, monkeypatch):
+    model, calls = made(known, train).eval(), []
+    monkeypatch.setattr("Models.Content.eigsh", lambda *a, **k: calls.append(1) or eigsh(*a, **k))
+    for user in range(3):
+        model.user_vectors(known.history(train).pad(torch.tensor([user])))
+    assert len(calls) == 1
+    before = model.movie_vectors()
+    with torch.no_grad():
+        model.train().log_share.add_(1.0)
+    assert not torch.allclose(model.eval().movie_vectors(), before)
+
+
+def test_the_shuffled_year_is_another_one(known, train):
+    """Its nearness reads the year beside the block."""
+    torch.manual_seed(0)
+    (_, whole), (_, shuffled) = (model_inputs(known, train, FeatureConfig(shuffled=names)) for names in ((), ("year",)))
+    assert not whole.year.equal(shuffled.year) and whole.year.sort().values.equal(shuffled.year.sort().values)
 
 
 def test_what_it_can_not_do_is_said(known, train):

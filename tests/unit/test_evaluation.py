@@ -190,6 +190,17 @@ def test_sampled_negatives_are_unseen_others():
     assert (rank_sampled(lambda users: torch.zeros(len(users), 200), seen, relevant, seed=0) == 100).all()
 
 
+def test_sampled_ranking_scores_nobody_without_something_to_find():
+    asked = []
+
+    def score(users: torch.Tensor) -> torch.Tensor:
+        asked.extend(users.tolist())
+        return torch.zeros(len(users), 200)
+
+    ranks = rank_sampled(score, matrix([[0], [1], [2]], 200), matrix([[5], [], [7]], 200), seed=0, chunk_users=2)
+    assert asked == [0, 2] and len(ranks) == 2
+
+
 # --- the evaluators ------------------------------------------------------------------------------
 
 
@@ -384,6 +395,16 @@ def test_new_and_known_movies_are_measured_by_themselves(data):
         expected = np.mean(alone), np.mean(in_all), np.mean(hits)
         values = (found[name][key] for key in ("ndcg@3", "ndcg@3_in_all", "hr@3_in_all"))
         assert list(values) == pytest.approx(expected)
+
+
+def test_only_new_movies_to_find_are_measured(data):
+    """As with somebody's own split: no known movie is among the relevant test rows."""
+    split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
+    new = ~np.isin(data.movie[split.test], data.movie[np.concatenate([split.train, split.val])])
+    evaluator = RankingEvaluator(data, dataclasses.replace(split, test=split.test[new]), relevance_threshold=4)
+    model = random_model(data, split.train, RankingNCFConfig(embedding_dim=4, hidden_dim=0))
+    metrics, _ = evaluator.test(model)
+    assert list(metrics["parts"]) == ["new_movie"] and "among the" in evaluator.summary(metrics)
 
 
 def ndcg_by_hand(top: list[int], relevant: set[int]) -> float:

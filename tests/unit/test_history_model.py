@@ -376,3 +376,11 @@ def test_a_long_history_trains_in_pieces(data):
         assert batch["user"].bincount().max() <= 5
         model(batch).loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("context", [("year", "demographics"), ("time", "year", "demographics")])
+def test_every_parameter_that_is_to_learn_gets_a_gradient(data, split, context):
+    """Otherwise several processes wait for each other's."""
+    model = made(data, split.train, context=context).train()
+    model(batch_of(data, data.by_user_and_time(split.train))).loss.backward()
+    assert all((one.grad is not None) == one.requires_grad for one in model.parameters())

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 from helpers import rows_of
 
 from Models.configs import PRESETS, DataConfig, RunConfig
@@ -11,12 +12,16 @@ from Models.dataLoader import split_rows
 from Models.evaluation import RankingEvaluator
 from resultAnalyze import tuning
 from resultAnalyze.baselines import BASELINES
-from resultAnalyze.tuning import SPACES, Range, default_settings, tuned, wanted, with_settings
+from resultAnalyze.tuning import SPACES, Range, default_settings, wanted, with_settings
 
 
 @pytest.fixture(scope="module")
 def evaluator(data) -> RankingEvaluator:
     return RankingEvaluator(data, split_rows(data, "random", (0.5, 0.3, 0.2)), relevance_threshold=4)
+
+
+def tuned(*arguments) -> dict:
+    return tuning.tuned(*arguments, torch.device("cpu"))
 
 
 def on_tiny(preset: str, places: tuple):
