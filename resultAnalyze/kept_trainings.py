@@ -99,11 +99,11 @@ def requests_table() -> str:
     runs = trainings().dropna(subset=["later_second"])
     rows = []
     for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
-        parts = {"asked later": group["later_second"]}
-        is_told = isinstance(group.iloc[0].get("request_time_unknown"), dict)
+        first, parts = group.iloc[0], {"asked later": group["later_second"]}
+        is_told = isinstance(first.get("request_time_unknown"), dict)
         parts |= {"time withheld": group["request_time_unknown"]} if is_told else {}
-        row = {"data": group.iloc[0]["dataset"], "preset": preset_in_words(group.iloc[0]), "seeds": len(group)}
-        row |= {"time of the request": "known" if is_told else "not known"}
+        row = {"data": first["dataset"], "rows": rows_in_words(first), "preset": preset_in_words(first)}
+        row |= {"seeds": len(group), "time of the request": "known" if is_told else "not known"}
         row |= {name.upper(): mean_and_range(group[name]) for name in ("hr@10", "ndcg@10")}
         for words, part in parts.items():
             row |= {
