@@ -121,22 +121,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         for epoch in range(len(epochs) + 1, n_epochs + 1):
             if optim.patience and epochs and len(epochs) - best_epoch(epochs, evaluator) >= optim.patience:
                 break
-            started = time.perf_counter()
-            torch.manual_seed(epoch_seed(seed, epoch))  # so that dropout depends on the epoch, not on what ran before
-            loader.sampler.set_epoch(epoch)
-            rates = learning_rates(optim.schedule, optim.lr, optim.epochs, epoch, len(loader))
-            row = {
-                "epoch": epoch,
-                "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch, optim.amp),
-            }
-            if len(split.val):
-                row |= {f"val_{name}": value for name, value in evaluator.validate(model).items()}
-            if not all(map(math.isfinite, row.values())):
-                raise Diverged(
-                    f"The validation was not finite in epoch {epoch}: the learning rate is the likely cause, lower "
-                    "--lr; the checkpoints of the epochs before are kept."
-                )
-            epochs.append(row | {"seconds": time.perf_counter() - started})
+            epochs.append(run_epoch(config, model, replica, loader, optimizer, evaluator, epoch))
             if writes:
                 save_checkpoint(folder / "last.pt", model, {"epochs": epochs, "optimizer": optimizer.state_dict()})
                 save_if_best(model, epochs, evaluator, folder, known)
@@ -161,6 +146,35 @@ def save_if_best(
 
 
 # --- one epoch -----------------------------------------------------------------------------------
+
+
+def run_epoch(
+    config: TrainConfig,
+    model: nn.Module,
+    replica: nn.Module,
+    loader: DataLoader,
+    optimizer: torch.optim.Optimizer,
+    evaluator: Evaluator,
+    epoch: int,
+) -> dict[str, Any]:
+    """Train for one epoch and validate: a row of metrics.csv.
+
+    Raises:
+        Diverged: a loss or the validation was not finite.
+    """
+    optim, started = config.optim, time.perf_counter()
+    torch.manual_seed(epoch_seed(config.run.seed, epoch))  # so that dropout depends on it, not on what ran before
+    loader.sampler.set_epoch(epoch)
+    rates = learning_rates(optim.schedule, optim.lr, optim.epochs, epoch, len(loader))
+    row = {"epoch": epoch, "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch, optim.amp)}
+    if len(evaluator.split.val):
+        row |= {f"val_{name}": value for name, value in evaluator.validate(model).items()}
+    if not all(map(math.isfinite, row.values())):
+        raise Diverged(
+            f"The validation was not finite in epoch {epoch}: the learning rate is the likely cause, lower --lr; the "
+            "checkpoints of the epochs before are kept."
+        )
+    return row | {"seconds": time.perf_counter() - started}
 
 
 def train_epoch(

@@ -1,7 +1,7 @@
 """Sequential models: which movie a user rates next, from those that they rated so far, and when.
 
     score(u, i) = h_n · v_i                          h = layers([x_0, x_1, ..., x_n])      x_0: before the first rating
-    x_k = sqrt(D) (v_i + rating + gap) + position    v_i = q_i + W f_i    f_i = [title vector, genres]
+    x_k = sqrt(D) (v_i + rating + gap) + position    v_i = q_i + W f_i    f_i: the movie's features
 
 With the time of the request, which of a past rating is the time of the next one, `gap` is that from x_k to its request;
 without, that from the rating before to x_k.

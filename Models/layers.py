@@ -227,7 +227,8 @@ def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Ten
     many hidden movies count more, but only by the square root of their number.
 
     Args:
-        logits: scores of every movie, [B, n_movies], from histories in which some ratings are hidden
+        logits: scores of the movies that can be chosen, [B, K], from histories in which some ratings are hidden; the
+            histories number these movies from 0 to K - 1
     """
     low, high = SHOWN
     draw, share = torch.rand_like(history.rating), torch.rand(len(history.user), 1, device=history.rating.device)

@@ -123,23 +123,12 @@ def tuned(
     """
     if name not in SPACES or not n_trials:
         return {}
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     lower_is_better = is_rating_model(name)
     path = trials_file(folder, name)
     done = pd.read_csv(path).to_dict("records") if path.is_file() else []
-    space = {key: distribution(bounds) for key, bounds in SPACES[name].items()}
     defaults = default_settings(name, config)
     while len(done) < wanted(n_trials, done):
-        study = optuna.create_study(
-            direction="minimize" if lower_is_better else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=len(done)),  # so that it goes on as if it had not stopped
-        )
-        for row in valued(done):
-            params = json.loads(row["settings"])
-            study.add_trial(optuna.trial.create_trial(params=params, distributions=space, value=row["value"]))
-        chosen = study.ask(space).params if done else defaults
+        chosen = suggested(SPACES[name], done, lower_is_better) if done else defaults
         print(f"{name}, trial {len(done) + 1} of {wanted(n_trials, done)}: {chosen} ...", flush=True)
         started = time.perf_counter()
         value = validate(name, evaluator, config, chosen, folder, device)
@@ -150,6 +139,22 @@ def tuned(
     if not valued(done):
         raise NoTrial(f"No trial of {name} could be validated: see {path}.")
     return json.loads(best(valued(done), key=lambda row: row["value"])["settings"])
+
+
+def suggested(space: dict[str, Range | tuple], done: list[dict[str, Any]], lower_is_better: bool) -> dict[str, Any]:
+    """The settings to try next, after the trials that are done."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {key: distribution(bounds) for key, bounds in space.items()}
+    study = optuna.create_study(
+        direction="minimize" if lower_is_better else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=len(done)),  # so that it goes on as if it had not stopped
+    )
+    for row in valued(done):
+        params = json.loads(row["settings"])
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=row["value"]))
+    return study.ask(distributions).params
 
 
 def trials_file(folder: Path, name: str) -> Path:
