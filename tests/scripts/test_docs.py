@@ -1,5 +1,6 @@
 """The documents say what is so: figures equal the result files, links lead somewhere, the worked extension works."""
 
+import ast
 import json
 import re
 import shutil
@@ -143,3 +144,11 @@ def add_to_configs(configs: Path, preset: str) -> None:
     text = text.replace(models, f"{models}    MovieBiasConfig: MovieBias,\n", 1)
     text = text.replace(end, f"{preset.strip()},\n{end}", 1)
     configs.write_text(text, encoding="utf-8")
+
+
+def test_every_file_is_described_by_its_own_first_line():
+    document = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    for folder in (".", "Models", "Models/inference", "utils", "resultAnalyze"):
+        for path in (ROOT / folder).glob("*.py"):
+            first = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
+            assert f"| `{path.relative_to(ROOT).as_posix()}` | {first} |" in document
