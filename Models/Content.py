@@ -87,9 +87,10 @@ class Content(nn.Module):
     @property
     def similarity(self) -> Tensor:
         """How alike movies are by each block, [blocks, n_movies, n_movies]; made for the first score: it takes long."""
-        if self.made_similarity is None:
-            with torch.inference_mode(False):  # whoever asks first, it is trained with as well
-                self.made_similarity = self.make_similarity().to(self.popularity.device)
+        with torch.inference_mode(False):  # whoever asks first, it is trained with as well
+            if self.made_similarity is None:
+                self.made_similarity = self.make_similarity()
+            self.made_similarity = self.made_similarity.to(self.popularity.device)
         return self.made_similarity
 
     def ease(self, inputs: ModelInputs, mask: Tensor) -> Tensor:
