@@ -44,7 +44,7 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
         context.set_forkserver_preload([task.__module__])
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, torch.get_num_threads() // jobs)  # of which OMP_NUM_THREADS may be the number
 
     def in_one(call: tuple) -> Result:
         with ProcessPoolExecutor(1, context, take_cores, (threads,)) as process:
