@@ -26,12 +26,21 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_each_call_has_a_process_of_its_own(jobs):
+@pytest.fixture
+def three_threads():
+    """As a user may set them by OMP_NUM_THREADS."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("jobs", "threads_each"), [(1, 3), (2, 1)])
+def test_each_call_has_a_process_of_its_own(jobs, threads_each, three_threads):
     found = list(in_processes(product, [(2, k) for k in range(5)], jobs))
     assert sorted(value for value, *_ in found) == [0, 2, 4, 6, 8]
     assert len({process for _, process, _ in found} - {os.getpid()}) == 5
-    assert {threads for *_, threads in found} == {max(1, os.cpu_count() // jobs)}
+    assert {threads for *_, threads in found} == {threads_each}
 
 
 def test_a_fault_is_the_callers_and_what_else_was_at_work_is_not_lost():
