@@ -234,7 +234,9 @@ def validate(
     data, split = evaluator.data, evaluator.split
     try:
         fitted = BASELINES[name].fit(data.select(split.train), 0, **settings)
-    except (ValueError, ArithmeticError, RuntimeError):  # of a library, with settings that it can't take
+    except ImportError:
+        raise
+    except Exception:  # of whatever kind a library's is, of settings that it can't take
         return math.nan
     if fitted.predict:
         return rmse(RatingEvaluator(data, split).predict(fitted, split.val), data.rating[split.val])

@@ -97,3 +97,22 @@ def test_a_trial_that_diverges_is_kept_and_not_chosen(evaluator, places, tmp_pat
 def test_models_whose_trials_take_long_have_fewer(seconds, n):
     assert wanted(30, []) == 30 and wanted(30, [{"seconds": seconds}] * 2) == n
     assert wanted(2, [{"seconds": 4000}]) == 2
+
+
+def test_a_trial_that_a_library_refuses_is_kept_without_a_value(evaluator, tmp_path, monkeypatch):
+    """By an error of its own, as implicit's where factors are not finite."""
+
+    class FitError(Exception):
+        pass
+
+    fit = BASELINES["EASE"].fit
+
+    def fails_above_the_default(ratings, seed, penalty=500.0):
+        if penalty > 500:
+            raise FitError("NaN encountered in factors")
+        return fit(ratings, seed, penalty)
+
+    monkeypatch.setitem(BASELINES, "EASE", dataclasses.replace(BASELINES["EASE"], fit=fails_above_the_default))
+    best = tuned("EASE", evaluator, None, 6, tmp_path)
+    rows = rows_of(tmp_path / "trials-EASE.csv")
+    assert len(rows) == 6 and any(row["value"] == "" for row in rows) and best["penalty"] <= 500
