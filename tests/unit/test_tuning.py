@@ -112,7 +112,7 @@ def test_a_trial_that_a_library_refuses_is_kept_without_a_value(evaluator, tmp_p
             raise FitError("NaN encountered in factors")
         return fit(ratings, seed, penalty)
 
-    monkeypatch.setitem(BASELINES, "EASE", dataclasses.replace(BASELINES["EASE"], fit=fails_above_the_default))
+    monkeypatch.setitem(BASELINES, "EASE", BASELINES["EASE"]._replace(fit=fails_above_the_default))
     best = tuned("EASE", evaluator, None, 6, tmp_path)
     rows = rows_of(tmp_path / "trials-EASE.csv")
     assert len(rows) == 6 and any(row["value"] == "" for row in rows) and best["penalty"] <= 500
