@@ -12,14 +12,8 @@ from utils.columns import KINDS, RESERVED
 from utils.files import ROOT, read_json
 
 RESULTS = ROOT / "resultAnalyze" / "results"
-CONFIGURATION = (
-    "dataset",
-    "split",
-    "ratios",
-    "relevance_threshold",
-    "preset",
-    "changes",
-)  # runs that share these differ by their seed
+# Runs that share these differ by their seed.
+CONFIGURATION = ("dataset", "split", "ratios", "relevance_threshold", "preset", "changes")
 RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
 RANKING = {
     **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
