@@ -99,6 +99,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     device = next(model.parameters()).device
     if earlier:
         start_from(earlier, data, model)
+    if config.run.shard == "rows":
+        distributed.shard_tables(model)
     replica = distributed.wrap_ddp(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, optim.weight_decay), lr=optim.lr, fused=True)
     loader = make_loader(data, split.train, optim.batch_size, seed, model.batching, device)
@@ -113,8 +115,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         epochs = restore(config, model, optimizer, data) if config.run.resume else []
         log = make_logger(folder, config.run.tensorboard and writes)
         known = describe_data(data, split) | describe_model(model, inputs)
-        if epochs and writes:
-            save_if_best(model, epochs, evaluator, folder, known)  # it may have been stopped just before that
+        if epochs:
+            save(model, optimizer, epochs, evaluator, folder, known)  # it may have been stopped before best.pt
         print(f"Training on {device} into {shown}; if stopped, python train.py --resume {shown} goes on.")
 
         # epochs
@@ -122,10 +124,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
             if optim.patience and epochs and len(epochs) - best_epoch(epochs, evaluator) >= optim.patience:
                 break
             epochs.append(run_epoch(config, model, replica, loader, optimizer, evaluator, epoch))
-            if writes:
-                save_checkpoint(folder / "last.pt", model, {"epochs": epochs, "optimizer": optimizer.state_dict()})
-                save_if_best(model, epochs, evaluator, folder, known)
-                runs.write_table(folder / "metrics.csv", pd.DataFrame(epochs))
+            save(model, optimizer, epochs, evaluator, folder, known)
             log(epochs[-1])
 
         # the one test, of the epoch that validation chose, as it was saved
@@ -137,12 +136,22 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     return folder
 
 
-def save_if_best(
-    model: nn.Module, epochs: list[dict[str, Any]], evaluator: Evaluator, folder: Path, known: dict[str, Any]
+def save(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    epochs: list[dict[str, Any]],
+    evaluator: Evaluator,
+    folder: Path,
+    known: dict[str, Any],
 ) -> None:
-    """Save the model of the latest epoch as best.pt where validation prefers that epoch."""
+    """Save where the training is as last.pt and, if validation prefers the latest epoch, its model as best.pt."""
+    states = distributed.gather_tables({"state": model.state_dict(), "optimizer": optimizer.state_dict()})
+    if distributed.rank():
+        return
+    save_checkpoint(folder / "last.pt", states | {"epochs": epochs})
     if best_epoch(epochs, evaluator) == len(epochs):
-        save_checkpoint(folder / "best.pt", model, {"epoch": len(epochs)} | known)
+        save_checkpoint(folder / "best.pt", {"state": states["state"], "epoch": len(epochs)} | known)
+    runs.write_table(folder / "metrics.csv", pd.DataFrame(epochs))
 
 
 # --- one epoch -----------------------------------------------------------------------------------
@@ -256,7 +265,10 @@ def test(
     config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str, Any]], folder: Path, device: torch.device
 ) -> None:
     """Test the best epoch; test_metrics.json is written last, and says that the run is finished."""
-    metrics, table = evaluator.test(load_model(folder / "best.pt", device).model)
+    model = load_model(folder / "best.pt", device).model
+    if config.run.shard == "rows":
+        distributed.shard_tables(model)
+    metrics, table = evaluator.test(model)
     if distributed.rank() == 0:
         runs.write_table(folder / evaluator.test_file, table)
         write_json(folder / runs.TEST_METRICS, metrics | test_record(config, evaluator, epochs))

@@ -70,8 +70,8 @@ class Autoencoder(nn.Module):
 
     def ease(self, inputs: ModelInputs) -> Tensor:
         """B, from the training ratings, [n, n] of the n solved movies."""
-        weights = rating_weights(inputs.rating).numpy()
-        pairs = inputs.user.numpy(), inputs.movie.numpy()
+        known = inputs.training()
+        weights, pairs = rating_weights(known.rating).numpy(), (known.users().numpy(), known.movie.numpy())
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
         content = self.config.feature_weight * content_gram(inputs, self.stats, self.solved)
         return item_weights(x[:, as_numpy(self.solved)], content=content)

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.EASE import content_gram, item_weights, products
 from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, NonNegFloat, UnsuitableData
-from Models.layers import RATING_WEIGHTS, loss_of_hidden, rating_weights
+from Models.layers import ALL, RATING_WEIGHTS, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
 
 OF_PAIRS = ("text", "category", YEAR, "number")  # kinds of blocks that movies are compared by; names as well
@@ -75,8 +75,8 @@ class Content(nn.Module):
         self.made_similarity: Tensor | None = None
         self.made_vectors: Tensor | None = None
         solved = inputs.item_weights
-        self.register_buffer("item_weights", self.ease(inputs, inputs.user >= 0) if solved is None else solved)
-        self.ease_without = lambda half: self.ease(inputs, inputs.user % 2 != half)
+        self.register_buffer("item_weights", self.ease(inputs) if solved is None else solved)
+        self.ease_without = lambda half: self.ease(inputs, half)
         self.of_other_half: list[Tensor] | None = None
         self.log_share = nn.Parameter(torch.zeros(n_blocks))  # of a
         self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
@@ -93,10 +93,12 @@ class Content(nn.Module):
             self.made_similarity = self.made_similarity.to(self.popularity.device)
         return self.made_similarity
 
-    def ease(self, inputs: ModelInputs, mask: Tensor) -> Tensor:
-        """B from the training ratings that the mask names, [n_movies, n_movies]."""
-        pairs = inputs.user[mask].numpy(), inputs.movie[mask].numpy()
-        weights = rating_weights(inputs.rating[mask]).numpy()
+    def ease(self, inputs: ModelInputs, left_out: int | None = None) -> Tensor:
+        """B from the training ratings, [n_movies, n_movies]; of users with even (0) or odd numbers (1) left out."""
+        known = inputs.training()
+        user = known.users()
+        rows = ALL if left_out is None else user % 2 != left_out
+        weights, pairs = rating_weights(known.rating[rows]).numpy(), (user[rows].numpy(), known.movie[rows].numpy())
         x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
         return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
 

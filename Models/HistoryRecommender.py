@@ -82,11 +82,11 @@ class HistoryRecommender(ItemTower):
         self.config, self.stats = config, stats
         self.context, self.notices = available_context(config, stats)
         self.batching = UserBatches(size_in="ratings", longest=config.max_length)
-        n_of_user = torch.bincount(inputs.user, minlength=stats.n_users)
-        by_movie = torch.argsort(inputs.movie, stable=True)
+        known = inputs.training()
+        raters = known.users()[torch.argsort(known.movie, stable=True)]
         for name, value in {
             **{"features": inputs.features, "year": inputs.year, "user_features": inputs.user_features},
-            **{"rated_movies": inputs.movie, "offset_of_user": offsets(n_of_user), "raters": inputs.user[by_movie]},
+            **{"rated_movies": known.movie, "offset_of_user": known.offsets[:-1], "raters": raters},
             "n_of_movie": inputs.count,
         }.items():
             self.register_buffer(name, value, persistent=False)

@@ -44,7 +44,8 @@ class OriginalRecommender(nn.Module):
     """The original of the formula above. It knows users by their embeddings alone, so new ones can't be served."""
 
     batching = RowBatches()
-    serves_new_users = False
+    serves_new_users = reads_histories = False
+    looked_up = ("user", "movie")  # embeddings of which rows are looked up and nothing else: --shard can share them out
 
     def __init__(self, config: OriginalConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()

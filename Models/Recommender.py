@@ -106,10 +106,10 @@ class Recommender(ItemTower):
 
     def remember(self, inputs: ModelInputs) -> None:
         """Keep who rated what in training, by user and by movie."""
-        by_movie = torch.argsort(inputs.movie, stable=True)
-        known = History.of(inputs.user, inputs.movie, inputs.rating, inputs.time, self.stats.n_users)
+        known = inputs.training()
+        raters = known.users()[torch.argsort(known.movie, stable=True)]
         parts = {"offsets": known.offsets, "rated": known.movie, "rating": known.rating, "time": known.time}
-        parts |= {"raters": inputs.user[by_movie], "offset_of_movie": offsets(inputs.count), "n_of_movie": inputs.count}
+        parts |= {"raters": raters, "offset_of_movie": offsets(inputs.count), "n_of_movie": inputs.count}
         for name, part in parts.items():
             self.register_buffer(f"training_{name}", part, persistent=False)
 

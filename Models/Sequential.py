@@ -14,6 +14,7 @@ Into Gold Loss"). As v_i is made of the movie's features as well, on both sides,
 ranked.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -23,7 +24,7 @@ from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
 from Models.inputs import HIGHEST, LOWEST, DataStats, Fraction, ModelInputs, PositiveInt
-from Models.sequences import PaddedHistory, pad_batch
+from Models.sequences import PaddedHistory, longest_gap, pad_batch
 
 RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
 GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
@@ -142,6 +143,7 @@ class Sequential(nn.Module):
 
     def __init__(self, config: SequentialConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
+        stats = dataclasses.replace(stats, longest_gap=stats.longest_gap or longest_gap(inputs.training()))
         self.config, self.stats = config, stats
         self.notices = [] if stats.newest else ["The data has no times: the order of the file stands in for them."]
         self.register_buffer("features", inputs.features, persistent=False)

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,9 +84,8 @@ def place(model: nn.Module, device: torch.device) -> nn.Module:
 
 def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
     """Ids, titles and all ratings of a data set, with the part of each."""
-    rows = data.by_user_and_time(np.arange(len(data.user)))
-    history = data.history(rows)
-    part = torch.from_numpy(split.parts(len(rows))[rows])
+    history = data.history()
+    part = torch.from_numpy(split.parts(len(data.user))[data.by_user_and_time()])
     known = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: a checkpoint is mostly these
     ids = IdMaps(
         dataset=data.name,
@@ -112,15 +110,14 @@ def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
     }
 
 
-def save_checkpoint(path: Path, model: nn.Module, content: dict[str, Any]) -> None:
-    """Write the weights and `content`, which must be plain types and tensors, atomically.
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write `content`, which must be plain types and tensors, atomically.
 
-    For `load_model`, it holds what `describe_data` and `describe_model` give.
+    For `load_model`, it holds the weights as `state`, and what `describe_data` and `describe_model` give.
 
     Raises:
         OSError: the disk is full.
     """
-    content = {"state": model.state_dict()} | content
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
@@ -142,10 +139,10 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         stats |= {part: tuple(FeatureBlock(**block) for block in stats[part]) for part in ("blocks", "names")}
         columns = content["known"] | {"movie": content["known"]["movie"].long()}
         known = KnownRatings(part=columns.pop("part"), history=History(**columns))
-        train = known.training()
-        columns = {"user": train.users(), "movie": train.movie, "rating": train.rating, "time": train.time}
         solved = content["state"].get("item_weights")
-        inputs = ModelInputs(**content["features"], **columns, space=content["space"], item_weights=solved)
+        inputs = ModelInputs(
+            **content["features"], training=known.training, space=content["space"], item_weights=solved
+        )
         config = from_json(classes[content["model"]](), content["config"])
         model = build_model(config, DataStats(**stats), inputs)
         model.load_state_dict(content["state"])

@@ -28,7 +28,7 @@ def parse_training(description: str, argv: Sequence[str] | None = None) -> Train
         raise UserError(f"{earlier} was trained with the preset {default.preset}: leave --preset out.")
     if source is None:
         return config
-    allowed = {"--resume"} if config.run.resume else {"--final", "--run", "--device", "--tensorboard"}
+    allowed = {"--resume"} if config.run.resume else {"--final", "--run", "--device", "--shard", "--tensorboard"}
     if others := {word.split("=")[0] for word in argv if word.startswith("--")} - allowed:
         raise UserError(f"{source} has its own configuration: leave {', '.join(sorted(others))} out.")
     saved = saved_config(source)

@@ -149,6 +149,8 @@ class RunConfig:
     seed: NonNegInt = 0
     """seed of the model; which rows are tested does not depend on it"""
     device: Device = "auto"
+    shard: Literal["none", "rows"] = "none"
+    """rows: each process of torchrun holds its part of the rows of the user and movie tables"""
     tensorboard: bool = False
     """also write TensorBoard logs into the run folder"""
 
@@ -177,7 +179,7 @@ class TrainConfig:
 
     def training(self) -> dict[str, Any]:
         """All that decides what is trained, as plain values: not where, nor on which device."""
-        run = dataclasses.replace(self.run, run=None, resume=None, device="auto", tensorboard=False)
+        run = dataclasses.replace(self.run, run=None, resume=None, device="auto", shard="none", tensorboard=False)
         return to_json(dataclasses.replace(self, data=self.data.located(), run=run))
 
     def changes(self) -> dict[str, Any]:

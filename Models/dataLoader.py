@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Sampler
 from Models.Dataset import MovieLensDataset, RowBatches, UserBatches
 from Models.features import FeatureConfig, FeatureSpace
 from Models.inputs import POPULARITY, YEAR, DataStats, ModelInputs, RatingScale
-from Models.sequences import History, group_by_size, longest_gap
+from Models.sequences import History, group_by_size
 from utils.columns import Block
 from utils.features import Features, read_features
 from utils.files import UserError, note
@@ -46,6 +46,7 @@ class RatingsData:
     scale: RatingScale
     n_given_train: int | None = None
     user_feature_names: tuple[str, ...] = ()
+    in_order: bool = False  # whether the rows stand by user and time
 
     @cached_property
     def scaled_rating(self) -> np.ndarray:
@@ -66,8 +67,8 @@ class RatingsData:
         ratings = self.user[rows], self.movie[rows], self.scaled_rating[rows], self.times()[rows]
         return Interactions(*ratings, len(self.user_ids), len(self.movies), genres)
 
-    def history(self, rows: np.ndarray) -> History:
-        """These ratings, on the scale of models, as the histories of all users."""
+    def history(self, rows: np.ndarray | None = None) -> History:
+        """These ratings or all, on the scale of models, as the histories of all users."""
         rows = self.by_user_and_time(rows)
         columns = (torch.from_numpy(c[rows]) for c in (self.user, self.movie, self.scaled_rating, self.times()))
         return History.of(*columns, len(self.user_ids))
@@ -79,8 +80,11 @@ class RatingsData:
             digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()
 
-    def by_user_and_time(self, rows: np.ndarray) -> np.ndarray:
-        """The rows, user after user and oldest first; equal times keep their order."""
+    def by_user_and_time(self, rows: np.ndarray | None = None) -> np.ndarray | slice:
+        """These rows or all, user after user and oldest first; equal times keep their order."""
+        if self.in_order:
+            return slice(None) if rows is None else np.sort(rows)
+        rows = np.arange(len(self.user)) if rows is None else rows
         return rows[np.lexsort((self.times()[rows], self.user[rows]))]
 
 
@@ -118,24 +122,15 @@ def load_data(
         raise UserError("Only one of --train-file and --test-file is given: give both or neither.")
     files = (train_file, test_file) if train_file and test_file else ()
     data = read_dataset(folder, encoding, files)
-    ratings = data.ratings
-    movie = pd.Index(data.movies["movie"]).get_indexer(ratings["movie"])
-    user, user_ids = pd.factorize(ratings["user"], sort=True)
-    user, movie = user.astype(np.int64), movie.astype(np.int64)
-    user_features = demographics(data.users, user_ids)
-    check_pairs(ratings, user * len(data.movies) + movie, f"{train_file} and {test_file}" if files else folder)
+    user_features = demographics(data.users, np.asarray(data.columns.user_ids))
     return RatingsData(
         name=data.name,
-        user=user,
-        movie=movie,
-        rating=ratings["rating"].to_numpy(),
-        time=ratings["time"].to_numpy() if "time" in ratings else None,
-        user_ids=user_ids.tolist(),
+        **vars(data.columns),
         user_features=user_features.to_numpy(np.float32),
         user_feature_names=tuple(map(str, user_features)),
         movies=data.movies,
         features=read_features(features, data.movies),
-        scale=RatingScale.of(ratings["rating"].to_numpy()),
+        scale=RatingScale.of(data.columns.rating),
         n_given_train=data.n_of_file[0] if files else None,
     )
 
@@ -160,22 +155,8 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
     return pd.get_dummies(table[known]) if known else pd.DataFrame(index=table.index)
 
 
-def check_pairs(ratings: pd.DataFrame, pair: np.ndarray, source: object) -> None:
-    """Refuse a repeated pair of user and movie, given as one number per row: it could be trained on and tested."""
-    ordered = np.sort(pair)
-    if (repeated := ordered[1:] == ordered[:-1]).any():
-        twice = ordered[int(np.argmax(repeated))]
-        user, movie = ratings[["user", "movie"]].iloc[int(np.argmax(pair == twice))]
-        raise UserError(
-            f"{source}: user {user} rates movie {movie} more than once: keep one rating, or the pair could be both "
-            "trained on and tested."
-        )
-
-
 def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> tuple[DataStats, ModelInputs]:
     """What a model is built from: features, and of the ratings these training rows alone."""
-    rows = data.by_user_and_time(rows)
-    rating, time = data.scaled_rating[rows], data.times()[rows]
     count = np.bincount(data.movie[rows], minlength=len(data.movies))
     year = data.movies["year"].to_numpy(np.float32, na_value=0)
     blocks, year = shuffled(data, year, config)
@@ -185,10 +166,9 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         n_movies=len(data.movies),
         blocks=space.dense_blocks(),
         names=space.name_blocks(),
-        mean_rating=float(rating.mean(dtype=np.float64)),
+        mean_rating=float(data.scaled_rating[rows].mean(dtype=np.float64)),
         scale=data.scale,
-        newest=int(time.max()),
-        longest_gap=longest_gap(torch.from_numpy(data.user[rows]), torch.from_numpy(time)),
+        newest=int(data.times()[rows].max()),
         n_user_features=data.user_features.shape[1],
         has_years=bool(data.movies["year"].notna().any()),
     )
@@ -199,10 +179,7 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
         year=torch.from_numpy(year),
         user_features=torch.from_numpy(data.user_features),
         count=torch.from_numpy(count),
-        user=torch.from_numpy(data.user[rows]),
-        movie=torch.from_numpy(data.movie[rows]),
-        rating=torch.from_numpy(rating),
-        time=torch.from_numpy(time),
+        training=lambda: data.history(rows),
     )
     return stats, inputs
 
@@ -269,7 +246,7 @@ def note_on_order(data: RatingsData) -> str | None:
     """
     if data.time is None:
         return None
-    rows = data.by_user_and_time(np.arange(len(data.user)))
+    rows = data.by_user_and_time()
     tied = (np.diff(data.user[rows]) == 0) & (np.diff(data.time[rows]) == 0)
     rising = np.diff(data.movie[rows])[tied] > 0
     if tied.mean() < 0.05 or rising.mean() < 0.9:

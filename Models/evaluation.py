@@ -3,6 +3,7 @@
 The one evaluator of trainings, comparisons and ablations: full catalogue, seen movies out, ties against the model.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from Models.dataLoader import RatingsData, make_loader
+from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel, ScoreFn
 from Models.inputs import HIGHEST, LOWEST
 from utils import distributed
@@ -49,7 +50,8 @@ def as_fitted(
         request_time: when each user's movies are ranked, int64 [n_users]; None where that is not known
     """
     device = next(model.parameters()).device
-    history = data.history(known).to(device)
+    history = functools.cache(lambda: data.history(known).to(device))  # not all models want it
+    reads_histories = getattr(model, "reads_histories", True)
     times = None if request_time is None else torch.from_numpy(request_time).to(device)
     model.eval()
 
@@ -57,12 +59,12 @@ def as_fitted(
         batch = {"user": user, "movie": movie, "time": time}
         with torch.inference_mode():
             columns = {name: torch.from_numpy(column).to(device) for name, column in batch.items()}
-            return model.predict(columns, history).cpu().numpy()
+            return model.predict(columns, history() if reads_histories else None).cpu().numpy()
 
     def score(users: Tensor) -> Tensor:
         users = users.to(device)
         with torch.inference_mode():
-            return model.score(history.pad(users, None if times is None else times[users]))
+            return model.score(history().pad(users, None if times is None else times[users]))
 
     return FittedModel(predict if model.config.task == "rating" else None, score)
 
@@ -111,16 +113,17 @@ class RatingEvaluator:
     def predict(self, fitted: FittedModel, rows: np.ndarray) -> np.ndarray:
         """Predicted ratings of these rows, clipped to the scale of the training ratings, [n].
 
-        They are predicted by user, so that each history is read once; the ranks share them.
+        They are predicted by user, so that each history is read once; the ranks share each batch.
         """
-        order = np.lexsort((self.data.times()[rows], self.data.user[rows]))
-        mine = rows[order][distributed.shard(len(rows))]
-        loader = make_loader(self.data, mine, EVAL_BATCH)
-        batches = ({name: column.numpy() for name, column in batch.items()} for batch in loader)
-        found = [fitted.predict(batch["user"], batch["movie"], batch["time"]) for batch in batches]
+        data = self.data
+        order = np.lexsort((data.times()[rows], data.user[rows]))
+        batches = np.array_split(rows[order], -(-len(rows) // (EVAL_BATCH * distributed.world_size())))
+        mine = [batch[distributed.shard(len(batch))] for batch in batches]
+        found = [fitted.predict(data.user[batch], data.movie[batch], data.times()[batch]) for batch in mine]
+        by_batch = zip(*distributed.all_gather(found), strict=True)
         prediction = np.empty(len(rows), np.float32)
-        prediction[order] = np.concatenate([part for parts in distributed.all_gather(found) for part in parts])
-        return self.data.scale.from_model(prediction.clip(LOWEST, HIGHEST))
+        prediction[order] = np.concatenate([part for parts in by_batch for part in parts])
+        return data.scale.from_model(prediction.clip(LOWEST, HIGHEST))
 
     def metrics(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, float]:
         """`loss` is that of the ratings as models see them."""

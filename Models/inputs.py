@@ -1,5 +1,6 @@
 """What every model is given: statistics of the data, movie and user features, training interactions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -84,7 +85,7 @@ class DataStats:
     mean_rating: float  # this and the following: of the training ratings, as models see them
     scale: RatingScale
     newest: int = 0  # seconds since 1970; 0 where the data has no times
-    longest_gap: int = 0  # seconds between two ratings of a user, but for the rarest
+    longest_gap: int = 0  # seconds between two ratings of a user, but for the rarest; 0 until a model asks for it
     n_user_features: int = 0
     has_years: bool = False
     names: tuple[FeatureBlock, ...] = ()
@@ -102,8 +103,8 @@ class ModelInputs:
     year: release years, float32 [n_movies], 0 where unknown
     user_features: demographics, float32 [n_users, n_user_features]
     count: training ratings of each movie, int64 [n_movies]
-    user, movie, rating, time: the training ratings by user, then time: int64, int64, float32, int64 [n]; ratings from
-        LOWEST to HIGHEST. A model that was shared has none
+    training: gives the training ratings, from LOWEST to HIGHEST, as a `History` to a model that asks: they may be very
+        many; a model that was shared has none
     names: of the movies, in blocks of sparse float32 [n_movies, width]
     space: how movies get features and names (`FeatureSpace` as plain values); None where no features file says it
     item_weights: B of EASE where it was solved before, as when a checkpoint is read
@@ -114,10 +115,7 @@ class ModelInputs:
     year: Tensor
     user_features: Tensor
     count: Tensor
-    user: Tensor
-    movie: Tensor
-    rating: Tensor
-    time: Tensor
+    training: Callable[[], Any]
     names: tuple[Tensor, ...] = ()
     space: dict[str, Any] | None = None
     item_weights: Tensor | None = None

@@ -58,8 +58,7 @@ def restore(
         return []
     last = read_checkpoint(folder / "last.pt")
     try:
-        model.load_state_dict(last["state"])
-        optimizer.load_state_dict(last["optimizer"])
+        distributed.load_states(model, optimizer, last)
         epochs = list(last["epochs"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise UserError(

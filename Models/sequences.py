@@ -126,12 +126,12 @@ class History:
         return PaddedHistory(users, *columns, latest_times(*columns[2:]) if request_time is None else request_time)
 
 
-def longest_gap(user: Tensor, time: Tensor) -> int:
-    """The longest time between two ratings of a user, but for the rarest, in seconds; of columns by user, then time.
+def longest_gap(history: History) -> int:
+    """The longest time between two ratings of a user, but for the rarest, in seconds.
 
     To two digits, and not shorter, as it is one person's.
     """
-    apart = time.diff()[user.diff() == 0].sort().values
+    apart = history.time.diff()[history.users().diff() == 0].sort().values
     longest = max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
     unit = 10 ** max(0, len(str(longest)) - 2)
     return -(-longest // unit) * unit

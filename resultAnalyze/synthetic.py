@@ -3,6 +3,7 @@
 
     python resultAnalyze/synthetic.py --output dataset/synthetic
     python resultAnalyze/synthetic.py --users 200000 --movies 87000 --ratings 32000000 --output dataset/like-ml-32m
+    python resultAnalyze/synthetic.py --users 600000 --movies 87000 --ratings 100000000 --mapped --output dataset/large
 
 Writes ratings.csv and movies.csv as MovieLens does, and truth.json: the RMSE of the true expectation of each rating,
 which no model can be better than but by chance, and that of the best constant.
@@ -16,7 +17,7 @@ where q_movie is that of its genre and a part of its own. Users are made in chun
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from utils import cli
 from utils.cli import display_path
 from utils.config import Folder, parse
 from utils.files import DATASET, UserError, atomic_write, write_json
+from utils.rating_columns import write_mapped
+from utils.runs import write_table
 
 GENRES = ("Action", "Adventure", "Animation", "Comedy", "Crime", "Drama", "Fantasy", "Horror", "Romance", "Thriller")
 FACTORS = 8
@@ -52,6 +55,8 @@ class Settings:
     """about how many ratings"""
     seed: NonNegInt = 0
     """seed of all that is drawn"""
+    mapped: bool = False
+    """write the ratings as utils/memory_map.py does, for data larger than memory"""
     output: Folder = DATASET / "synthetic"
     """folder for the files"""
 
@@ -67,16 +72,14 @@ def main() -> None:
     settings.output.mkdir(parents=True, exist_ok=True)
     with atomic_write(settings.output / "movies.csv") as temporary:
         world.table().to_csv(temporary, index=False)
-    errors = np.zeros(4)  # sums over all ratings: 1, squared noise, rating, squared rating
-    with (
-        atomic_write(settings.output / "ratings.csv") as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
-        for table, expected in rated(world, settings, random):
-            table.to_csv(file, index=False, header=file.tell() == 0)
-            rating = table["rating"].to_numpy()
-            errors += len(rating), ((rating - expected) ** 2).sum(), rating.sum(), (rating**2).sum()
-    n, noise, total, squares = errors
+    sums = np.zeros(4)  # over all ratings, of: 1, squared noise, rating, squared rating
+    tables = added_up(rated(world, settings, random), sums)
+    if settings.mapped:
+        write_table(settings.output / "users.csv", pd.DataFrame({"userId": range(1, settings.users + 1)}))
+        write_mapped(settings.output, map(as_columns, tables))
+    else:
+        write_text(settings.output / "ratings.csv", tables)
+    n, noise, total, squares = sums
     truth = {
         "ratings": int(n),
         "rmse_of_truth": (noise / n) ** 0.5,
@@ -87,6 +90,27 @@ def main() -> None:
         f"Wrote {int(n):,} ratings to {display_path(settings.output)}: RMSE {truth['rmse_of_truth']:.4f} of the true "
         f"expectation, {truth['rmse_of_mean']:.4f} of the mean of all."
     )
+
+
+def added_up(chunks: Iterable[tuple[pd.DataFrame, np.ndarray]], sums: np.ndarray) -> Iterator[pd.DataFrame]:
+    """The tables of the chunks, each added to `sums` on its way."""
+    for table, expected in chunks:
+        rating = table["rating"].to_numpy()
+        sums += len(rating), ((rating - expected) ** 2).sum(), rating.sum(), (rating**2).sum()
+        yield table
+
+
+def as_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The ratings by index: ids start at 1, and every user has some."""
+    index = {"user": table["userId"] - 1, "movie": table["movieId"] - 1}
+    columns = index | {"rating": table["rating"], "time": table["timestamp"]}
+    return {name: column.to_numpy() for name, column in columns.items()}
+
+
+def write_text(path: Path, tables: Iterable[pd.DataFrame]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for table in tables:
+            table.to_csv(file, index=False, header=file.tell() == 0)
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,12 @@ def main_here(script: ModuleType, *flags: object) -> None:
         script.main()
 
 
+def call_main(module: ModuleType, *arguments: object) -> None:
+    """A script's main with these arguments, in this process."""
+    with mock.patch("sys.argv", [f"{module.__name__}.py", *map(str, arguments)]):
+        module.main()
+
+
 def recommend_here(*flags: object) -> str:
     """What generate_recommendation.py prints with these flags, made in this process."""
     import generate_recommendation as script

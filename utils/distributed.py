@@ -4,6 +4,8 @@ Every rank reads all data and makes the same global batches, of which it takes i
 DistributedDataParallel averages the gradients, so that a step is, but for random draws such as dropout's, the one that
 a single process would take. Validation, test and recommendations are sharded as well: each rank does its part of the
 rows or users, and none is done twice.
+
+Every rank holds all parameters or, with `shard_tables`, of the largest tables only its part of the rows.
 """
 
 import os
@@ -67,7 +69,66 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     """The model, its gradients averaged over the ranks by every backward()."""
     if world_size() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+    kind = nn.parallel.DistributedDataParallel
+    sharded = [name for name, parameter in model.named_parameters() if is_sharded(parameter)]
+    kind._set_params_and_buffers_to_ignore_for_model(model, sharded)
+    return kind(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+
+
+def shard_tables(model: nn.Module) -> None:
+    """Leave each rank its part of the rows of the model's embeddings.
+
+    Raises:
+        UserError: the model does more with them than look them up, or there are too few rows.
+    """
+    if not hasattr(model, "looked_up"):
+        raise UserError(
+            f"A {type(model).__name__} needs its tables whole: leave --shard out, or take --preset original."
+        )
+    if world_size() == 1:
+        return
+    from utils.sharded_tables import ShardedEmbedding  # importing DTensor takes a second
+
+    for name in model.looked_up:
+        whole = getattr(model, name)
+        if len(whole.weight) < world_size() ** 2:  # DTensor could leave the last rank none
+            raise UserError(
+                f"{world_size()} processes cannot share {len(whole.weight)} rows of a table: leave --shard out."
+            )
+        setattr(model, name, ShardedEmbedding(whole))
+
+
+def is_sharded(value: Any) -> bool:
+    """Whether this rank holds only a part of it."""
+    return hasattr(value, "full_tensor")
+
+
+def gather_tables(state: Any) -> Any:
+    """A state dict whose sharded tables are whole on rank 0, and None elsewhere; all ranks must call it."""
+    if isinstance(state, dict):
+        return {name: gather_tables(value) for name, value in state.items()}
+    if not is_sharded(state):
+        return state
+    whole = state.full_tensor()
+    return None if rank() else whole.cpu()
+
+
+def cut_like(whole: Any, part: Any) -> Any:
+    """This rank's rows of a whole tensor where `part`, of the same shape, is sharded; else the value as it is."""
+    if not is_sharded(part) or whole.shape != part.shape:
+        return whole
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(whole, part.device_mesh, part.placements, src_data_rank=None)
+
+
+def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, whole: dict[str, Any]) -> None:
+    """Load what `gather_tables` gave on rank 0 of `state` and `optimizer`, by however many ranks."""
+    parts = model.state_dict()
+    model.load_state_dict({name: cut_like(value, parts[name]) for name, value in whole["state"].items()})
+    optimizer.load_state_dict(whole["optimizer"])
+    for parameter, values in optimizer.state.items():
+        values.update({name: cut_like(value, parameter) for name, value in values.items()})
 
 
 def shard(n: int) -> slice:

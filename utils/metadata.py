@@ -79,7 +79,7 @@ def main() -> None:
 
 def coverage(data: MovieLens, table: pd.DataFrame) -> str:
     """How much of a data set the table covers, in words."""
-    known = data.ratings["movie"].isin(table["movieId"]).mean()
+    known = data.movies["movie"].isin(table["movieId"]).to_numpy()[data.columns.movie].mean()
     return f"Found {len(table):,} of {len(data.movies):,} movies of {data.name}, which have {known:.1%} of the ratings."
 
 

@@ -6,6 +6,7 @@
 | ratings.dat, movies.dat, users.dat | MovieLens 1M and 10M, fields separated by `::` |
 | ratings.csv, movies.csv | MovieLens 20M, 25M, 32M, latest |
 | *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
+| ratings.json, ratings_*.bin, movies.csv, users.csv | memory-mapped, as utils/memory_map.py writes them |
 """
 
 import csv
@@ -19,26 +20,31 @@ import pandas as pd
 from utils.columns import IDS, read_table
 from utils.files import UserError, note
 from utils.movies import split_genres, years
+from utils.rating_columns import MAPPED, RatingColumns, read_mapped
 from utils.ratings import common_ids, read_ratings
 from utils.textfiles import check_header, find_header, lines_of, note_on_cut, read_utf8, refuse_repeated
 
 
 @dataclass(frozen=True)
 class MovieLens:
-    """A data set as three tables. Ids are integers, or strings where the files' ids are not integers.
+    """A data set: ratings as columns and two tables. Ids are integers, or strings where the files' are not integers.
 
-    ratings: user, movie, rating (float32; 1 where the files have none) and, where the files have it, time (int64,
-        seconds since 1970)
+    columns: the ratings; 1 where the files have none, and times where the files have them
     movies: movie, title (as written, with its year), year (Int16, missing if unknown), genres (tuple of strings)
     users: user and whichever of gender, age, occupation and zip the files have (strings)
     n_of_file: how many of the ratings, which stand file after file, each file has
     """
 
     name: str
-    ratings: pd.DataFrame
+    columns: RatingColumns
     movies: pd.DataFrame
     users: pd.DataFrame
     n_of_file: tuple[int, ...]
+
+    @property
+    def ratings(self) -> pd.DataFrame:
+        """The ratings as a table of ids: user, movie, rating and, where known, time."""
+        return self.columns.table(self.movies)
 
 
 def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Sequence[Path] = ()) -> MovieLens:
@@ -67,11 +73,16 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
         note(f"{folder} holds {', '.join(file.name for file, _ in found)}: only the first is read.")
     stem = ratings_file.stem  # RecBole names the files of one data set alike
     users_file = folder / layout.users.replace("*", stem)
-    ratings = [read_ratings(file, encoding) for file in ratings_files or [ratings_file]]
+    is_mapped = ratings_file.name == MAPPED and not ratings_files
+    files = [] if is_mapped else ratings_files or [ratings_file]
+    ratings = [read_ratings(file, encoding) for file in files]
     movies = layout.read_movies(_required(folder / layout.movies.replace("*", stem)), encoding)
     users = layout.read_users(users_file, encoding) if users_file.is_file() else pd.DataFrame({"user": []})
     with_common_ids([*ratings, movies, users])
-    return _joined(folder, ratings, movies, users)
+    if is_mapped:
+        columns = read_mapped(folder, users["user"].tolist(), len(movies))
+        return MovieLens(folder.resolve().name, columns, movies, users, (len(columns.user),))
+    return _joined(folder, files, ratings, movies, users)
 
 
 def _required(path: Path) -> Path:
@@ -88,7 +99,9 @@ def with_common_ids(tables: list[pd.DataFrame]) -> None:
             table[name] = ids
 
 
-def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, users: pd.DataFrame) -> MovieLens:
+def _joined(
+    folder: Path, files: Sequence[Path], ratings: list[pd.DataFrame], movies: pd.DataFrame, users: pd.DataFrame
+) -> MovieLens:
     """The data set, if every rated movie is in the movies table once."""
     columns = [set(table) for table in ratings]
     if some := set.union(*columns) - set.intersection(*columns):
@@ -109,7 +122,8 @@ def _joined(folder: Path, ratings: list[pd.DataFrame], movies: pd.DataFrame, use
             f"{_remedy(unknown, movies['movie'])}."
         )
     n_of_file = tuple(map(len, ratings)) if len(ratings) > 1 else (len(joined),)
-    return MovieLens(folder.resolve().name, joined, movies, users, n_of_file)
+    columns = RatingColumns.of(joined, movies, " and ".join(map(str, files)) if len(files) > 1 else folder)
+    return MovieLens(folder.resolve().name, columns, movies, users, n_of_file)
 
 
 def _remedy(unknown: list, known: pd.Series) -> str:
@@ -260,4 +274,5 @@ FORMATS = [
     Format("ratings.dat", "movies.dat", _movies_dat, "users.dat", _users_dat),
     Format("ratings.csv", "movies.csv", _movies_csv, "users.csv", _users_with_header),
     Format("*.inter", "*.item", _movies_atomic, "*.user", _users_with_header),
+    Format(MAPPED, "movies.csv", _movies_csv, "users.csv", _users_with_header),
 ]

@@ -1,6 +1,7 @@
 """Two processes under torchrun: the figures of one, files by one, and an end instead of a hang."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, SMALL, recommend_here, rows_of, train_here
+from helpers import ROOT, SMALL, TINY_TRAINING, recommend_here, rows_of, train_here
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
 
@@ -63,6 +64,85 @@ def check_final_trainings(folder: Path) -> None:
     assert files[0] == files[1] and "final.json" in files[0]
     for one, two in zip(*(without_seconds(folder / f"{name}-final") for name in ("one", "two")), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
+
+
+# --- tables of which each process holds a part ---------------------------------------------------
+
+SHARDED = ("--preset", "original", *SMALL["original"], "--dropout", 0, "--epochs", 3)
+
+
+def test_two_processes_that_share_the_tables_out_find_what_one_finds(places, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    train_here(*places, "--run", one, *SHARDED)
+    run_two("train.py", *places, "--run", two, *SHARDED, "--shard", "rows")
+    assert_equal_figures(one, two)
+    tested = [[float(row["prediction"]) for row in rows_of(run / "test_predictions.csv")] for run in (one, two)]
+    assert tested[0] == pytest.approx(tested[1], abs=1e-5)
+    assert len(recommend_here("--run", two, "--user", 1, "--format", "json")) > 0  # the tables are whole in best.pt
+
+    # and goes on with another number of processes
+    for run in (one, two):
+        want_more_epochs(run, 5)
+    run_two("train.py", "--resume", one)
+    train_here("--resume", two)
+    train_here(*places, "--run", tmp_path / "whole", *SHARDED, "--epochs", 5)
+    for run in (one, two):
+        assert len(rows_of(run / "metrics.csv")) == 5
+        assert_equal_figures(tmp_path / "whole", run)
+
+
+def assert_equal_figures(one: Path, two: Path) -> None:
+    for row, other in zip(without_seconds(one), without_seconds(two), strict=True):
+        assert row == pytest.approx(other, abs=1e-6)
+
+
+def want_more_epochs(run: Path, epochs: int) -> None:
+    """Make a finished training one that was stopped before its last epochs."""
+    (run / "test_metrics.json").unlink()
+    record = json.loads((run / "config.json").read_text())
+    record["config"]["optim"]["epochs"] = epochs
+    record["config"]["run"]["shard"] = "rows"
+    (run / "config.json").write_text(json.dumps(record))
+
+
+def test_each_process_holds_half_of_the_tables_and_of_the_optimizers_moments(tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(
+        """if True:
+        import torch
+        from torch import nn
+        from utils import distributed
+
+        model = nn.Module()
+        model.looked_up, model.user = ("user",), nn.Embedding(1000, 8)
+        with distributed.process_group(torch.device("cpu")):
+            distributed.shard_tables(model)
+            optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+            model.user(torch.tensor([1, 999])).sum().backward()
+            optimizer.step()
+            weight = model.user.weight
+            parts = [weight, weight.grad, *(optimizer.state[weight][name] for name in ("exp_avg", "exp_avg_sq"))]
+            held = distributed.all_gather([part.to_local().untyped_storage().nbytes() for part in parts])
+            print("held", held)
+        """
+    )
+    done = subprocess.run(
+        [*TORCHRUN, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    half = 500 * 8 * 4
+    assert f"held {[[half] * 4] * 2}" in done.stdout, done.stderr
+
+
+def test_a_model_that_needs_its_tables_whole_is_refused(run_script, places, tmp_path):
+    done = run_script("train.py", *places, "--run", tmp_path / "run", *TINY_TRAINING, "--shard", "rows", code=1)
+    assert "A Recommender needs its tables whole: leave --shard out, or take --preset original." in done.stderr
+
+
+# --- rankings and lists --------------------------------------------------------------------------
 
 
 def test_ranking_is_measured_over_all_users_once(places, tmp_path):

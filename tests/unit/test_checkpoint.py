@@ -50,7 +50,8 @@ def test_a_checkpoint_gives_back_the_model_the_ids_and_the_known_ratings(data, s
     model = random_model(data, split.train, CONFIGS[name], shuffled=("title",))
     torch.manual_seed(0)  # the model's titles
     _, inputs = model_inputs(data, split.train, FeatureConfig(shuffled=("title",)))
-    save_checkpoint(tmp_path / "best.pt", model, describe_data(data, split) | describe_model(model, inputs))
+    content = {"state": model.state_dict()} | describe_data(data, split) | describe_model(model, inputs)
+    save_checkpoint(tmp_path / "best.pt", content)
     saved = load_model(tmp_path / "best.pt", CPU)
     assert saved.model.config == model.config and saved.model.stats == model.stats and not saved.model.training
     history = data.history(split.train)
@@ -145,5 +146,5 @@ def test_saving_keeps_the_old_file_until_the_new_one_is_whole(tiny_run, tmp_path
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="could not be written whole"):
-        save_checkpoint(path, load_model(path, CPU).model, {})
+        save_checkpoint(path, {"state": load_model(path, CPU).model.state_dict()})
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -78,11 +78,13 @@ def test_model_inputs_hold_the_training_rows_alone(data):
     stats, inputs = model_inputs(data, split.train, FeatureConfig())
     other_stats, other_inputs = model_inputs(changed, split.train, FeatureConfig())
     assert stats == other_stats
-    columns = {name: column for name, column in vars(inputs).items() if isinstance(column, torch.Tensor)}
-    assert all(torch.equal(column, vars(other_inputs)[name]) for name, column in columns.items()) and len(columns) == 8
-    rows = data.by_user_and_time(split.train)
-    for name in ("user", "movie", "rating", "time"):
-        assert torch.equal(getattr(inputs, name), torch.from_numpy(getattr(data, name)[rows]))
+    for one, other in ((inputs, other_inputs), (inputs.training(), other_inputs.training())):
+        columns = {name: column for name, column in vars(one).items() if isinstance(column, torch.Tensor)}
+        assert all(torch.equal(column, vars(other)[name]) for name, column in columns.items()) and len(columns) == 4
+    rows, known = data.by_user_and_time(split.train), inputs.training()
+    assert torch.equal(known.users(), torch.from_numpy(data.user[rows]))
+    for name in ("movie", "rating", "time"):
+        assert torch.equal(getattr(known, name), torch.from_numpy(getattr(data, name)[rows]))
     assert inputs.count.tolist() == np.bincount(data.movie[split.train], minlength=len(data.movies)).tolist()
     known = data.rating[split.train]
     assert stats.mean_rating == pytest.approx(known.mean())

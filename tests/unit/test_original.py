@@ -24,7 +24,7 @@ def made(features: torch.Tensor | None = None, stats: DataStats = STATS, **chang
     torch.manual_seed(0)
     features = torch.randn(stats.n_movies, 11) if features is None else features
     nothing = torch.empty(0, dtype=torch.int64)
-    inputs = ModelInputs(features, torch.zeros(9), torch.zeros(6, 0), nothing, *[nothing] * 2, nothing.float(), nothing)
+    inputs = ModelInputs(features, torch.zeros(9), torch.zeros(6, 0), nothing, training=lambda: None)
     config = OriginalConfig(**{"embedding_dim": 5, "hidden_dims": (7, 4), "dropout": 0.0} | changes)
     model = OriginalRecommender(config, stats, inputs)
     for parameter in model.parameters():

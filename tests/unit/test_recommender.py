@@ -392,7 +392,7 @@ def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple
         torch.zeros(n_users, 0),
         torch.bincount(columns[1], minlength=n_movies),
     )
-    return stats, ModelInputs(*inputs, *columns)
+    return stats, ModelInputs(*inputs, training=lambda: History.of(*columns, n_users))
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time():
@@ -401,8 +401,10 @@ def test_gradients_of_a_large_batch_are_the_same_each_time():
     model = Recommender(NCFConfig(), stats, inputs)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    rows = torch.randperm(len(inputs.user))[:2048]  # times 32 is enough for several threads
-    batch = {name: getattr(inputs, name)[rows] for name in ("user", "movie", "rating", "time")}
+    known = inputs.training()
+    rows = torch.randperm(len(known.movie))[:2048]  # times 32 is enough for several threads
+    columns = {"user": known.users(), "movie": known.movie, "rating": known.rating, "time": known.time}
+    batch = {name: column[rows] for name, column in columns.items()}
 
     def gradients() -> dict[str, torch.Tensor]:
         torch.manual_seed(0)  # whose histories are dropped

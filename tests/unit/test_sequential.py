@@ -8,7 +8,7 @@ import torch
 from helpers import RATIOS, batch_of, cross_entropy, one_history, random_model
 
 from Models.dataLoader import split_rows
-from Models.sequences import PaddedHistory, longest_gap
+from Models.sequences import History, PaddedHistory, longest_gap
 from Models.Sequential import Sequential, SequentialConfig
 
 both_architectures = pytest.mark.parametrize("architecture", ["transformer", "gru"])
@@ -125,8 +125,9 @@ def test_the_longest_gap_is_one_that_training_has_often_enough(gaps, longest):
     """Gaps between the ratings of one user, not those between two users."""
     time = torch.tensor([0, *np.cumsum(gaps), 10**9])
     user = torch.tensor([0] * (len(gaps) + 1) + [1])
-    assert longest_gap(user, time) == longest
-    assert longest_gap(torch.tensor([0, 1]), torch.tensor([0, 5])) == 0
+    assert longest_gap(History.of(user, user, time.float(), time, 2)) == longest
+    two = torch.tensor([0, 1])
+    assert longest_gap(History.of(two, two, two.float(), torch.tensor([0, 5]), 2)) == 0
 
 
 def test_longer_times_apart_count_as_the_longest_of_training(data):

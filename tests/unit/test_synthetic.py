@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import call_main
 
 from Models.dataLoader import Interactions
 from resultAnalyze import synthetic
@@ -17,9 +18,7 @@ SIZES = ("--users", 500, "--movies", 800, "--ratings", 30_000)
 
 def write(folder: Path, *flags: object) -> Path:
     """What the script writes with these flags."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["synthetic.py", *map(str, flags), "--output", str(folder)])
-        synthetic.main()
+    call_main(synthetic, *flags, "--output", folder)
     return folder
 
 
