@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from Models.Dataset import Batch, RowBatches, TrainingOutput
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, PositiveInt
+from Models.layers import Dropout
 from Models.sequences import History, PaddedHistory
 
 CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
@@ -55,7 +56,7 @@ class OriginalRecommender(nn.Module):
         self.user = nn.Embedding(stats.n_users, dim)
         self.movie = nn.Embedding(stats.n_movies, dim)
         self.first = nn.Linear(2 * dim + stats.n_features, layers[0])
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         hidden = [part for pair in pairwise(layers) for part in (nn.Linear(*pair), nn.ReLU(inplace=True))]
         self.head = nn.Sequential(*hidden[:-1])  # no ReLU after the last layer
 
@@ -81,8 +82,9 @@ class OriginalRecommender(nn.Module):
 
     def movie_part(self, movies: Tensor) -> Tensor:
         """The first layer's sum over the movies' embeddings and features, [N, H]."""
-        parts = torch.cat([self.movie(movies), self.features[movies]], 1)
-        return F.linear(parts, self.first.weight[:, self.config.embedding_dim :])
+        dim, weight = self.config.embedding_dim, self.first.weight
+        from_ids = F.linear(self.movie(movies), weight[:, dim : 2 * dim])
+        return from_ids + F.linear(self.features[movies], weight[:, 2 * dim :])  # apart: features want no gradient
 
     def mlp(self, user: Tensor, movie: Tensor) -> Tensor:
         """Predictions from parts of the first layer that broadcast against each other, [..., H]."""
