@@ -27,7 +27,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -42,24 +41,24 @@ from Models.checkpoint import (
     place,
     save_checkpoint,
 )
-from Models.command_line import parse_training
 from Models.configs import TrainConfig
 from Models.dataLoader import (
     RatingsData,
     epoch_seed,
     make_loader,
     model_inputs,
-    note_on_order,
 )
 from Models.Dataset import UserBatches
-from Models.evaluation import Evaluator, RankingEvaluator, RatingEvaluator, best_epoch
+from Models.evaluation.evaluators import Evaluator, best_epoch, make_evaluator
 from Models.inputs import HIGHEST
-from Models.run_folder import check_same_data, make_logger, restore, start, test_record, training_record
-from Models.warm_start import load_earlier, on_scale_of, split_after, start_from
+from Models.training.command_line import parse_training
+from Models.training.rows import all_rows, describe_split
+from Models.training.run_folder import make_logger, restore, start, test_record, training_record
+from Models.training.warm_start import load_earlier, on_scale_of, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
-from utils.files import UserError, read_json, write_json
-from utils.splits import NEEDS_TIME, Split, share_before_training_end
+from utils.files import UserError, write_json
+from utils.splits import Split
 
 
 class Diverged(UserError):
@@ -284,45 +283,6 @@ def finish_final(
         record |= {"split": "all ratings", "ratios": None, "epochs_chosen_by": str(config.run.final)}
         write_json(folder / runs.FINAL, record)
     print(f"Trained on all {len(split.train):,} ratings; epochs: {len(epochs)}, chosen by {config.run.final.name}.")
-
-
-# --- data ----------------------------------------------------------------------------------------
-
-
-def make_evaluator(config: TrainConfig, data: RatingsData, split: Split) -> Evaluator:
-    if config.ranking:
-        return RankingEvaluator(data, split, data.scale.threshold(config.ranking.relevance_threshold))
-    return RatingEvaluator(data, split)
-
-
-def all_rows(config: TrainConfig, data: RatingsData) -> tuple[Split, int]:
-    """For --final: all rows train, for as many epochs as the validation of the finished run chose.
-
-    Raises:
-        UserError: the run is not finished, or was trained on other ratings or features.
-    """
-    source = runs.finished_run(config.run.final, tested=True)
-    check_same_data(source, config, data)
-    n, nothing = len(data.user), np.empty(0, np.int64)
-    split = Split(np.arange(n), nothing, nothing, f"all {n:,} ratings train, nothing is tested")
-    metrics = read_json(source / runs.TEST_METRICS)
-    best = metrics.get("best_epoch") if isinstance(metrics, dict) else None
-    if not isinstance(best, int) or best < 1:
-        raise UserError(f"{source / runs.TEST_METRICS} is damaged, it names no best epoch: train anew with train.py.")
-    return split, best
-
-
-def describe_split(config: TrainConfig, data: RatingsData, split: Split) -> None:
-    """Say which rows train and test, and what of that a reader of the figures should know."""
-    sizes = " / ".join(f"{len(rows):,}" for rows in (split.train, split.val, split.test))
-    print(f"{data.name}: {sizes} ratings. {split.protocol[0].upper()}{split.protocol[1:]}.")
-    if config.data.split in NEEDS_TIME and (note := note_on_order(data)):
-        print(note)
-    if len(split.test) and (share := share_before_training_end(data.time, split)):
-        print(
-            f"Note: {share:.0%} of the test ratings are older than the newest training rating, so that these figures "
-            "do not measure forecasting; --split time does."
-        )
 
 
 if __name__ == "__main__":

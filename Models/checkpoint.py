@@ -110,6 +110,12 @@ def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
     }
 
 
+def not_in_tables(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
+    """The parameters of a model that are none of these tables."""
+    of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
+    return [one for one in model.parameters() if one.data_ptr() not in of_rows]
+
+
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content`, which must be plain types and tensors, atomically.
 

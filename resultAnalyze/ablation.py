@@ -46,7 +46,8 @@ from scipy.stats import false_discovery_control
 
 from Models.configs import PRESETS, DataConfig, RankingConfig, TrainConfig
 from Models.Dataset import FittedModel
-from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
+from Models.evaluation.ratings import RatingEvaluator
 from Models.features import FeatureConfig
 from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES

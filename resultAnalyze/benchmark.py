@@ -42,7 +42,7 @@ import torch
 from Models.checkpoint import load_model
 from Models.configs import PRESETS, DataConfig
 from Models.dataLoader import RatingsData, load_data
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from Models.inference.recommend import TopNRecommender
 from Models.inputs import PositiveInt
 from Models.layers import N_CLOCK

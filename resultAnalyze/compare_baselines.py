@@ -35,7 +35,8 @@ import pandas as pd
 from Models.checkpoint import Unsuitable
 from Models.configs import PRESETS, DataConfig, RankingConfig, RunConfig, TrainConfig
 from Models.Dataset import FittedModel
-from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
+from Models.evaluation.ratings import RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.comparison import UNITS, Comparison, save_units

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from Models.configs import DataConfig
-from Models.evaluation import K, RankingEvaluator
+from Models.evaluation.rankings import K, RankingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.experiment import check_protocol
 from resultAnalyze.markdown import markdown_table, mean_and_range

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from Models.configs import PRESETS
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.intervals import CONFIDENCE, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
 from resultAnalyze.markdown import markdown_table, mean_and_range

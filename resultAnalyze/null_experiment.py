@@ -26,7 +26,8 @@ import numpy as np
 import pandas as pd
 
 from Models.configs import PRESETS, DataConfig, RankingConfig
-from Models.evaluation import RankingEvaluator, RatingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
+from Models.evaluation.ratings import RatingEvaluator
 from Models.inputs import PositiveInt
 from resultAnalyze.experiment import check_protocol, in_processes, trained
 from resultAnalyze.intervals import UnitMetric, difference, mean_over_users, rated_units, squared_by_unit

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from Models.checkpoint import SavedModel, load_model
-from Models.evaluation import of_evaluated
+from Models.evaluation.rankings import of_evaluated
 from resultAnalyze.intervals import UnitMetric
 from utils import runs
 from utils.files import read_json

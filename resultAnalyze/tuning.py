@@ -24,7 +24,8 @@ import torch
 
 import train
 from Models.configs import PRESETS, TrainConfig
-from Models.evaluation import K, RankingEvaluator, RatingEvaluator
+from Models.evaluation.rankings import K, RankingEvaluator
+from Models.evaluation.ratings import RatingEvaluator
 from resultAnalyze.baselines import BASELINES
 from utils.files import UserError
 from utils.metrics import rmse

@@ -92,7 +92,7 @@ def run_command(script: str, *arguments: object, root: Path = ROOT) -> subproces
 def train_here(*flags: object) -> Path:
     """train.py with these flags, in this process, which saves the seconds of its start; returns the run folder."""
     import train
-    from Models.command_line import parse_training
+    from Models.training.command_line import parse_training
 
     return train.train(parse_training("", [str(word) for word in flags]), torch.device("cpu"))
 

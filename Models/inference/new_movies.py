@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.checkpoint import SavedModel, build_model, place
+from Models.checkpoint import SavedModel, build_model, not_in_tables, place
 from Models.features import BlockScale, FeatureSpace
 from Models.layers import Posterior
-from Models.warm_start import not_in_tables
 from utils.columns import Block, Column, main_texts, multi_hot, read_columns
 from utils.encoder import Encoder, encoder_hash, find_encoder
 from utils.files import UserError, note, read_json

@@ -15,7 +15,7 @@ from resultAnalyze import experiment, loss_ananlyze
 from utils import BERT
 from utils.files import atomic_dir, atomic_write, read_json, read_pickle, write_json, write_pickle
 
-FOLDERS = (".", "Models", "Models/inference", "utils", "resultAnalyze")
+FOLDERS = (".", "Models", "Models/evaluation", "Models/inference", "Models/training", "utils", "resultAnalyze")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
 WHOLE_CATALOGUE = ("--top-n", 27, "--include-seen")  # with "Misérables, Les (1995)"
 SCRIPTS = "Фильмы 电影 🎬"  # a folder's name in Cyrillic, Chinese and emoji, with spaces

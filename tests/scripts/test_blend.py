@@ -7,7 +7,7 @@ from helpers import RATIOS, SMALL, main_here, rows_of, tiny_ratings, train_here,
 
 from Models.checkpoint import load_model
 from Models.dataLoader import split_rows
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze import blend
 from utils.files import UserError, read_json
 

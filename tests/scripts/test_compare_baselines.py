@@ -12,7 +12,7 @@ from helpers import command, main_here, rows_of, shuffle_ratings, tiny_ratings, 
 
 from Models.configs import DataConfig
 from Models.dataLoader import split_rows
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze import compare_baselines
 from resultAnalyze.comparison import Comparison, save_units
 from resultAnalyze.intervals import UnitMetric, difference, mean, mean_over_users

@@ -24,7 +24,7 @@ from Models.checkpoint import build_model, load_model
 from Models.configs import PRESETS, saved_config
 from Models.dataLoader import load_data, model_inputs, split_rows
 from Models.Recommender import NCFConfig
-from Models.warm_start import load_earlier, split_after, start_from
+from Models.training.warm_start import load_earlier, split_after, start_from
 from utils.files import Note, UserError
 from utils.splits import SPLITS, TRAIN, VAL
 

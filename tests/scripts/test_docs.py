@@ -148,7 +148,7 @@ def add_to_configs(configs: Path, preset: str) -> None:
 
 def test_every_file_is_described_by_its_own_first_line():
     document = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    for folder in (".", "Models", "Models/inference", "utils", "resultAnalyze"):
+    for folder in (".", "Models", "Models/evaluation", "Models/inference", "Models/training", "utils", "resultAnalyze"):
         for path in (ROOT / folder).glob("*.py"):
             first = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
             assert f"| `{path.relative_to(ROOT).as_posix()}` | {first} |" in document

@@ -18,7 +18,7 @@ from helpers import (
 
 from Models.checkpoint import load_model
 from Models.dataLoader import split_rows
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from utils.files import UserError
 
 PRESETS = ("ncf-ranking", "transformer", "gru", "autoencoder")

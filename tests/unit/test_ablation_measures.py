@@ -11,7 +11,7 @@ from scipy.stats import ttest_ind
 from Models.configs import PRESETS
 from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from Models.features import FeatureConfig
 from resultAnalyze.ablation import (
     GROUPS,

@@ -12,7 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from Models.configs import PRESETS
 from Models.dataLoader import Interactions, split_rows
 from Models.EASE import item_weights
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze.baselines import (
     BASELINES,
     WEEK,

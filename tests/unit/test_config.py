@@ -11,7 +11,6 @@ from helpers import RATIOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Models.command_line import parse_training
 from Models.configs import (
     DEFAULT_PRESET,
     MODELS,
@@ -26,6 +25,7 @@ from Models.configs import (
 from Models.features import FeatureConfig
 from Models.Original import OriginalConfig
 from Models.Sequential import SequentialConfig
+from Models.training.command_line import parse_training
 from utils.config import from_json, to_json
 from utils.files import UserError
 

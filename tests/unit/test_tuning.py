@@ -9,7 +9,7 @@ from helpers import rows_of
 
 from Models.configs import PRESETS, DataConfig, RunConfig
 from Models.dataLoader import split_rows
-from Models.evaluation import RankingEvaluator
+from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze import tuning
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.tuning import SPACES, Range, default_settings, wanted, with_settings

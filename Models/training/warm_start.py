@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from Models.checkpoint import SavedModel, load_model
+from Models.checkpoint import SavedModel, load_model, not_in_tables
 from Models.configs import saved_config
 from Models.dataLoader import RatingsData
 from utils import runs
@@ -88,12 +88,6 @@ def _lineage(run: Path | None) -> Iterator[Path]:
     while run:
         yield runs.finished_run(run)
         run = saved_config(run).run.continue_from
-
-
-def not_in_tables(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
-    """The parameters of a model that are none of these tables."""
-    of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
-    return [one for one in model.parameters() if one.data_ptr() not in of_rows]
 
 
 def _places(of: Sequence, among: Sequence) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import nn
 from Models.checkpoint import read_checkpoint
 from Models.configs import TrainConfig
 from Models.dataLoader import RatingsData, split_fingerprint
-from Models.evaluation import Evaluator, best_epoch
+from Models.evaluation.evaluators import Evaluator, best_epoch
 from utils import distributed, runs
 from utils.config import to_json
 from utils.files import UserError, read_json, sha256, write_json

@@ -1,9 +1,8 @@
-"""Evaluation: the metrics of validation and test, of predicted ratings and of rankings.
+"""Evaluation of rankings: NDCG and HR over the full catalogue, seen movies out, ties against the model.
 
-The one evaluator of trainings, comparisons and ablations: full catalogue, seen movies out, ties against the model.
+The one evaluator of trainings, comparisons and ablations.
 """
 
-import functools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,134 +14,17 @@ from torch import Tensor, nn
 
 from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel, ScoreFn
-from Models.inputs import HIGHEST, LOWEST
+from Models.evaluation.fitted import as_fitted
 from utils import distributed
 from utils.files import UserError
-from utils.metrics import (
-    INFINITY,
-    Ranking,
-    beyond_accuracy,
-    mae,
-    mean_metrics,
-    metrics_at,
-    ranks_of,
-    rating_metrics,
-    rmse,
-    top_n,
-)
+from utils.metrics import INFINITY, Ranking, beyond_accuracy, mean_metrics, metrics_at, ranks_of, top_n
 from utils.splits import Split
 
-EVAL_BATCH = 65_536
 K = 10  # positions of a top-N that count
 LEAST_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
 SAMPLED = 99  # negatives of the sampled protocol
 MOST_USERS = 20_000  # whose lists are evaluated; a mean over them has a standard error of .0036 at most
 NEVER = np.iinfo(np.int64).max
-
-
-def as_fitted(
-    model: nn.Module, data: RatingsData, known: np.ndarray, request_time: np.ndarray | None = None
-) -> FittedModel:
-    """A model of this repo as evaluation sees it.
-
-    Args:
-        known: the rows of the ratings that are the users' histories
-        request_time: when each user's movies are ranked, int64 [n_users]; None where that is not known
-    """
-    device = next(model.parameters()).device
-    history = functools.cache(lambda: data.history(known).to(device))  # not all models want it
-    reads_histories = getattr(model, "reads_histories", True)
-    times = None if request_time is None else torch.from_numpy(request_time).to(device)
-    model.eval()
-
-    def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
-        batch = {"user": user, "movie": movie, "time": time}
-        with torch.inference_mode():
-            columns = {name: torch.from_numpy(column).to(device) for name, column in batch.items()}
-            return model.predict(columns, history() if reads_histories else None).cpu().numpy()
-
-    def score(users: Tensor) -> Tensor:
-        users = users.to(device)
-        with torch.inference_mode():
-            return model.score(history().pad(users, None if times is None else times[users]))
-
-    return FittedModel(predict if model.config.task == "rating" else None, score)
-
-
-@dataclass(frozen=True)
-class RatingEvaluator:
-    """Rating prediction: every validation and test rating is predicted; RMSE chooses the epoch.
-
-    Users' histories are their training ratings, in the test as well.
-    """
-
-    data: RatingsData
-    split: Split
-    monitor: ClassVar = "val_rmse"
-    mode: ClassVar = "min"
-    test_file: ClassVar = "test_predictions.csv"
-    protocol: ClassVar = {"predictions": "clipped to the rating scale", "history": "training ratings"}
-
-    def __post_init__(self):
-        """Raises UserError where there are no different ratings to predict."""
-        if self.data.scale.is_constant:
-            raise UserError(
-                f"All training ratings of {self.data.name} are equal, there is nothing to predict: take a preset that "
-                "ranks, such as --preset autoencoder."
-            )
-
-    def validate(self, model: nn.Module) -> dict[str, float]:
-        return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
-
-    def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Metrics of the test rows, also of always the mean training rating; each prediction in the data's own ids."""
-        rows = self.data.by_user_and_time(self.split.test)
-        prediction = self.predict(as_fitted(model, self.data, self.split.train), rows)
-        columns = self.data.ids(self.data.user[rows], self.data.movie[rows])
-        columns |= {"rating": self.data.rating[rows], "prediction": prediction}
-        always_mean = np.full(len(rows), self.data.rating[self.split.train].mean(dtype=np.float64))
-        metrics = self.metrics(prediction, rows) | {"parts": self.by_part(prediction, rows)}
-        return metrics | {"always_mean": self.metrics(always_mean, rows)}, pd.DataFrame(columns)
-
-    @staticmethod
-    def summary(metrics: dict[str, Any]) -> str:
-        mean = metrics["always_mean"]
-        words = f"RMSE {metrics['rmse']:.4f}, MAE {metrics['mae']:.4f}"
-        return f"{words} (always the mean rating: {mean['rmse']:.4f}, {mean['mae']:.4f})"
-
-    def predict(self, fitted: FittedModel, rows: np.ndarray) -> np.ndarray:
-        """Predicted ratings of these rows, clipped to the scale of the training ratings, [n].
-
-        They are predicted by user, so that each history is read once; the ranks share each batch.
-        """
-        data = self.data
-        order = np.lexsort((data.times()[rows], data.user[rows]))
-        batches = np.array_split(rows[order], -(-len(rows) // (EVAL_BATCH * distributed.world_size())))
-        mine = [batch[distributed.shard(len(batch))] for batch in batches]
-        found = [fitted.predict(data.user[batch], data.movie[batch], data.times()[batch]) for batch in mine]
-        by_batch = zip(*distributed.all_gather(found), strict=True)
-        prediction = np.empty(len(rows), np.float32)
-        prediction[order] = np.concatenate([part for parts in by_batch for part in parts])
-        return data.scale.from_model(prediction.clip(LOWEST, HIGHEST))
-
-    def metrics(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-        """`loss` is that of the ratings as models see them."""
-        return rating_metrics(prediction, self.data.rating[rows], HIGHEST * self.data.scale.unit)
-
-    def by_part(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """Metrics of rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training ratings.
-
-        Returns:
-            rows, rmse and mae of each part that has rows; a row of a new movie and a new user is in both
-        """
-        new_movie = ~np.isin(self.data.movie[rows], self.data.movie[self.split.train])
-        new_user = ~np.isin(self.data.user[rows], self.data.user[self.split.train])
-        found = {}
-        for name, part in {"warm": ~(new_movie | new_user), "new_movie": new_movie, "new_user": new_user}.items():
-            if part.any():
-                both = prediction[part], self.data.rating[rows][part]
-                found[name] = {"rows": int(part.sum()), "rmse": rmse(*both), "mae": mae(*both)}
-        return found
 
 
 @dataclass(frozen=True)
@@ -358,17 +240,6 @@ class RankingEvaluator:
         ids = self.data.ids(ranking.users[row].numpy(), ranking.topn[row, position].numpy())
         columns = {"userId": ids["userId"], "rank": (position + 1).numpy(), "movieId": ids["movieId"]}
         return pd.DataFrame(columns | {"score": ranking.scores[row, position].numpy()})
-
-
-Evaluator = RatingEvaluator | RankingEvaluator
-
-
-def best_epoch(epochs: list[dict[str, Any]], evaluator: Evaluator) -> int:
-    """The epoch that validation prefers, the first of equals; the last epoch where nothing validates."""
-    if evaluator.monitor not in epochs[0]:
-        return epochs[-1]["epoch"]
-    better = min if evaluator.mode == "min" else max
-    return better(epochs, key=lambda row: row[evaluator.monitor])["epoch"]
 
 
 def of_evaluated(user: np.ndarray, most: int = MOST_USERS) -> np.ndarray:
