@@ -33,21 +33,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from Models.checkpoint import (
-    build_model,
-    describe_data,
-    describe_model,
-    load_model,
-    place,
-    save_checkpoint,
-)
+from Models.checkpoint import build_model, describe_data, describe_model, load_model, place, save_checkpoint
 from Models.configs import TrainConfig
-from Models.dataLoader import (
-    RatingsData,
-    epoch_seed,
-    make_loader,
-    model_inputs,
-)
+from Models.dataLoader import RatingsData, epoch_seed, make_loader, model_inputs
 from Models.Dataset import UserBatches
 from Models.evaluation.evaluators import Evaluator, best_epoch, make_evaluator
 from Models.inputs import HIGHEST
