@@ -38,12 +38,14 @@ from Models.layers import (
     Posterior,
     SessionBiases,
     SumOverRaters,
-    clock,
+    clock_numbers,
+    place_in_history,
     take,
 )
 from Models.sequences import History, PaddedHistory, offsets
 
 Tower = Literal["ids", "history", "audience", "features", "demographics", "clock", "sessions"]
+CHUNK_PAIRS = 16_384  # of users and movies whose MLP is computed at once: its units stay in the cache
 SESSION_BREAKS = (0, 120, 3600)  # seconds: sessions are ratings of the same second, of minutes, of an evening
 
 
@@ -195,9 +197,14 @@ class Recommender(ItemTower):
         return total * self.has("history") / (n + self.config.history_damping).clamp(min=1).sqrt()[:, None]
 
     def context(self, history: History, place: Tensor, user: Tensor, movie: Tensor, time: Tensor) -> Tensor:
-        """x of ratings, [B, C]: demographics, zeros for new users, and the clock by the history at `place`."""
-        demographics = self.user_features[user.clamp(min=0)] * (user >= 0)[:, None]
-        return torch.cat([demographics, clock(history, place, time, self.year[movie]) * self.has_clock()], 1)
+        """x of ratings, [B, C], by the history at `place`."""
+        return self.context_at(user, movie, time, *place_in_history(history, place, time))
+
+    def context_at(self, user: Tensor, movie: Tensor, time: Tensor, first: Tensor, position: Tensor) -> Tensor:
+        """x, [..., C]: demographics, zeros for new users, and the clock; the arguments broadcast against each other."""
+        demographics = self.user_features[user.clamp(min=0)] * (user >= 0)[..., None]
+        numbers = clock_numbers(time, first, position, self.year[movie]) * self.has_clock()
+        return torch.cat([demographics.expand(*numbers.shape[:-1], -1), numbers], -1)
 
     def has_clock(self) -> bool:
         return self.has("clock") and self.stats.newest > 0
@@ -205,12 +212,12 @@ class Recommender(ItemTower):
     def interaction(
         self, p: Tensor, bias: Tensor, taste: Tensor, context: Tensor, q: Tensor, movie_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Predictions, [B], and z of their users, [B, D], from the parts of users and movies."""
-        from_context = context @ self.context_weights  # [B, D + 1]
-        z = p + taste + from_context[:, :-1]
-        prediction = self.mean + bias + movie_bias + from_context[:, -1] + (z * q).sum(1)
+        """Predictions, [...], and z of their users, [..., D], from the parts of users and movies, which broadcast."""
+        from_context = context @ self.context_weights  # [..., D + 1]
+        z = p + taste + from_context[..., :-1]
+        prediction = self.mean + bias + movie_bias + from_context[..., -1] + (z * q).sum(-1)
         if self.config.hidden_dim:
-            prediction = prediction + self.mlp(torch.cat([z, q.expand_as(z), context], 1)).squeeze(1)
+            prediction = prediction + self.mlp(torch.cat([z, q.expand_as(z), context], -1)).squeeze(-1)
         return prediction, z
 
     # --- use -------------------------------------------------------------------------------------
@@ -230,7 +237,7 @@ class Recommender(ItemTower):
         """Nearly in the order of `score`, and far faster: the product alone, without context and MLP, [B, n_movies]."""
         items = self.items()
         parts = self.user_tower(history.user, history.flat(), items)
-        return (parts["p"] + parts["taste"]) @ items[0].T + items[1]
+        return torch.addmm(items[1], parts["p"] + parts["taste"], items[0].T)
 
     def score(self, history: PaddedHistory, movies: Tensor | None = None) -> Tensor:
         """Predicted ratings, not clipped, right after a user's last rating: of every movie, or of `movies` [B, K]."""
@@ -241,13 +248,14 @@ class Recommender(ItemTower):
         now[history.mask.any(1)] = known.time[known.offsets[1:][history.mask.any(1)] - 1]
         parts = self.user_tower(history.user, known, items)
         parts["bias"] = parts["bias"] + self.sessions(self.training_history(), history.user, now)[0]
-        scores = []  # user by user: the MLP's units of all would fill the memory
-        for k, (user, movie) in enumerate(zip(history.user, movies, strict=True)):
-            place, user, time = (one.expand_as(movie) for one in (torch.tensor(k, device=now.device), user, now[k]))
-            context = self.context(known, place, user, movie, time)
-            p, bias, taste = (parts[name][k : k + 1] for name in ("p", "bias", "taste"))
-            scores.append(self.interaction(p, bias, taste, context, *(part[movie] for part in items))[0])
-        return torch.stack(scores)
+        place = torch.arange(len(now), device=now.device)
+        of_users = [history.user, now, *place_in_history(known, place, now), *parts.values()]
+        scores = []  # of a few users at a time: the MLP's units of all would fill the memory
+        for k in place.split(max(1, CHUNK_PAIRS // movies.shape[1])):
+            user, time, first, position, p, bias, taste = (part[k, None] for part in of_users)
+            context = self.context_at(user, movies[k], time, first, position)
+            scores.append(self.interaction(p, bias, taste, context, *(part[movies[k]] for part in items))[0])
+        return torch.cat(scores)
 
     def user_tower(self, user: Tensor, known: History, items: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """p, bias and taste of users with these histories, NEW_USER for new ones: [B, D], [B] and [B, D]."""

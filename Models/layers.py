@@ -110,23 +110,17 @@ class SumOverRaters(torch.autograd.Function):
         return F.embedding_bag(ctx.saved_tensors[0], gradient, ctx.saved_tensors[1], mode="sum"), *[None] * 4
 
 
-def clock(history: History, user: Tensor, time: Tensor, year: Tensor) -> Tensor:
-    """When in the user's history, the day, the week and the movie's life ratings are: [B, N_CLOCK].
-
-    Args:
-        user: whose history in `history`, [B]
-        time: of the ratings, [B]
-        year: release years of their movies, 0 where unknown, [B]
-    """
+def place_in_history(history: History, user: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    """The time of the user's first rating, `time` without one, and how many are older than `time`: int64 [B] each."""
+    if not len(history.time):
+        return time, torch.zeros_like(time)
     start, n = history.offsets[user], history.lengths(user)
-    some = len(history.time) > 0
-    first = torch.where(n > 0, history.time[start.clamp(max=len(history.time) - 1)], time) if some else time
-    position = count_before(history, user, time) if some else torch.zeros_like(time)
-    return clock_numbers(time, first, position, year)
+    first = torch.where(n > 0, history.time[start.clamp(max=len(history.time) - 1)], time)
+    return first, count_before(history, user, time)
 
 
 def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -> Tensor:
-    """The clock of ratings at `time`, [..., N_CLOCK].
+    """The clock of ratings at `time`, [..., N_CLOCK]; the arguments broadcast against each other.
 
     Args:
         first: the time of the user's first rating
@@ -142,7 +136,7 @@ def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -
         *(day.sin(), day.cos(), week.sin(), week.cos()),
         age.clamp(0, 100) / 25,
     ]
-    return torch.stack(numbers, -1)
+    return torch.stack(torch.broadcast_tensors(*numbers), -1)
 
 
 def count_before(history: History, user: Tensor, time: Tensor) -> Tensor:

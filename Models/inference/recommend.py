@@ -15,7 +15,7 @@ from Models.inputs import HIGHEST, LOWEST
 from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import distributed
 from utils.lists import Movie, Recommendations
-from utils.metrics import top_n
+from utils.metrics import highest, top_n
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
 CHUNK_USERS = 256  # bounds it for models of histories
@@ -64,7 +64,9 @@ class TopNRecommender:
     @torch.inference_mode()
     def for_histories(self, known: PaddedHistory, seen: PaddedHistory) -> list[Recommendations]:
         """The recommendations of users with these histories, all scored together."""
-        movies, best = top_n(self.leave_out(self.shortlisted(known, seen), seen), self.top_n)
+        scores, candidates = self.candidates(known, seen)
+        places, best = top_n(scores, self.top_n)
+        movies = places if candidates is None else candidates.gather(1, places.clamp(min=0)).where(places >= 0, -1)
         values = {"score" if self.model.config.task == "ranking" else "prediction": self.clipped(best, self.model)}
         if self.rating_model:
             predictions = self.scores(self.rating_model, known).gather(1, movies.clamp(min=0))
@@ -74,15 +76,21 @@ class TopNRecommender:
             for k, user in enumerate(known.user.tolist())
         ]
 
-    def shortlisted(self, known: PaddedHistory, seen: PaddedHistory) -> Tensor:
-        """Scores of the model, [B, n_movies]; in a large catalogue, of the movies with the best rough scores alone."""
-        n_movies, n = len(self.ids.movie_ids), max(SHORTLIST, 10 * self.top_n)
-        if not hasattr(self.model, "rough_score") or n_movies <= 4 * n or self.include_seen:
-            return self.scores(self.model, known)
+    def candidates(self, known: PaddedHistory, seen: PaddedHistory) -> tuple[Tensor, Tensor | None]:
+        """Movies and their scores, -inf for those that are not to be recommended.
+
+        Returns:
+            scores [B, K]; of which movies they are, int64 [B, K] ascending, or None for all: in a large catalogue those
+            with the best rough scores, where the model has such
+        """
+        n = max(SHORTLIST, 10 * self.top_n)
+        if not hasattr(self.model, "rough_score") or len(self.ids.movie_ids) <= 4 * n or self.include_seen:
+            return self.leave_out(self.scores(self.model, known), seen), None
         known = beside(self.model, asked_at(known, self.request_time))
-        movies = self.leave_out(self.model.rough_score(known).cpu(), seen).topk(n).indices
+        rough = self.leave_out(self.model.rough_score(known).cpu(), seen)
+        movies = highest(rough, n)
         exact = self.model.score(known, movies.to(known.movie.device)).cpu()
-        return torch.full((len(movies), n_movies), -torch.inf).scatter(1, movies, exact)
+        return exact.masked_fill(rough.gather(1, movies) == -torch.inf, -torch.inf), movies
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""

@@ -17,10 +17,11 @@ from Models.layers import (
     Posterior,
     SessionBiases,
     SumOverRaters,
-    clock,
+    clock_numbers,
     count_before,
     draw_candidates,
     loss_of_hidden,
+    place_in_history,
     rating_weights,
 )
 from Models.sequences import NEW_USER, History, PaddedHistory, offsets
@@ -163,7 +164,7 @@ def test_the_clock_is_that_of_plain_loops(times):
     user, time = asked(TIMES)
     user = user % len(times)
     year = years(len(user))
-    found = clock(history_of(times), user, time, year)
+    found = clock_numbers(time, *place_in_history(history_of(times), user, time), year)
     rows = zip(user.tolist(), time.tolist(), year.int().tolist(), strict=True)
     expected = torch.tensor([clock_by_hand(times[u], t, y) for u, t, y in rows])
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -172,7 +173,8 @@ def test_the_clock_is_that_of_plain_loops(times):
 
 def test_the_clock_counts_hours_and_days_from_utc_midnight():
     """At six in the morning UTC of 1 January 2001, a Monday; 1 January 1970 was a Thursday."""
-    found = clock(history_of([[NOW]]), torch.tensor([0]), torch.tensor([978_307_200 + int(DAY) // 4]), years(1))[0]
+    time = torch.tensor([978_307_200 + int(DAY) // 4])
+    found = clock_numbers(time, *place_in_history(history_of([[NOW]]), torch.tensor([0]), time), years(1))[0]
     assert found[2:4].tolist() == pytest.approx([1, 0], abs=1e-3)
     week = 2 * math.pi * 4.25 / 7
     assert found[4:6].tolist() == pytest.approx([math.sin(week), math.cos(week)], abs=1e-3)
@@ -185,8 +187,9 @@ def test_the_clock_is_that_of_padded_histories(times):
     time = time.unique().expand(len(times), -1)
     year = years(time.numel()).view_as(time)
     user = torch.arange(len(times))[:, None].expand_as(time)
-    found = clock(history_of(times), user.flatten(), time.flatten(), year.flatten())
-    torch.testing.assert_close(found.view(*time.shape, N_CLOCK), clock_features(padded(times), time, year))
+    place = place_in_history(history_of(times), user.flatten(), time.flatten())
+    found = clock_numbers(time, *(part.view_as(time) for part in place), year)
+    torch.testing.assert_close(found, clock_features(padded(times), time, year))
 
 
 # --- sessions ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import mean_absolute_error, roc_auc_score, root_mean_squared_error
 
-from utils.metrics import auc_by_user, beyond_accuracy, mae, metrics_at, ranks_of, rating_metrics, rmse, top_n
+from utils.metrics import auc_by_user, beyond_accuracy, highest, mae, metrics_at, ranks_of, rating_metrics, rmse, top_n
 
 INFINITY = math.inf
 
@@ -67,6 +67,18 @@ def test_the_top_n_of_a_user_does_not_depend_on_the_others(rows, n):
 
 
 # --- ranks ---------------------------------------------------------------------------------------
+
+
+@given(
+    scores=arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(5, 60)), elements=st.integers(-9, 9)),
+    n=st.integers(1, 5),
+    width=st.integers(1, 20),
+)
+def test_the_highest_are_those_of_a_sort_but_for_equal_ones_at_the_cut(scores, n, width):
+    found = highest(torch.from_numpy(scores), n, width).numpy()
+    for row, columns in zip(scores, found, strict=True):
+        assert (np.diff(columns) > 0).all() and columns[0] >= 0 and columns[-1] < len(row)
+        assert sorted(row[columns]) == sorted(row)[-n:]
 
 
 def test_ranks_by_hand():
