@@ -78,6 +78,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     data = on_scale_of(earlier, data) if earlier else config.data.scaled(data, split.train)
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
+    for part in (split.val, split.test):
+        distributed.shard(len(part) or distributed.world_size())  # refused before an epoch is trained in vain
 
     # model and optimizer
     torch.manual_seed(seed)

@@ -223,6 +223,8 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
         raise UserError(f"{data.name} has no times, which --split {name} needs: use --split random.")
     else:
         split = SPLITS[name](data.user, data.movie, data.time, ratios)
+    if data.in_order:
+        split = dataclasses.replace(split, protocol=f"{split.protocol}, of rows by user and time")
     for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
         if not len(rows) and not (part == "validation" and ratios[1] == 0):
             raise UserError(

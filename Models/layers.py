@@ -57,10 +57,10 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.n_dropped = round(65_536 * p)  # of the values of 16 bits
+        self.n_dropped = min(round(65_536 * p), 65_535)  # of the values of 16 bits
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
+        if not (self.training and self.n_dropped):
             return x
         words = torch.empty(x.numel() // 4 + 1, dtype=torch.int64, device=x.device).random_(-(2**63), None)
         is_kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= self.n_dropped - 32_768

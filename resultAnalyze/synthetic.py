@@ -32,6 +32,7 @@ from utils import cli
 from utils.cli import display_path
 from utils.config import Folder, parse
 from utils.files import DATASET, UserError, atomic_write, write_json
+from utils.memory_map import make_room
 from utils.rating_columns import write_mapped
 from utils.runs import write_table
 
@@ -70,13 +71,16 @@ def main() -> None:
     random = np.random.default_rng(settings.seed)
     world = World.drawn(settings.movies, random)
     settings.output.mkdir(parents=True, exist_ok=True)
+    if settings.mapped:
+        make_room(settings.output)
     with atomic_write(settings.output / "movies.csv") as temporary:
         world.table().to_csv(temporary, index=False)
     sums = np.zeros(4)  # over all ratings, of: 1, squared noise, rating, squared rating
     tables = added_up(rated(world, settings, random), sums)
     if settings.mapped:
         write_table(settings.output / "users.csv", pd.DataFrame({"userId": range(1, settings.users + 1)}))
-        write_mapped(settings.output, map(as_columns, tables))
+        ids = (range(1, n + 1) for n in (settings.users, settings.movies))
+        write_mapped(settings.output, map(as_columns, tables), *ids)
     else:
         write_text(settings.output / "ratings.csv", tables)
     n, noise, total, squares = sums

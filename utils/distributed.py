@@ -83,7 +83,7 @@ def shard_tables(model: nn.Module) -> None:
     """
     if not hasattr(model, "looked_up"):
         raise UserError(
-            f"A {type(model).__name__} needs its tables whole: leave --shard out, or take --preset original."
+            f"The model {type(model).__name__} needs its tables whole: leave --shard out, or take --preset original."
         )
     if world_size() == 1:
         return
@@ -93,7 +93,8 @@ def shard_tables(model: nn.Module) -> None:
         whole = getattr(model, name)
         if len(whole.weight) < world_size() ** 2:  # DTensor could leave the last rank none
             raise UserError(
-                f"{world_size()} processes cannot share {len(whole.weight)} rows of a table: leave --shard out."
+                f"{world_size()} processes cannot share {len(whole.weight)} rows of a table: lower torchrun's "
+                "--nproc-per-node."
             )
         setattr(model, name, ShardedEmbedding(whole))
 
@@ -109,8 +110,9 @@ def gather_tables(state: Any) -> Any:
         return {name: gather_tables(value) for name, value in state.items()}
     if not is_sharded(state):
         return state
-    whole = state.full_tensor()
-    return None if rank() else whole.cpu()
+    parts = None if rank() else [None] * world_size()
+    distributed.gather_object(state.to_local().cpu(), parts)  # full_tensor() would make it whole on all ranks
+    return None if parts is None else torch.cat(parts)
 
 
 def cut_like(whole: Any, part: Any) -> Any:

@@ -4,15 +4,18 @@
     python utils/memory_map.py --data dataset/ml-32m --output dataset/ml-32m-mapped
     python train.py --data dataset/ml-32m-mapped
 
-For data larger than memory. All scripts read the folder as they read any other. It holds movies.csv and users.csv, in
-the order of the indices, and of the ratings, user after user and oldest first, a file for each column, of little-endian
-numbers: ratings_user.bin and ratings_movie.bin (indices, int64), ratings_rating.bin (float32) and ratings_time.bin
-(seconds since 1970, int64); ratings.json says how many there are. Text is read whole, so that data whose text does not
-fit into memory has to be written by a program of its own, as resultAnalyze/synthetic.py --mapped does.
+For very many ratings: docs/scale.md says how much memory that saves. The folder is read as any other. It holds
+movies.csv and users.csv, in the order of the indices, and of the ratings, user after user and oldest first, a file for
+each column, of little-endian numbers: ratings_user.bin and ratings_movie.bin (indices, int64), ratings_rating.bin
+(float32) and ratings_time.bin (seconds since 1970, int64); ratings.json says how many there are. Text is read whole, so
+that data whose text does not fit into memory has to be written by a program of its own, as resultAnalyze/synthetic.py
+--mapped does.
 
-A random split draws row numbers. As the rows stand in another order here, it draws others than of the text files.
+The splits random, cold-movies and cold-users draw by row numbers. As the rows stand in another order here, they draw
+others than of the text files, and the protocol says so.
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +28,8 @@ import pandas as pd
 from utils.cli import display_path, run
 from utils.config import DEFAULT_DATA, DataFolder, Encoding, Folder, parse
 from utils.files import DATASET, UserError
-from utils.rating_columns import write_mapped
-from utils.readers import MovieLens, read_dataset
+from utils.rating_columns import MAPPED, write_mapped
+from utils.readers import FORMATS, MovieLens, read_dataset
 from utils.runs import write_table
 
 
@@ -42,16 +45,26 @@ def main() -> None:
     settings = parse(Settings, __doc__)
     if settings.output.resolve() == settings.data.resolve():
         raise UserError("--output is the folder of the data itself: name another one.")
+    make_room(settings.output)
     data = read_dataset(settings.data, settings.encoding)
     write_table(settings.output / "movies.csv", movies_table(data))
     write_table(settings.output / "users.csv", users_table(data))
-    n = write_mapped(settings.output, data.columns.by_user_and_time())
+    ids = data.columns.user_ids, data.movies["movie"].tolist()
+    n = write_mapped(settings.output, data.columns.chunks_in_order(), *ids)
     print(f"Wrote {n:,} ratings to {display_path(settings.output)}: name it with --data.")
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder one without ratings; those of this script that it has go, and other data is refused."""
+    if others := [file.name for layout in FORMATS for file in folder.glob(layout.ratings) if file.name != MAPPED]:
+        raise UserError(f"--output {folder} holds other data ({others[0]}): name another folder.")
+    (folder / MAPPED).unlink(missing_ok=True)
 
 
 def movies_table(data: MovieLens) -> pd.DataFrame:
     """movies.csv, in the order of the indices."""
-    table = data.movies.assign(genres=data.movies["genres"].str.join("|"))
+    genres = [json.dumps(one, ensure_ascii=False) for one in data.movies["genres"]]  # whatever signs are in their names
+    table = data.movies.assign(genres=genres)
     return table.rename(columns={"movie": "movieId"})
 
 

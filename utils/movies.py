@@ -54,6 +54,8 @@ def _as_list(text: str) -> list[str] | None:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
         found = [found] if isinstance(found, dict | str) else found
+        if not isinstance(found, list | tuple | set):
+            return None
         return [str(one["name"]) if isinstance(one, dict) and "name" in one else str(one) for one in found]
     return None
 

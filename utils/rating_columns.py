@@ -1,5 +1,6 @@
 """Ratings as columns of indices: in memory, or memory-mapped from files, so that they may be larger than memory."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,10 +53,10 @@ class RatingColumns:
         time = {} if self.time is None else {"time": self.time}
         return pd.DataFrame({"user": user, "movie": movie, "rating": self.rating} | time)
 
-    def by_user_and_time(self) -> Iterator[dict[str, np.ndarray]]:
-        """All ratings in that order, equal times as they stood, in chunks of columns."""
+    def chunks_in_order(self) -> Iterator[dict[str, np.ndarray]]:
+        """All ratings by user and time, equal times as they stood, in chunks of columns."""
         time = np.zeros_like(self.user) if self.time is None else self.time
-        rows = np.lexsort((time, self.user))
+        rows = np.arange(len(time)) if self.in_order else np.lexsort((time, self.user))
         columns = {name: getattr(self, name) for name in TYPES if getattr(self, name) is not None}
         for start in range(0, len(rows), CHUNK):
             yield {name: column[rows[start : start + CHUNK]] for name, column in columns.items()}
@@ -72,28 +73,33 @@ def repeated_pair(user: np.ndarray, movie: np.ndarray, n_movies: int) -> int | N
 # --- memory-mapped -------------------------------------------------------------------------------
 
 
-def write_mapped(folder: Path, chunks: Iterable[dict[str, np.ndarray]]) -> int:
+def write_mapped(folder: Path, chunks: Iterable[dict[str, np.ndarray]], user_ids: list, movie_ids: list) -> int:
     """Write ratings, which come user after user and oldest first, to files that `read_mapped` maps; returns how many.
 
-    Memory does not grow with their number.
+    Memory does not grow with their number. Whoever has mapped earlier ones keeps these.
     """
-    (folder / MAPPED).unlink(missing_ok=True)
     n, names = 0, []
     for chunk in chunks:
         names = list(chunk)
         for name, column in chunk.items():
-            with _file(folder, name).open("ab" if n else "wb") as file:
+            with _file(folder, name, "part").open("ab" if n else "wb") as file:
                 column.astype(TYPES[name]).tofile(file)
         n += len(chunk["user"])
-    write_json(folder / MAPPED, {"n_ratings": n, "columns": {name: TYPES[name] for name in names}})
+    for name in names:
+        _file(folder, name, "part").replace(_file(folder, name))
+    columns = {name: TYPES[name] for name in names}
+    write_json(folder / MAPPED, {"n_ratings": n, "columns": columns, "ids_sha256": _hash(user_ids, movie_ids)})
     return n
 
 
-def read_mapped(folder: Path, user_ids: list, n_movies: int) -> RatingColumns:
+def read_mapped(folder: Path, user_ids: list, movie_ids: list) -> RatingColumns:
     """The ratings of `write_mapped`, which are read from disk where they are used.
 
+    Args:
+        user_ids, movie_ids: of the tables beside them
+
     Raises:
-        UserError: a file is missing, or they are not what `write_mapped` writes.
+        UserError: a file is missing, they are not what `write_mapped` writes, or they are of other users or movies.
     """
     remedy = "make the folder anew with python utils/memory_map.py"
     described = read_json(folder / MAPPED)
@@ -105,16 +111,23 @@ def read_mapped(folder: Path, user_ids: list, n_movies: int) -> RatingColumns:
         columns = {name: np.asarray(np.memmap(_file(folder, name), kind, "c")) for name, kind in types.items()}
         if wrong := [_file(folder, name).name for name, column in columns.items() if len(column) != n]:
             raise ValueError(f"{wrong[0]} has another length")
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if described["ids_sha256"] != _hash(user_ids, movie_ids):
+            raise ValueError("users.csv or movies.csv has other ids, or in another order")
+    except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / MAPPED} does not fit the files beside it ({error}): {remedy}.") from error
     found = RatingColumns(*(columns.get(name) for name in TYPES), user_ids, in_order=True)
-    if fault := _fault(found, n_movies):
+    if fault := _fault(found, len(movie_ids)):
         raise UserError(f"{folder}: {fault}: {remedy}.")
     return found
 
 
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"ratings_{name}.bin"
+def _file(folder: Path, name: str, suffix: str = "bin") -> Path:
+    return folder / f"ratings_{name}.{suffix}"
+
+
+def _hash(*ids: list) -> str:
+    """SHA-256 of ids as they are written, in their order."""
+    return hashlib.sha256("\x1e".join("\x1f".join(map(str, one)) for one in ids).encode()).hexdigest()
 
 
 def _fault(found: RatingColumns, n_movies: int) -> str | None:

@@ -66,7 +66,8 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     found = [(file, layout) for layout in FORMATS for file in sorted(folder.glob(layout.ratings))]
     if not found:
         raise UserError(
-            f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv or a RecBole *.inter file."
+            f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv, a RecBole *.inter file or the "
+            "ratings.json of utils/memory_map.py."
         )
     (ratings_file, layout), *others = found
     if others:
@@ -79,8 +80,9 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     movies = layout.read_movies(_required(folder / layout.movies.replace("*", stem)), encoding)
     users = layout.read_users(users_file, encoding) if users_file.is_file() else pd.DataFrame({"user": []})
     with_common_ids([*ratings, movies, users])
+    _refuse_repeated_ids(folder, movies, users)
     if is_mapped:
-        columns = read_mapped(folder, users["user"].tolist(), len(movies))
+        columns = read_mapped(folder, users["user"].tolist(), movies["movie"].tolist())
         return MovieLens(folder.resolve().name, columns, movies, users, (len(columns.user),))
     return _joined(folder, files, ratings, movies, users)
 
@@ -111,10 +113,6 @@ def _joined(
         joined["rating"] = np.float32(1)
     if len(ratings) == 1 and joined["rating"].nunique() == 1:
         joined = _newest_choices(folder, joined)
-    for name, table in (("movie", movies), ("user", users)):
-        if (repeated := table[name].duplicated()).any():
-            twice = str(table[name][repeated].iloc[0])[:40]
-            raise UserError(f"{folder}: {name} {twice} is listed twice: keep one line for each {name}.")
     if unknown := sorted(set(joined["movie"].unique()) - set(movies["movie"])):
         raise UserError(
             f"{folder}: the ratings name {len(unknown)} movies that the movies file lacks "
@@ -124,6 +122,13 @@ def _joined(
     n_of_file = tuple(map(len, ratings)) if len(ratings) > 1 else (len(joined),)
     columns = RatingColumns.of(joined, movies, " and ".join(map(str, files)) if len(files) > 1 else folder)
     return MovieLens(folder.resolve().name, columns, movies, users, n_of_file)
+
+
+def _refuse_repeated_ids(folder: Path, movies: pd.DataFrame, users: pd.DataFrame) -> None:
+    for name, table in (("movie", movies), ("user", users)):
+        if (repeated := table[name].duplicated()).any():
+            twice = str(table[name][repeated].iloc[0])[:40]
+            raise UserError(f"{folder}: {name} {twice} is listed twice: keep one line for each {name}.")
 
 
 def _remedy(unknown: list, known: pd.Series) -> str:

@@ -354,3 +354,10 @@ def test_a_folder_without_a_training_of_this_version_is_explained(run, tmp_path)
         parsed("--final", run)
     with pytest.raises(UserError, match="holds no training"):
         parsed("--resume", tmp_path / "none")
+
+
+def test_a_training_of_before_a_flag_of_the_run_is_read(tiny_run, tmp_path):
+    record = json.loads((tiny_run / "config.json").read_text())
+    del record["config"]["run"]["shard"]
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    assert saved_config(tmp_path) == saved_config(tiny_run)

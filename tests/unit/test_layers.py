@@ -359,3 +359,4 @@ def test_dropout_is_drawn_anew_and_repeats_with_the_seed():
     torch.manual_seed(1)
     assert torch.equal(dropout(x), first) and not torch.equal(first, second)
     assert torch.equal(dropout.eval()(x), x)
+    assert Dropout(1 - 1e-9)(torch.ones(1000)).isfinite().all()

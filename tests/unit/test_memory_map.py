@@ -92,13 +92,34 @@ def test_trainings_find_what_they_find_from_text(preset, tiny, tiny_features, tm
         run = train_here("--data", data, *flags, "--run", tmp_path / f"{data.parent.name}-run")
         test = json.loads((run / "test_metrics.json").read_text())
         found.append([test, without_seconds(run), (run / "test_predictions.csv").exists()])
-        del test["wall_seconds"]
+        assert ("of rows by user and time" in test["protocol"]) == (data == folder)
+        del test["wall_seconds"], test["protocol"]
     assert found[0] == found[1]
 
 
 def without_seconds(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+
+def test_who_has_mapped_ratings_keeps_them_when_others_are_written(tiny, tmp_path):
+    folder = mapped(tiny, tmp_path / "mapped")
+    before = read_dataset(folder).columns
+    copy = before.rating.copy()
+    other = write_csv(tmp_path / "text", [(1, 1, 0.5), (2, 2, 1.5)], "userId,movieId,rating", ["1", "2"])
+    mapped(other, folder)
+    assert (before.rating == copy).all() and len(copy) == 360
+    assert_same_data(folder, of=other)
+
+
+def test_genres_may_hold_any_sign(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "ratings.csv").write_text("userId,movieId\n1,1\n")
+    rows = ['1,A,"[""a|b"", ""x, y""]"', "2,B,", '3,C,"[""(1995)""]"']
+    (folder / "movies.csv").write_text("\n".join(["movieId,title,genres", *rows]) + "\n")
+    assert_same_data(mapped(folder, tmp_path / "mapped"), of=folder)
+    assert read_dataset(folder).movies["genres"].tolist() == [("a|b", "x, y"), (), ("(1995)",)]
 
 
 def test_reading_takes_no_copy_and_writes_nothing(tiny, tiny_features, tmp_path):
@@ -136,6 +157,16 @@ def repeated(folder: Path) -> None:
     column.flush()
 
 
+def tables(change):
+    """A fault: the lines of users.csv or movies.csv are others."""
+
+    def damage(folder: Path, name: str) -> None:
+        head, *lines = (folder / name).read_text().splitlines(keepends=True)
+        (folder / name).write_text(head + "".join(change(lines)))
+
+    return damage
+
+
 def described(**changes):
     def change(folder: Path) -> None:
         path = folder / "ratings.json"
@@ -151,6 +182,11 @@ FAULTS = {
     "no number of ratings": (described(n_ratings="many"), "does not fit the files beside it"),
     "no ratings column": (described(columns={"user": "<i8", "movie": "<i8"}), "its columns are others"),
     "another type": (described(columns={"user": "<i4", "movie": "<i8", "rating": "<f4"}), "its columns are others"),
+    "users in another order": (
+        lambda folder: tables(lambda lines: lines[::-1])(folder, "users.csv"),
+        "has other ids, or in another order",
+    ),
+    "a movie less": (lambda folder: tables(lambda lines: lines[:-1])(folder, "movies.csv"), "has other ids"),
     "a user of no table": (changed("user", 359, 30), "not in its table"),
     "a movie of no table": (changed("movie", 5, 27), "not in its table"),
     "a negative index": (changed("movie", 5, -1), "not in its table"),
@@ -181,11 +217,27 @@ def test_what_was_not_written_whole_is_no_data_set(tiny, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     whole = memory_map.write_mapped
-    monkeypatch.setattr(memory_map, "write_mapped", lambda folder, chunks: whole(folder, stopped(chunks)))
+    monkeypatch.setattr(memory_map, "write_mapped", lambda folder, chunks, *ids: whole(folder, stopped(chunks), *ids))
     with pytest.raises(KeyboardInterrupt):
         mapped(tiny, folder)
     with pytest.raises(UserError, match="is no known data set"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("name", ["users.csv", "movies.csv"])
+def test_an_id_that_is_listed_twice_is_refused(name, tiny, tmp_path):
+    folder = mapped(tiny, tmp_path / "mapped")
+    tables(lambda lines: [*lines, lines[0]])(folder, name)
+    with pytest.raises(UserError, match="is listed twice"):
+        read_dataset(folder)
+
+
+def test_other_data_is_not_written_over(tiny, tmp_path):
+    other = write_dat(tmp_path / "other", [(1, 2, 3, 4)])
+    before = {path.name: path.read_bytes() for path in other.iterdir()}
+    with pytest.raises(UserError, match=r"holds other data \(ratings.dat\): name another folder"):
+        mapped(tiny, other)
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == before
 
 
 def test_the_folder_of_the_data_itself_is_not_written_into(tmp_path, run_script):
