@@ -57,7 +57,7 @@ class Settings:
     seed: NonNegInt = 0
     """seed of all that is drawn"""
     mapped: bool = False
-    """write the ratings as utils/memory_map.py does, for data larger than memory"""
+    """write the ratings as utils/memory_map.py does"""
     output: Folder = DATASET / "synthetic"
     """folder for the files"""
 

@@ -1,4 +1,4 @@
-"""Ratings as columns of indices: in memory, or memory-mapped from files, so that they may be larger than memory."""
+"""Ratings as columns of indices: in memory, or mapped from files, of which no process holds a copy of its own."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
