@@ -20,6 +20,7 @@ SCRIPTS = [
     "resultAnalyze/groups.py",
     "resultAnalyze/benchmark_device.py",
     "utils/hub.py",
+    "utils/memory_map.py",
 ]
 SUBCOMMAND = {"utils/hub.py": ("export", "--output", "x")}
 ELSEWHERE = {"resultAnalyze/rectools_models.py"}  # it needs RecTools, in an environment without this repo's packages
