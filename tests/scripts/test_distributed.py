@@ -168,7 +168,7 @@ def test_two_processes_share_the_recommendations_of_all_users(tiny_run, tmp_path
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
 def test_a_killed_process_ends_the_job_and_the_training_goes_on_from_there(places, tmp_path):
-    flags = ("--preset", "ncf", *SMALL["ncf"], "--batch-size", 8, "--patience", 0, "--epochs", 20)
+    flags = ("--preset", "ncf", *SMALL["ncf"], "--batch-size", 8, "--patience", 0, "--epochs", 10)
     run_two("train.py", *places, "--run", tmp_path / "whole", *flags)
     job = start_two("train.py", *places, "--run", tmp_path / "killed", *flags)
     deadline = time.monotonic() + 120
