@@ -79,7 +79,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
     for part in (split.val, split.test):
-        distributed.shard(len(part) or distributed.world_size())  # refused before an epoch is trained in vain
+        if len(part):
+            distributed.shard(len(part))  # too few are refused before an epoch is trained in vain
 
     # model and optimizer
     torch.manual_seed(seed)
@@ -104,8 +105,8 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         epochs = restore(config, model, optimizer, data) if config.run.resume else []
         log = make_logger(folder, config.run.tensorboard and writes)
         known = describe_data(data, split) | describe_model(model, inputs)
-        if epochs:
-            save(model, optimizer, epochs, evaluator, folder, known)  # it may have been stopped before best.pt
+        if epochs:  # the training may have been stopped before it wrote best.pt or metrics.csv
+            save(model, optimizer, epochs, evaluator, folder, known)
         print(f"Training on {device} into {shown}; if stopped, python train.py --resume {shown} goes on.")
 
         # epochs

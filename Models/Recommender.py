@@ -249,7 +249,7 @@ class Recommender(ItemTower):
         parts = self.user_tower(history.user, known, items)
         parts["bias"] = parts["bias"] + self.sessions(self.training_history(), history.user, now)[0]
         place = torch.arange(len(now), device=now.device)
-        of_users = [history.user, now, *place_in_history(known, place, now), *parts.values()]
+        of_users = [history.user, now, *place_in_history(known, place, now), *map(parts.get, ("p", "bias", "taste"))]
         scores = []  # of a few users at a time: the MLP's units of all would fill the memory
         for k in place.split(max(1, CHUNK_PAIRS // movies.shape[1])):
             user, time, first, position, p, bias, taste = (part[k, None] for part in of_users)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -101,6 +102,17 @@ def main_here(script: ModuleType, *flags: object) -> None:
     """A script's main with these flags, in this process; a fault that the user can mend raises UserError."""
     with mock.patch.object(sys, "argv", ["script", *(str(word) for word in flags)]):
         script.main()
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[None]:
+    """PyTorch with so many threads; tests have one, users have several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def call_main(module: ModuleType, *arguments: object) -> None:

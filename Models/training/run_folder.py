@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -64,8 +63,6 @@ def restore(
         raise UserError(
             f"{folder / 'last.pt'} is of another training than config.json beside it: train anew with train.py."
         ) from error
-    if distributed.rank() == 0:
-        runs.write_table(folder / "metrics.csv", pd.DataFrame(epochs))  # a stop may have come before its last row
     return epochs
 
 

@@ -78,7 +78,8 @@ def test_two_processes_that_share_the_tables_out_find_what_one_finds(places, tmp
     assert_equal_figures(one, two)
     tested = [[float(row["prediction"]) for row in rows_of(run / "test_predictions.csv")] for run in (one, two)]
     assert tested[0] == pytest.approx(tested[1], abs=1e-5)
-    assert len(recommend_here("--run", two, "--user", 1, "--format", "json")) > 0  # the tables are whole in best.pt
+    lists = [recommend_here("--run", run, "--user", 1, "--format", "ids") for run in (one, two)]
+    assert lists[0] == lists[1]  # the tables are whole in best.pt
 
     # and goes on with another number of processes
     for run in (one, two):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from helpers import threads
 
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale
 from Models.Original import OriginalConfig, OriginalRecommender
@@ -40,11 +41,8 @@ def history_of(*users: int) -> PaddedHistory:
 
 @pytest.fixture
 def two_threads():
-    """Tests have one thread, users have several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with threads(2):
+        yield
 
 
 # --- the formula ---------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from helpers import threads
 
 from resultAnalyze.experiment import in_processes
 from utils.files import UserError
@@ -29,10 +30,8 @@ def die() -> None:
 @pytest.fixture
 def three_threads():
     """As a user may set them by OMP_NUM_THREADS."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with threads(3):
+        yield
 
 
 @pytest.mark.parametrize(("jobs", "threads_each"), [(1, 3), (2, 1)])

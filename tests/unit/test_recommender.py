@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from helpers import RATIOS, batch_of, one_history, random_model
+from helpers import RATIOS, batch_of, one_history, random_model, threads
 from torch.distributions import Normal, kl_divergence
 
 from Models.dataLoader import RatingsData, model_inputs, split_rows
@@ -412,14 +412,10 @@ def test_gradients_of_a_large_batch_are_the_same_each_time():
         model(batch).loss.backward()
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
+    with threads(2):
         first = gradients()
         for _ in range(10):
             assert {name for name, part in gradients().items() if not torch.equal(part, first[name])} == set()
-    finally:
-        torch.set_num_threads(threads)
 
 
 def trained(model: Recommender, batch: dict[str, torch.Tensor], steps: int = 60) -> list[float]:
