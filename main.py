@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from Models.configs import PRESETS, TrainConfig
-from Models.dataLoader import load_data
+from Models.ratings_data import load_data
 from resultAnalyze.demo import LEAST_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs

@@ -35,10 +35,11 @@ from tqdm import tqdm
 
 from Models.checkpoint import build_model, describe_data, describe_model, load_model, place, save_checkpoint
 from Models.configs import TrainConfig
-from Models.dataLoader import RatingsData, epoch_seed, make_loader, model_inputs
+from Models.dataLoader import epoch_seed, make_loader
 from Models.Dataset import UserBatches
 from Models.evaluation.evaluators import Evaluator, best_epoch, make_evaluator
 from Models.inputs import HIGHEST
+from Models.ratings_data import RatingsData, model_inputs
 from Models.training.command_line import parse_training
 from Models.training.rows import all_rows, describe_split
 from Models.training.run_folder import make_logger, restore, start, test_record, training_record

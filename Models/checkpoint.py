@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from Models.configs import MODELS
-from Models.dataLoader import RatingsData
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
+from Models.ratings_data import RatingsData
 from Models.sequences import History
 from utils.config import from_json
 from utils.files import UserError, atomic_write, note

@@ -11,12 +11,12 @@ from torch import nn
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.Content import Content, ContentConfig
-from Models.dataLoader import RatingsData, load_data, split_rows
 from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import HIGHEST, LOWEST, NonNegFloat, NonNegInt, PositiveInt, RatingScale
 from Models.Original import OriginalConfig, OriginalRecommender
 from Models.RankingRecommender import RankingNCFConfig, RankingRecommender
+from Models.ratings_data import RatingsData, load_data, split_rows
 from Models.Recommender import NCFConfig, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils.config import (

@@ -12,11 +12,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from Models.dataLoader import Interactions
 from Models.Dataset import FittedModel, ScoreFn
 from Models.EASE import PENALTY, item_weights
 from Models.inputs import HIGHEST
 from Models.layers import rating_weights
+from Models.ratings_data import Interactions
 
 
 def most_popular(ratings: Interactions, seed: int) -> FittedModel:

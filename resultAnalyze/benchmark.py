@@ -41,11 +41,11 @@ import torch
 
 from Models.checkpoint import load_model
 from Models.configs import PRESETS, DataConfig
-from Models.dataLoader import RatingsData, load_data
 from Models.evaluation.rankings import RankingEvaluator
 from Models.inference.recommend import TopNRecommender
 from Models.inputs import PositiveInt
 from Models.layers import N_CLOCK
+from Models.ratings_data import RatingsData, load_data
 from resultAnalyze.compare_rectools import PYTHON as RECTOOLS_PYTHON
 from resultAnalyze.compare_rectools import train as train_rectools
 from resultAnalyze.compare_rectools import write_rows

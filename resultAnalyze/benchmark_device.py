@@ -25,8 +25,9 @@ from torch import nn
 
 from Models.checkpoint import build_model, place
 from Models.configs import PRESETS, DataConfig, TrainConfig
-from Models.dataLoader import RatingsData, make_loader, model_inputs
+from Models.dataLoader import make_loader
 from Models.inference.recommend import beside
+from Models.ratings_data import RatingsData, model_inputs
 from resultAnalyze.markdown import markdown_table
 from train import make_evaluator, parameter_groups, train_epoch
 from utils import cli

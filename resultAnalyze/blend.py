@@ -27,10 +27,10 @@ from torch import Tensor
 
 from Models.checkpoint import load_model
 from Models.configs import saved_config
-from Models.dataLoader import split_fingerprint
 from Models.Dataset import ScoreFn
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_fingerprint
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse

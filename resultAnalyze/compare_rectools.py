@@ -7,7 +7,7 @@
 The library is given the known ratings, of which the validation rows choose its epoch by their loss, and the time of
 each tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
 that the user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
-rows are kept.
+rows are kept, and an interrupted training goes on after its last whole epoch.
 """
 
 import subprocess
@@ -49,6 +49,8 @@ class Settings:
     """seeds of the trainings"""
     epochs: PositiveInt = 100
     """the most epochs of a training"""
+    minutes: PositiveInt = 600
+    """the most minutes of a training"""
     python: optional(Path, "FILE", "default: .venv-rectools/bin/python") = None
     """the Python that has RecTools"""
     output: OptionalFolder = None
@@ -75,7 +77,7 @@ def main() -> None:
             path = output / f"{model}-{seed}"
             if not path.with_suffix(".json").is_file():
                 print(f"{model}, seed {seed} ...", flush=True)
-                train(python, output, model, seed, settings.epochs)
+                train(python, output, model, seed, settings)
             rows.append({"model": model, "seed": seed} | measure(evaluator, path))
     table = pd.DataFrame(rows)
     write_table(output / "rectools.csv", table)
@@ -95,11 +97,12 @@ def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
     write_table(output / "asked.csv", pd.DataFrame({"user_id": users, "datetime": times[users]}))
 
 
-def train(python: Path, output: Path, model: str, seed: int, epochs: int) -> None:
+def train(python: Path, output: Path, model: str, seed: int, settings: Settings) -> None:
     """Raises UserError where the library's side fails, with the last line of what it says."""
-    flags = ["--folder", output, "--model", model, "--seed", seed, "--epochs", epochs, "--k", K]
+    flags = ["--folder", output, "--model", model, "--seed", seed, "--k", K]
+    flags += ["--epochs", settings.epochs, "--minutes", settings.minutes]
     done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE)
-    if done.returncode:
+    if done.returncode or not (output / f"{model}-{seed}.json").is_file():  # Lightning ends with 0 where it is killed
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")
 
@@ -124,6 +127,7 @@ def markdown(table: pd.DataFrame) -> str:
         figures = {name: mean_and_range(group[name]) for name in group if "@" in name}
         row = {"model": model, "seeds": len(group), "request time": "known" if group["request_time"].all() else "-"}
         rows.append(row | figures | {"epochs": f"{group['epochs'].mean():.0f}", "s": f"{group['seconds'].mean():.0f}"})
+        rows[-1]["converged"] = "yes" if group["converged"].all() else "no"
     return markdown_table(pd.DataFrame(rows))
 
 

@@ -22,10 +22,10 @@ import torch
 import train
 from Models.checkpoint import load_model
 from Models.configs import TrainConfig, saved_config
-from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import RatingsData
 from utils import runs
 from utils.files import UserError, read_json, write_json
 

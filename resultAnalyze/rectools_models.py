@@ -4,18 +4,20 @@
     .venv-rectools/bin/python resultAnalyze/rectools_models.py --folder runs/rectools-ml-1m --model HSTU --seed 0
 
 Nothing of this repo is imported: RecTools and this repo need different versions of NumPy. Reads known.csv and asked.csv
-of the folder, writes <model>-<seed>.csv, the best ten movies of each user, and <model>-<seed>.json beside it.
+of the folder, writes <model>-<seed>.csv, the best ten movies of each user, and <model>-<seed>.json beside it. An
+interrupted training goes on after its last whole epoch.
 """
 
 import argparse
 import json
-import time
+import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
 import torch
 from pytorch_lightning import Trainer, seed_everything
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from rectools import Columns
 from rectools.dataset import Dataset
 from rectools.models import HSTUModel, SASRecModel
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=100, help="the most epochs (default: 100)")
+    parser.add_argument("--minutes", type=float, default=600, help="the most minutes of training (default: 600)")
     parser.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     flags = parser.parse_args()
     torch.use_deterministic_algorithms(True, warn_only=True)  # not all that they use has one on a GPU
@@ -42,11 +45,16 @@ def main() -> None:
     validates = known.pop("validates").to_numpy(bool)
     dataset = Dataset.construct(known)
     kind, n_blocks = MODELS[flags.model]
-    checkpoint = ModelCheckpoint(dirpath=flags.folder, filename=f"{flags.model}-{flags.seed}", monitor="val_loss")
-    trainer = Trainer(
+    path = flags.folder / f"{flags.model}-{flags.seed}"
+    callbacks = [
+        EarlyStopping("val_loss", patience=PATIENCE),
+        Timer(timedelta(minutes=flags.minutes)),
+        ModelCheckpoint(dirpath=path, filename="best", monitor="val_loss", save_last=True),
+    ]
+    trainer = ResumingTrainer(
         max_epochs=flags.epochs,
         accelerator="auto",
-        callbacks=[EarlyStopping("val_loss", patience=PATIENCE), checkpoint],
+        callbacks=callbacks,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -58,18 +66,29 @@ def main() -> None:
         get_trainer_func=lambda: trainer,
         **SETTINGS,
     )
-    started = time.perf_counter()
     model.fit(dataset)
-    seconds = time.perf_counter() - started
-    best = model.fit_trainer.checkpoint_callback.best_model_path  # the model trains by a copy of the trainer
-    model.load_weights_from_checkpoint(best)
+    trainer = model.fit_trainer  # the model trains by a copy of what it was given
+    model.load_weights_from_checkpoint(trainer.checkpoint_callback.best_model_path)
     context = {"context": asked.assign(**{Columns.Weight: 1.0})} if model.require_recommend_context else {}
     found = model.recommend(asked[Columns.User], dataset, flags.k, filter_viewed=True, **context)
-    path = flags.folder / f"{flags.model}-{flags.seed}"
     found[[Columns.User, Columns.Rank, Columns.Item]].to_csv(f"{path}.csv", index=False)
-    record = {"epochs": model.fit_trainer.current_epoch, "seconds": round(seconds, 1), "request_time": bool(context)}
+    record = {
+        "epochs": trainer.current_epoch,
+        "seconds": round(
+            next(callback for callback in trainer.callbacks if isinstance(callback, Timer)).time_elapsed()
+        ),
+        "converged": trainer.early_stopping_callback.stopped_epoch > 0,
+        "request_time": bool(context),
+    }
     Path(f"{path}.json").write_text(json.dumps(record), encoding="utf-8")
-    Path(best).unlink()
+    shutil.rmtree(path)
+
+
+class ResumingTrainer(Trainer):
+    """Goes on from the last epoch in the folder of its checkpoints, if there is one."""
+
+    def fit(self, model, train, validation) -> None:
+        super().fit(model, train, validation, ckpt_path="last")
 
 
 def with_dates(table: pd.DataFrame) -> pd.DataFrame:

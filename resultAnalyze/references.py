@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from Models.checkpoint import SavedModel
-from Models.dataLoader import RatingsData
 from Models.Original import OriginalConfig
+from Models.ratings_data import RatingsData
 from utils.encoder import Encoder
 
 REFERENCE_RATINGS = 50_000

@@ -77,7 +77,7 @@ def tiny_run(places, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def data(tiny, tiny_features):
     """The small data set as the models get it."""
-    from Models.dataLoader import load_data
+    from Models.ratings_data import load_data
 
     return load_data(tiny, tiny_features)
 

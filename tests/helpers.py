@@ -177,8 +177,8 @@ def without_times(run: Path) -> tuple[list, dict]:
 def random_model(data, rows: np.ndarray, config, std: float = 0.3, **feature_config) -> torch.nn.Module:
     """A model of these training rows, every parameter random, ready to predict."""
     from Models.checkpoint import build_model
-    from Models.dataLoader import model_inputs
     from Models.features import FeatureConfig
+    from Models.ratings_data import model_inputs
 
     torch.manual_seed(0)
     model = build_model(config, *model_inputs(data, rows, FeatureConfig(**feature_config)))

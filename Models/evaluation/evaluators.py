@@ -3,9 +3,9 @@
 from typing import Any
 
 from Models.configs import TrainConfig
-from Models.dataLoader import RatingsData
 from Models.evaluation.rankings import RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
+from Models.ratings_data import RatingsData
 from utils.splits import Split
 
 Evaluator = RatingEvaluator | RankingEvaluator

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel
+from Models.ratings_data import RatingsData
 
 
 def as_fitted(

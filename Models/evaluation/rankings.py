@@ -12,9 +12,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel, ScoreFn
 from Models.evaluation.fitted import as_fitted
+from Models.ratings_data import RatingsData
 from utils import distributed
 from utils.files import UserError
 from utils.metrics import INFINITY, Ranking, beyond_accuracy, mean_metrics, metrics_at, ranks_of, top_n

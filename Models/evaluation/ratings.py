@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from Models.dataLoader import RatingsData
 from Models.Dataset import FittedModel
 from Models.evaluation.fitted import as_fitted
 from Models.inputs import HIGHEST, LOWEST
+from Models.ratings_data import RatingsData
 from utils import distributed
 from utils.files import UserError
 from utils.metrics import mae, rating_metrics, rmse

@@ -3,7 +3,7 @@
 import numpy as np
 
 from Models.configs import TrainConfig
-from Models.dataLoader import RatingsData, note_on_order
+from Models.ratings_data import RatingsData, note_on_order
 from Models.training.run_folder import check_same_data
 from utils import runs
 from utils.files import UserError, read_json

@@ -12,8 +12,8 @@ from torch import nn
 
 from Models.checkpoint import read_checkpoint
 from Models.configs import TrainConfig
-from Models.dataLoader import RatingsData, split_fingerprint
 from Models.evaluation.evaluators import Evaluator, best_epoch
+from Models.ratings_data import RatingsData, split_fingerprint
 from utils import distributed, runs
 from utils.config import to_json
 from utils.files import UserError, read_json, sha256, write_json

@@ -12,7 +12,7 @@ from torch import nn
 
 from Models.checkpoint import SavedModel, load_model, not_in_tables
 from Models.configs import saved_config
-from Models.dataLoader import RatingsData
+from Models.ratings_data import RatingsData
 from utils import runs
 from utils.files import UserError, note, read_json
 from utils.splits import TEST, TRAIN, VAL, Split

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import generate_recommendation
 import train
 from Models.checkpoint import load_model, read_checkpoint
-from Models.dataLoader import demographics
+from Models.ratings_data import demographics
 from utils import BERT
 from utils.features import read_features
 from utils.files import UserError, read_pickle

@@ -6,8 +6,8 @@ import torch
 from helpers import RATIOS, SMALL, main_here, rows_of, tiny_ratings, train_here, write_dat
 
 from Models.checkpoint import load_model
-from Models.dataLoader import split_rows
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_rows
 from resultAnalyze import blend
 from utils.files import UserError, read_json
 

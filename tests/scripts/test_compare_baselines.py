@@ -11,8 +11,8 @@ import pytest
 from helpers import command, main_here, rows_of, shuffle_ratings, tiny_ratings, write_dat
 
 from Models.configs import DataConfig
-from Models.dataLoader import split_rows
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_rows
 from resultAnalyze import compare_baselines
 from resultAnalyze.comparison import Comparison, save_units
 from resultAnalyze.intervals import UnitMetric, difference, mean, mean_over_users

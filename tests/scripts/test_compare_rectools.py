@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from helpers import RATIOS, main_here, rows_of
 
-from Models.dataLoader import split_rows
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_rows
 from resultAnalyze import compare_rectools
 from resultAnalyze.compare_rectools import PYTHON
 from utils.files import UserError, write_json

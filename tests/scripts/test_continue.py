@@ -22,7 +22,7 @@ from helpers import (
 
 from Models.checkpoint import build_model, load_model
 from Models.configs import PRESETS, saved_config
-from Models.dataLoader import load_data, model_inputs, split_rows
+from Models.ratings_data import load_data, model_inputs, split_rows
 from Models.Recommender import NCFConfig
 from Models.training.warm_start import load_earlier, split_after, start_from
 from utils.files import Note, UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from helpers import RATIOS, SMALL, TINY_TRAINING, recommend_here, states_are_equal, tiny_ratings, train_here, write_dat
 
-from Models.dataLoader import split_rows
+from Models.ratings_data import split_rows
 
 RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in range(1, 90, 3)}
 

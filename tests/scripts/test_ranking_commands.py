@@ -17,8 +17,8 @@ from helpers import (
 )
 
 from Models.checkpoint import load_model
-from Models.dataLoader import split_rows
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_rows
 from utils.files import UserError
 
 PRESETS = ("ncf-ranking", "transformer", "gru", "autoencoder")

@@ -25,7 +25,8 @@ from helpers import (
 )
 
 from Models.checkpoint import load_model, read_checkpoint
-from Models.dataLoader import make_loader, split_rows
+from Models.dataLoader import make_loader
+from Models.ratings_data import split_rows
 from utils.files import UserError
 
 HISTORY_TRAINING = ("--preset", "history", "--epochs", 3, *SMALL["history"])

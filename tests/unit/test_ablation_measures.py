@@ -9,15 +9,13 @@ import torch
 from scipy.stats import ttest_ind
 
 from Models.configs import PRESETS
-from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
 from Models.evaluation.rankings import RankingEvaluator
 from Models.features import FeatureConfig
+from Models.ratings_data import split_rows
 from resultAnalyze.ablation import (
     GROUPS,
-    Effect,
     Settings,
-    all_effects,
     config_of,
     contrasts_of,
     measure,
@@ -25,6 +23,7 @@ from resultAnalyze.ablation import (
     result_table,
     variants_of,
 )
+from resultAnalyze.effects import Effect, all_effects
 from resultAnalyze.intervals import Estimate, mean_over_users
 from utils.files import UserError
 
@@ -173,7 +172,7 @@ def test_effects_are_differences_over_seeds():
         for variant, by_seed in values.items()
         for seed, value in enumerate(by_seed)
     }
-    (effect,) = all_effects(results)
+    (effect,) = all_effects(results, contrasts_of(values))
     assert (effect.what, effect.group, effect.metric) == ("title", "cold", "auc")
     welch = ttest_ind(*values.values(), equal_var=False)
     interval = welch.confidence_interval(0.95)
@@ -191,7 +190,7 @@ def test_claims_are_corrected_for_how_many_there_are():
         for seed in range(3)
         for group, better in groups.items()
     }
-    effects = sorted(all_effects(results), key=lambda one: one.change.p)
+    effects = sorted(all_effects(results, contrasts_of(["all", "without title"])), key=lambda one: one.change.p)
     raw = [one.change.p * 10 / (k + 1) for k, one in enumerate(effects)]
     assert [one.q for one in effects] == pytest.approx(np.minimum.accumulate(raw[::-1])[::-1])
     assert effects[0].group == "group 0" and effects[0].q < 0.05 < effects[1].q
@@ -200,6 +199,7 @@ def test_claims_are_corrected_for_how_many_there_are():
 def test_every_pair_of_measured_variants_has_its_contrast():
     names = [*variants_of("gru", BLOCKS), "genre kNN"]
     metric = {"auc": mean_over_users(np.arange(9) / 9)}
-    effects = all_effects({(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))})
+    results = {(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))}
+    effects = all_effects(results, contrasts_of(names))
     assert [effect.what for effect in effects] == [what for what, *_ in contrasts_of(names)]
     assert all(effect.change == (0, 0, 0, 1) and effect.q == 1 for effect in effects)

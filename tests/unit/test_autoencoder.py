@@ -6,10 +6,10 @@ import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 
 from Models.Autoencoder import AutoencoderConfig
-from Models.dataLoader import model_inputs, split_rows
 from Models.EASE import content_gram, item_weights
 from Models.features import FeatureConfig
 from Models.layers import rating_weights
+from Models.ratings_data import model_inputs, split_rows
 from resultAnalyze.baselines import ease
 
 

@@ -10,9 +10,9 @@ from helpers import tiny_ratings
 from sklearn.metrics.pairwise import cosine_similarity
 
 from Models.configs import PRESETS
-from Models.dataLoader import Interactions, split_rows
 from Models.EASE import item_weights
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import Interactions, split_rows
 from resultAnalyze.baselines import (
     BASELINES,
     WEEK,

@@ -18,11 +18,11 @@ from Models.checkpoint import (
     save_checkpoint,
 )
 from Models.Content import ContentConfig
-from Models.dataLoader import model_inputs, split_rows
 from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig
 from Models.Original import OriginalConfig
 from Models.RankingRecommender import RankingNCFConfig
+from Models.ratings_data import model_inputs, split_rows
 from Models.Recommender import NCFConfig
 from Models.Sequential import SequentialConfig
 from utils.files import UserError

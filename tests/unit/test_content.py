@@ -10,10 +10,10 @@ from helpers import RATIOS, batch_of, one_history, random_model
 from scipy.sparse.linalg import eigsh
 
 from Models.Content import Content, ContentConfig, similarities
-from Models.dataLoader import model_inputs, split_rows
 from Models.EASE import item_weights
 from Models.features import FeatureConfig
 from Models.inputs import ModelInputs, UnsuitableData
+from Models.ratings_data import model_inputs, split_rows
 from utils.columns import Block, multi_hot
 
 CAST = [("a",), ("a", "b"), ("b",), ()] * 6 + [("c",), ("c", "a"), ()]

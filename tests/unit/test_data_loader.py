@@ -7,19 +7,11 @@ import pytest
 import torch
 from helpers import RATIOS, shuffle_ratings, test_metrics, tiny_ratings, write_dat
 
-from Models.dataLoader import (
-    BatchSampler,
-    UserBatchSampler,
-    load_data,
-    make_loader,
-    model_inputs,
-    note_on_order,
-    split_fingerprint,
-    split_rows,
-)
+from Models.dataLoader import BatchSampler, UserBatchSampler, make_loader
 from Models.Dataset import UserBatches
 from Models.features import FeatureConfig
 from Models.inputs import RatingScale
+from Models.ratings_data import load_data, model_inputs, note_on_order, split_fingerprint, split_rows
 from utils.files import UserError
 from utils.splits import Split
 

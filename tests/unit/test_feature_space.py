@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from Models.dataLoader import model_inputs
 from Models.features import FeatureConfig, FeatureSpace, fit_popularity
+from Models.ratings_data import model_inputs
 from utils.columns import Block, multi_hot
 from utils.files import UserError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import RATIOS, batch_of, one_history, random_model
 
-from Models.dataLoader import RatingsData, make_loader, split_rows
+from Models.dataLoader import make_loader
 from Models.HistoryRecommender import (
     HistoryConfig,
     HistoryRecommender,
@@ -20,6 +20,7 @@ from Models.HistoryRecommender import (
 )
 from Models.inference.recommend import scores_of_known
 from Models.inputs import DataStats, FeatureBlock, RatingScale
+from Models.ratings_data import RatingsData, split_rows
 from Models.sequences import NEW_USER, PaddedHistory, offsets
 
 

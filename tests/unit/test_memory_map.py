@@ -11,7 +11,7 @@ from helpers import SMALL, call_main, train_here, write_dat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Models.dataLoader import load_data
+from Models.ratings_data import load_data
 from resultAnalyze import synthetic
 from utils import memory_map, rating_columns
 from utils.files import UserError

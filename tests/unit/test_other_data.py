@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from Models.dataLoader import demographics
+from Models.ratings_data import demographics
 from utils.files import Note, UserError
 from utils.ratings import read_ratings
 from utils.readers import MovieLens, read_dataset

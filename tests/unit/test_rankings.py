@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-from Models.dataLoader import split_rows
 from Models.Dataset import FittedModel
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator, of_evaluated, rank_all, rank_sampled
 from Models.RankingRecommender import RankingNCFConfig
+from Models.ratings_data import split_rows
 from Models.Sequential import SequentialConfig
 from utils.files import UserError
 from utils.metrics import mean_metrics, metrics_at

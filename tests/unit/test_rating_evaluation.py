@@ -5,12 +5,12 @@ import pytest
 import torch
 from helpers import RATIOS, batch_of, random_model
 
-from Models.dataLoader import split_rows
 from Models.evaluation.evaluators import best_epoch
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from Models.HistoryRecommender import HistoryConfig
+from Models.ratings_data import split_rows
 from utils.splits import Split
 
 

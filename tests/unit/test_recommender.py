@@ -10,10 +10,10 @@ import torch
 from helpers import RATIOS, batch_of, one_history, random_model, threads
 from torch.distributions import Normal, kl_divergence
 
-from Models.dataLoader import RatingsData, model_inputs, split_rows
 from Models.features import FeatureConfig
 from Models.inference.recommend import scores_of_known
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale
+from Models.ratings_data import RatingsData, model_inputs, split_rows
 from Models.Recommender import SESSION_BREAKS, NCFConfig, Recommender
 from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 from Models.training.command_line import parse_training

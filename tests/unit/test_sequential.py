@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import RATIOS, batch_of, cross_entropy, one_history, random_model
 
-from Models.dataLoader import split_rows
+from Models.ratings_data import split_rows
 from Models.sequences import History, PaddedHistory, longest_gap
 from Models.Sequential import Sequential, SequentialConfig
 

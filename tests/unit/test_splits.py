@@ -9,8 +9,8 @@ from helpers import RATIOS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from Models.dataLoader import RatingsData, split_rows
 from Models.inputs import RatingScale
+from Models.ratings_data import RatingsData, split_rows
 from utils.files import UserError
 from utils.splits import SPLITS, TEST, TRAIN, VAL, Split, share_before_training_end
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import call_main
 
-from Models.dataLoader import Interactions
+from Models.ratings_data import Interactions
 from resultAnalyze import synthetic
 from resultAnalyze.baselines import biases, genre_knn
 from utils.files import UserError

@@ -8,8 +8,8 @@ import torch
 from helpers import rows_of
 
 from Models.configs import PRESETS, DataConfig, RunConfig
-from Models.dataLoader import split_rows
 from Models.evaluation.rankings import RankingEvaluator
+from Models.ratings_data import split_rows
 from resultAnalyze import tuning
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.tuning import SPACES, Range, default_settings, wanted, with_settings
