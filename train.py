@@ -16,7 +16,7 @@
     python train.py --final runs/20260101-120000             # that configuration on all ratings, for recommending
     python train.py --continue-from runs/20260101-120000     # from its weights, when there are more ratings
 
-Writes runs/<id>/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv or, of rankings,
+Writes runs/RUN/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv or, of rankings,
 test_topn.csv and, once all is done, test_metrics.json. A --final training has no test and writes final.json instead.
 """
 

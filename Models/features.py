@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import KFold, cross_val_predict
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -201,6 +199,9 @@ def fit_popularity(predictors: sp.csr_matrix, count: np.ndarray) -> tuple[tuple[
     Of a rated movie, that is what a fit without its fold says (cross-fitting): what is said of rated and of new movies
     is then equally trustworthy.
     """
+    from sklearn.linear_model import Ridge  # half a second that no script without a training should wait for
+    from sklearn.model_selection import KFold, cross_val_predict
+
     rated = count > 0
     known, log_count = predictors[rated], np.log1p(count[rated])
     ridge = Ridge(RIDGE_PENALTY, solver="sparse_cg")

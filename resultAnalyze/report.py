@@ -217,7 +217,7 @@ def commands(run: Run) -> str:
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
-    lines = [shlex.join(map(str, words)), "python resultAnalyze/report.py --run runs/<id>"]
+    lines = [shlex.join(map(str, words)), "python resultAnalyze/report.py --run runs/RUN"]
     return f"<pre>{text(chr(10).join(lines))}</pre>"
 
 

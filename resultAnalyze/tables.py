@@ -18,6 +18,7 @@ if __name__ == "__main__":
 
 import pandas as pd
 
+from resultAnalyze import compare_rectools
 from resultAnalyze.intervals import LEAST_SEEDS
 from resultAnalyze.kept_trainings import (
     RANKING,
@@ -171,6 +172,7 @@ SECTIONS = {
     "ratings": lambda: trainings_table(RATING),
     "rankings": lambda: trainings_table(RANKING),
     "requests": requests_table,
+    "rectools": lambda: compare_rectools.markdown(pd.read_csv(RESULTS / "ml-1m-leave-one-out" / "rectools.csv")),
     "new movies": new_movies_table,
     "parts": parts_table,
     "groups": groups_table,

@@ -124,7 +124,7 @@ def test_the_lines_in_python_work(tiny_run, capsys):
     """As they are written, with a run and ids that there are."""
     document = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
-    for written, here in (("runs/<id>", str(tiny_run)), ("index(42)", "index(4)"), ("index(260)", "index(2)")):
+    for written, here in (("runs/RUN", str(tiny_run)), ("index(42)", "index(4)"), ("index(260)", "index(2)")):
         assert written in lines
         lines = lines.replace(written, here)
     exec(lines, {})

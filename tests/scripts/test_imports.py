@@ -15,6 +15,11 @@ def loaded_by(statement: str) -> set[str]:
     return set(json.loads(subprocess.run(code, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
 
 
+def test_a_list_waits_for_no_package_that_only_a_training_needs():
+    more = loaded_by("import generate_recommendation")
+    assert "torch" in more and not more & {"sklearn", "transformers", "matplotlib"}
+
+
 def test_a_model_loads_no_command_line_and_no_tables():
     """Beyond what torch itself loads."""
     more = loaded_by("import Models.Recommender") - loaded_by("import torch")
