@@ -77,10 +77,10 @@ class RatingsData:
         return digest.hexdigest()
 
     def by_user_and_time(self, rows: np.ndarray | None = None) -> np.ndarray | slice:
-        """These rows or all, user after user and oldest first; equal times keep their order."""
+        """These rows or all, user after user and oldest first; equal times keep the order of the files."""
         if self.in_order:
             return slice(None) if rows is None else np.sort(rows)
-        rows = np.arange(len(self.user)) if rows is None else rows
+        rows = np.arange(len(self.user)) if rows is None else np.sort(rows)
         return rows[np.lexsort((self.times()[rows], self.user[rows]))]
 
 

@@ -51,7 +51,7 @@ from Models.features import FeatureConfig
 from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.effects import SHARE, Contrast, Effect, Results, all_effects, draw, effect_table
-from resultAnalyze.experiment import check_protocol, in_processes, scores_of_test_rows, trained
+from resultAnalyze.experiment import check_protocol, in_processes, protocol_of, scores_of_test_rows, trained
 from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
@@ -68,7 +68,7 @@ GROUPS = {
 }
 REST = "the rest"
 BASE = ("genres", YEAR)
-# Settings of models that a variant changes: no embeddings of movies, which leaves what they are.
+# What a variant without learned embeddings changes of models: those of movies and, where there are some, of users.
 WITHOUT_IDS = {
     "ncf": {"towers": ("history", "features", "demographics", "clock", "sessions")},
     **{preset: {"ids": False} for preset in ("ncf-ranking", "transformer", "gru")},
@@ -119,11 +119,8 @@ def main() -> None:
         raise UserError(f"An ablation compares ratings, and all of {data.name} are equal: take compare_baselines.py.")
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"ablation-{data.name}-{settings.data.split}-{settings.preset}"
-    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    info = data.features.info
-    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256}
-    kept = {name: getattr(settings, name) for name in ("k", "preset", "epochs")}
-    check_protocol(output, protocol | kept | {"relevance_threshold": evaluator.relevance_threshold})
+    protocol = protocol_of(evaluator, settings.data)
+    check_protocol(output, protocol | {"preset": settings.preset, "epochs": settings.epochs})
 
     groups = movie_groups(evaluator)
     if not groups:
@@ -180,8 +177,8 @@ def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = (
         found["genres and year"] = (FeatureConfig(blocks=base), settings)
         found["title, genres and year"] = (FeatureConfig(blocks=("title", *base)), settings)
     if preset in WITHOUT_IDS:
-        found["features only"] = (FeatureConfig(blocks=tuple(available)), WITHOUT_IDS[preset])
-        found["ids only"] = (FeatureConfig(blocks=()), settings)
+        found["features only"] = (FeatureConfig(blocks=tuple(available)), settings | WITHOUT_IDS[preset])
+        found["ids only"] = (FeatureConfig(blocks=()), {})  # whose ids nothing could stand in for
     return found
 
 
@@ -193,9 +190,9 @@ def contrasts_of(variants: Iterable[str]) -> list[Contrast]:
         found.append((f"shuffled {name} (control)", f"{name} shuffled", f"without {name}"))
     found += [
         ("title, nothing but genres and year beside it", "title, genres and year", "genres and year"),
-        ("embedding of movies", "all", "features only"),
+        ("learned embeddings", "all", "features only"),
         ("what is known of movies", "all", "ids only"),
-        ("this model, in place of content,", "all", CONTENT),
+        ("this model instead of content", "all", CONTENT),
     ]
     return [(what, *pair) for what, *pair in found if all(one in variants for one in pair)]
 
@@ -204,7 +201,8 @@ def fit(
     evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int, variants: Variants
 ) -> FittedModel:
     if name in REFERENCES:
-        return BASELINES[name].fit(evaluator.data.select(evaluator.split.train), seed)
+        known = evaluator.known() if PRESETS[settings.preset].ranking else evaluator.split.train  # as of the preset
+        return BASELINES[name].fit(evaluator.data.select(known), seed)
     config = config_of(settings, variants, name, seed)
     return trained(output / "runs" / f"{name}-{seed}", config, evaluator, cli.resolve_device(settings.device))
 

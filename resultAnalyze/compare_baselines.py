@@ -40,7 +40,14 @@ from Models.evaluation.ratings import RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.comparison import UNITS, Comparison, save_units
-from resultAnalyze.experiment import check_protocol, in_processes, peak_memory, scores_of_test_rows, trained
+from resultAnalyze.experiment import (
+    check_protocol,
+    in_processes,
+    peak_memory,
+    protocol_of,
+    scores_of_test_rows,
+    trained,
+)
 from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.tuning import NoTrial, trials_done, tuned, with_settings
 from train import Diverged
@@ -91,11 +98,7 @@ def main() -> None:
     threshold = data.scale.threshold(settings.relevance_threshold)
     evaluator = RankingEvaluator(data, split, threshold, settings.k, settings.chunk_users)
     output = settings.output or RUNS / f"compare-{data.name}-{settings.data.split}"
-    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    info = data.features.info
-    protocol |= {"features_sha256": info.features_sha256, "blocks_sha256": info.blocks_sha256}
-    protocol |= {"k": settings.k, "tune": settings.tune}
-    check_protocol(output, protocol | {"relevance_threshold": evaluator.relevance_threshold})
+    check_protocol(output, protocol_of(evaluator, settings.data) | {"tune": settings.tune})
     done, missing = finished_rows(output / "comparison.csv", settings.k), {}
     pairs = wanted(settings, data.scale.is_constant, data.time is not None)
     pairs = [pair for pair in pairs if not is_done(done, *pair)]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from resultAnalyze.intervals import FALSE_CLAIMS, LEAST_SEEDS, Estimate, UnitMetric, difference
+from resultAnalyze.intervals import FALSE_CLAIMS, LEAST_SEEDS, LEAST_UNITS, Estimate, UnitMetric, difference
 from resultAnalyze.markdown import effect_in_words
 from utils.files import atomic_write
 
@@ -42,12 +42,12 @@ class Effect:
 
 
 def all_effects(results: Results, contrasts: Iterable[Contrast]) -> list[Effect]:
-    """Every contrast, by every metric that both variants have and that can be good or bad."""
+    """Every contrast, by every metric that both variants have, that can be good or bad, and of enough units."""
     found = []
     for what, *pair in contrasts:
         for group, metric in shared_metrics(results, pair):
-            if metric != SHARE:
-                trainings = [metrics_of(results, variant, group, metric) for variant in pair]
+            trainings = [metrics_of(results, variant, group, metric) for variant in pair]
+            if metric != SHARE and len(trainings[0][0].weight) >= LEAST_UNITS:
                 found.append((what, group, metric, difference(*trainings), min(map(len, trainings))))
     rates = false_discovery_control(np.nan_to_num([change.p for *_, change, _ in found], nan=1.0)) if found else []
     return [Effect(*one, q=float(rate)) for one, rate in zip(found, rates, strict=True)]
@@ -102,7 +102,7 @@ def draw(effects: list[Effect], target: Path, title: str) -> None:
         axis.set_title(f"{metric.upper()}\n({'left' if metric == 'rmse' else 'right'} is better)")
         axis.grid(axis="x", alpha=0.3)
         axis.locator_params(axis="x", nbins=5)
-    axes[0, 0].set_yticks(np.arange(len(names)) + 0.22, [name.strip(",") for name in names])
+    axes[0, 0].set_yticks(np.arange(len(names)) + 0.22, names)
     axes[0, 0].invert_yaxis()
     handles = [plt.Line2D([], [], color=f"C{k}", marker="o", label=group) for k, group in enumerate(groups)]
     figure.legend(handles=handles, title="movies", loc="outside right upper")

@@ -21,7 +21,7 @@ import torch
 
 import train
 from Models.checkpoint import load_model
-from Models.configs import TrainConfig, saved_config
+from Models.configs import DataConfig, TrainConfig, saved_config
 from Models.Dataset import FittedModel
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator
@@ -135,6 +135,21 @@ def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, eva
         rows = torch.isin(user, users).nonzero().squeeze(1)
         scores[rows] = fitted.score(users)[torch.searchsorted(users, user[rows]), movie[rows]].double()
     return scores.numpy()
+
+
+def protocol_of(evaluator: RankingEvaluator, config: DataConfig) -> dict[str, Any]:
+    """What results in one folder have in common: the data, its scale, features and split, and how rankings count."""
+    data, info = evaluator.data, evaluator.data.features.info
+    return {
+        "data": data.name,
+        "ratings_sha256": data.fingerprint(),
+        "scale": list(config.scale) if config.scale else None,
+        "features_sha256": info.features_sha256,
+        "blocks_sha256": info.blocks_sha256,
+        "split": evaluator.split.protocol,
+        "relevance_threshold": evaluator.relevance_threshold,
+        "k": evaluator.k,
+    }
 
 
 def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:

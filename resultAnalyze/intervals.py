@@ -28,6 +28,7 @@ from torch import Tensor
 
 CONFIDENCE = 0.95
 LEAST_SEEDS = 3  # of a claim
+LEAST_UNITS = 20  # users or movies, of an interval
 FALSE_CLAIMS = 0.05  # the expected share of the claims
 
 

@@ -29,7 +29,7 @@ from Models.configs import PRESETS, DataConfig, RankingConfig
 from Models.evaluation.rankings import RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from Models.inputs import PositiveInt
-from resultAnalyze.experiment import check_protocol, in_processes, trained
+from resultAnalyze.experiment import check_protocol, in_processes, protocol_of, trained
 from resultAnalyze.intervals import UnitMetric, difference, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table
 from utils import cli
@@ -69,8 +69,7 @@ def main() -> None:
     data, split = settings.data.load()
     evaluator = RankingEvaluator(data, split, data.scale.threshold())
     output = settings.output or RUNS / f"null-{data.name}-{settings.preset}"
-    protocol = {"data": data.name, "ratings_sha256": data.fingerprint(), "split": split.protocol}
-    check_protocol(output, protocol | {"preset": settings.preset})
+    check_protocol(output, protocol_of(evaluator, settings.data) | {"preset": settings.preset})
     calls = [(evaluator, settings, output, seed) for seed in range(settings.trainings)]
     measured = dict(in_processes(measure, calls, settings.jobs))
     trainings = [measured[seed] for seed in range(settings.trainings)]

@@ -28,12 +28,12 @@ RATIOS = (0.5, 0.3, 0.2)
 # --- the small data set --------------------------------------------------------------------------
 
 
-def tiny_ratings() -> list[tuple[int, int, int, int]]:
-    """30 users of whom each rates 12 of 25 movies, as (user, movie, rating, time); ids have gaps."""
+def tiny_ratings(n_users: int = 30) -> list[tuple[int, int, int, int]]:
+    """Users of whom each rates 12 of 25 movies, as (user, movie, rating, time); ids have gaps."""
     random = np.random.default_rng(0)
-    taste, kind = random.normal(size=30), random.normal(size=25)
+    taste, kind = random.normal(size=n_users), random.normal(size=25)
     rows = []
-    for user in range(30):
+    for user in range(n_users):
         for k, movie in enumerate(random.permutation(25)[:12]):
             rating = int(np.clip(round(3.3 + taste[user] * kind[movie] + 0.5 * random.normal()), 1, 5))
             rows.append((user * 3 + 1, movie * 7 + 2, rating, 978_300_000 + user * 1000 + k))

@@ -128,9 +128,12 @@ class RankingEvaluator:
     def request_times(self, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """When each user's list is asked for, int64 [n_users]: with the first rating of `rows`, of all or of the user.
 
-        Of nothing but this time of what is tested do models know. It is not before the user's latest known rating.
+        Of nothing but this time of what is tested do models know. It is not before the user's latest known rating and,
+        where the test is no forecast, the time of that one.
         """
         latest, first = self.latest_times(known), self.first_times(rows)
+        if not self.is_forecast():
+            return latest
         return np.maximum(latest, np.where(first < NEVER, first, latest))
 
     def is_forecast(self) -> bool:

@@ -14,7 +14,7 @@ TITLE_ALONE = set(variants_of("ncf", AVAILABLE, ["title"]))
 
 
 def test_an_ablation_is_complete_and_keeps_its_trainings(run_script, tiny_features, tmp_path):
-    folder, out = write_dat(tmp_path / "tiny", tiny_ratings()), tmp_path / "out"
+    folder, out = write_dat(tmp_path / "tiny", tiny_ratings(90)), tmp_path / "out"
     flags = ("--data", folder, "--features", tiny_features, "--output", out, "--seeds", 0, "--epochs", 2)
     flags += ("--groups", "title")
     run_script(SCRIPT, *flags)
@@ -23,7 +23,8 @@ def test_an_ablation_is_complete_and_keeps_its_trainings(run_script, tiny_featur
     predicted = [row for row in found if row["variant"] != "content"]
     assert all(0 < float(row["rmse"]) < 3 and 0 <= float(row["ndcg@10"]) <= 1 for row in predicted)
     table = (out / "ablation.md").read_text(encoding="utf-8")
-    assert table.count("- Title changes cold-movie ") == 3 and "| title shuffled | 1 |" in table
+    assert table.count("- Title changes cold-movie ") == 2  # AUC and NDCG; four movies are too few for RMSE
+    assert "| title shuffled | 1 |" in table
     assert (out / "ablation.png").read_bytes().startswith(b"\x89PNG")
 
     times = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/best.pt")}
@@ -42,15 +43,16 @@ def test_an_ablation_is_complete_and_keeps_its_trainings(run_script, tiny_featur
         main_here(ablation, *flags)
 
 
-def test_an_ablation_of_a_ranking_preset_has_metrics_and_a_variant_of_its_own(places, tmp_path):
+def test_an_ablation_of_a_ranking_preset_has_metrics_and_a_variant_of_its_own(tiny_features, tmp_path):
     out = tmp_path / "out"
+    places = ("--data", write_dat(tmp_path / "tiny", tiny_ratings(90)), "--features", tiny_features)
     main_here(ablation, *places, "--output", out, "--seeds", 0, "--epochs", 1, "--preset", "gru")
     found = rows_of(out / "ablation.csv")
     trained = {"content", *variants_of("gru", AVAILABLE)}
     assert {row["variant"] for row in found} == REFERENCES | trained
     assert all((row["rmse"] == "") == (row["variant"] in trained) for row in found)
     assert all(0 <= float(row["top-N share"]) <= 1 for row in found if row["variant"] in trained)
-    assert "This model, in place of content, changes cold-movie NDCG@10" in (out / "ablation.md").read_text(
+    assert "This model instead of content changes cold-movie NDCG@10" in (out / "ablation.md").read_text(
         encoding="utf-8"
     )
 

@@ -168,7 +168,7 @@ def test_effects_are_differences_over_seeds():
     """Titles help in two of three seeds, each user alike: Welch's interval, and one difference needs no correction."""
     values = {"all": (0.5, 0.6, 0.2), "without title": (0.4, 0.5, 0.3)}
     results = {
-        (variant, seed, "cold"): {"auc": mean_over_users(np.full(9, value))}
+        (variant, seed, "cold"): {"auc": mean_over_users(np.full(20, value))}
         for variant, by_seed in values.items()
         for seed, value in enumerate(by_seed)
     }
@@ -198,8 +198,29 @@ def test_claims_are_corrected_for_how_many_there_are():
 
 def test_every_pair_of_measured_variants_has_its_contrast():
     names = [*variants_of("gru", BLOCKS), "genre kNN"]
-    metric = {"auc": mean_over_users(np.arange(9) / 9)}
+    metric = {"auc": mean_over_users(np.arange(20) / 20)}
     results = {(name, seed, "warm"): metric for name, seed in itertools.product(names, (0, 1))}
     effects = all_effects(results, contrasts_of(names))
     assert [effect.what for effect in effects] == [what for what, *_ in contrasts_of(names)]
     assert all(effect.change == (0, 0, 0, 1) and effect.q == 1 for effect in effects)
+
+
+def test_no_effect_is_spoken_of_where_few_units_were_tested():
+    """An interval over three users would go beyond what the metric can be, and counts among the others' corrections."""
+    random = np.random.default_rng(0)
+    results = {
+        (variant, seed, group): {"auc": mean_over_users(random.random(n))}
+        for variant in ("all", "without title")
+        for seed in range(3)
+        for group, n in {"warm": 20, "rare": 19}.items()
+    }
+    assert [effect.group for effect in all_effects(results, contrasts_of(["all", "without title"]))] == ["warm"]
+
+
+@pytest.mark.parametrize("preset", ["ncf-ranking", "transformer", "gru"])
+def test_a_model_without_ids_learns_of_cold_movies_as_the_whole_one_does(preset):
+    """With ids hidden in training, new movies are no candidates there; ids that stand alone are not hidden."""
+    settings, variants = Settings(preset=preset), variants_of(preset, BLOCKS)
+    models = {name: config_of(settings, variants, name, 0).model for name in ("all", "features only", "ids only")}
+    assert models["features only"] == dataclasses.replace(models["all"], ids=False)
+    assert models["ids only"] == dataclasses.replace(models["all"], id_dropout=0.0)

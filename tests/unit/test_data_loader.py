@@ -57,6 +57,14 @@ def test_demographics_are_one_hot_and_zero_where_unknown(tmp_path, tiny_features
     assert not found[3:].any()
 
 
+def test_ratings_of_the_same_second_keep_the_order_of_the_files(data):
+    """However the split drew the rows, so that a model sees in training what it sees from its checkpoint."""
+    at_once = dataclasses.replace(data, time=np.zeros_like(data.time))
+    drawn = np.random.default_rng(0).permutation(len(data.user))[:200]
+    rows = at_once.by_user_and_time(drawn)
+    assert rows.tolist() == sorted(drawn.tolist(), key=lambda row: (data.user[row], row))
+
+
 # --- what models are given -----------------------------------------------------------------------
 
 

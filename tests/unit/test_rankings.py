@@ -273,12 +273,20 @@ def timed(data, **times: list[int]):
 
 def test_lists_are_asked_for_with_the_first_tested_rating_of_each_user(data):
     """Not before the latest known rating; users without tested ratings ask with that."""
-    some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 25, 60, 90])  # of user 0, 1, 0, 1 ...
+    some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 75, 60, 90])  # of user 0, 1, 0, 1 ...
     assert some.user[parts[2]].tolist() == [1, 0, 1, 0]
     evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
     assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [50, 30, 0]
-    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 60, 0]
-    assert evaluator.by_request(None, None) == {}  # of a user, a tested rating is older than a known one
+    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [75, 60, 0]
+
+
+def test_where_the_test_is_no_forecast_no_time_of_it_is_told(data):
+    """A tested rating of user 0 is older than a known one; the other user, all of whose come later, is no exception."""
+    some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 25, 60, 90])
+    evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
+    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [40, 30, 0]
+    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 30, 0]
+    assert evaluator.by_request(None, None) == {}
 
 
 def test_on_a_split_by_time_all_users_ask_when_the_test_begins(data):
