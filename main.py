@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from Models.configs import PRESETS, TrainConfig
-from Models.ratings_data import load_data
+from Models.ratings_data import RatingsData, load_data
 from resultAnalyze.demo import LEAST_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
@@ -77,7 +77,7 @@ def main() -> None:
     if settings.user is not None and settings.user not in map(str, ratings.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
     configs = configs_for(len(ratings.movies), len(ratings.rating), has_ratings=not ratings.scale.is_constant)
-    trainings = [trained(settings, data, config) for config in configs]
+    trainings = [trained(settings, data, ratings, config) for config in configs]
     heading("4. Loss curve, reports and a page to try")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
     if np.bincount(ratings.movie).max() >= LEAST_RATINGS:
@@ -150,22 +150,21 @@ def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
     return dataclasses.replace(config, optim=dataclasses.replace(optim, **changes))
 
 
-def trained(settings: Settings, folder: Path, config: TrainConfig) -> tuple[Path, Path]:
+def trained(settings: Settings, folder: Path, ratings: RatingsData, config: TrainConfig) -> tuple[Path, Path]:
     """Two finished runs of this configuration on just these ratings and features, the tested and the final one."""
     changes = [word for name, value in config.changes().items() for word in (f"--{name.replace('_', '-')}", value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
-    tested = run_of(config, settings, "--preset", config.preset, *changes, *places(settings, folder))
+    tested = run_of(config, settings, ratings, "--preset", config.preset, *changes, *places(settings, folder))
     final = dataclasses.replace(config, run=dataclasses.replace(config.run, final=tested.absolute()))
-    return tested, run_of(final, settings, "--final", tested)
+    return tested, run_of(final, settings, ratings, "--final", tested)
 
 
-def run_of(config: TrainConfig, settings: Settings, *flags: object) -> Path:
+def run_of(config: TrainConfig, settings: Settings, ratings: RatingsData, *flags: object) -> Path:
     """A finished run with exactly this configuration: one that is there, or a new one with these flags."""
-    data = load_data(config.data.folder, config.data.features, encoding=config.data.encoding)
     words = f"preset {config.preset}, {'all ratings' if config.run.final else 'training rows'}"
     for run in reversed(runs.finished_runs()):
-        if is_run_of(run, config, data):
+        if is_run_of(run, config, ratings):
             print(f"{display_path(run)} is current ({words}): nothing to do.")
             return run
     run = runs.new_run(config.kind)

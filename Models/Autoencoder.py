@@ -3,8 +3,9 @@
     score(u, i) = log(max(x_u · B_i, 0) + 0.1) + weight * log softmax_i(h_u · v_i + b_i)
     h_u = MLP([rated or not, how highly])    v_i = q_i + W f_i    f_i = [title, genres, decade, ...], see features.py
 
-B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over the movies' features, each as
-if it were a user who rated the movies that have it; in large catalogues, B has the movies with the most ratings alone.
+B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over texts, categories, decades
+and (at a tenth) names, each as if it were a user who rated the movies that have it; in large catalogues, B has the
+movies with the most ratings alone.
 The network is a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step
 hides some of a user's ratings, and the softmax over the other movies must find those of them that the user rated
 highly. With weight 0 it is EASE alone.

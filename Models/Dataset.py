@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 Batch = dict[str, Tensor]
@@ -57,6 +57,11 @@ class UserBatches:
     size_in: Literal["ratings", "users"]
     similar_length: bool = True
     longest: int | None = None
+
+
+def reads_histories(model: nn.Module) -> bool:
+    """Whether a model's scores depend on histories: where it does not say, if its batches are of users."""
+    return getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
 
 
 class MovieLensDataset(Dataset):

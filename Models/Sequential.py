@@ -92,7 +92,7 @@ class NextMovieLoss(torch.autograd.Function):
         return gradient * to_vectors, gradient * to_hidden, None, None, None
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """One layer of the Transformer: attention and two linear layers, each after a norm and beside a shortcut."""
 
     def __init__(self, config: SequentialConfig):
@@ -165,7 +165,7 @@ class Sequential(nn.Module):
             dropout = config.dropout if config.num_layers > 1 else 0.0
             self.layers = nn.GRU(dim, dim, config.num_layers, batch_first=True, dropout=dropout)
         else:
-            self.layers = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+            self.layers = nn.ModuleList(TransformerBlock(config) for _ in range(config.num_layers))
             self.relative_bias = RelativeBias(config)
         self.norm = nn.LayerNorm(dim)
 

@@ -11,6 +11,7 @@ from Models.configs import MODELS
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from Models.ratings_data import RatingsData
 from Models.sequences import History
+from utils.cli import is_out_of_memory
 from utils.config import from_json
 from utils.files import UserError, atomic_write, note
 from utils.runs import read_checkpoint
@@ -154,6 +155,8 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         model.load_state_dict(content["state"])
         ids = IdMaps(**content["ids"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "fetch another version of it" if path.is_dir() else "train anew with python train.py"
         raise UserError(f"{path} does not fit this code ({reason[:200]}): {remedy}.") from error

@@ -54,14 +54,19 @@ class UserBatchSampler(BatchSampler):
         super().__init__(rows, batch_size, seed)
         self.batching = batching
         self.of_user = self.rows.split(np.unique(data.user[rows], return_counts=True)[1].tolist())
+        self.batches = self.draw_batches()
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.batches = self.draw_batches()
 
     def __len__(self) -> int:
-        return len(self.batches())
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[Tensor]:
-        return map(torch.cat, self.batches())
+        return map(torch.cat, self.batches)
 
-    def batches(self) -> list[list[Tensor]]:
+    def draw_batches(self) -> list[list[Tensor]]:
         """The rows of each user of each batch of this epoch."""
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         of_user = [self.window(rows, random) for rows in self.of_user]

@@ -207,8 +207,8 @@ def fit_popularity(predictors: sp.csr_matrix, count: np.ndarray) -> tuple[tuple[
     ridge = Ridge(RIDGE_PENALTY, solver="sparse_cg")
     predicted = np.empty(len(count))
     predicted[rated] = cross_val_predict(ridge, known, log_count, cv=KFold(FOLDS, shuffle=True, random_state=0))
-    predicted[~rated] = ridge.fit(known, log_count).predict(predictors[~rated]) if (~rated).any() else []
     ridge.fit(known, log_count)
+    predicted[~rated] = ridge.predict(predictors[~rated]) if (~rated).any() else []
     mean, std = predicted[rated].mean(), predicted[rated].std() or 1.0
     coefficients = torch.from_numpy(np.ascontiguousarray(ridge.coef_)), torch.tensor([ridge.intercept_, mean, std])
     return coefficients, (predicted - mean) / std

@@ -77,7 +77,7 @@ class FeatureBlock:
 
 @dataclass(frozen=True)
 class DataStats:
-    """Sizes and statistics of the data: none of them is written in the code."""
+    """Sizes and statistics of the data."""
 
     n_users: int
     n_movies: int

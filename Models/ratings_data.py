@@ -16,7 +16,7 @@ from Models.inputs import POPULARITY, YEAR, DataStats, ModelInputs, RatingScale
 from Models.sequences import History
 from utils.columns import Block
 from utils.features import Features, read_features
-from utils.files import UserError, note
+from utils.files import UserError
 from utils.readers import read_dataset
 from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_given
 
@@ -140,8 +140,6 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
 
     Ages are grouped if most of them are numbers; otherwise each, such as 25-34, is a group of its own.
     """
-    if len(users) and not (found := pd.Index(user_ids).isin(users["user"])).any():
-        note(f"None of the {len(found):,} users with ratings is in the users file: are the ids written alike?")
     table = users.set_index("user").reindex(user_ids)
     table = table.mask(table.isin(NO_VALUE))
     if "age" in table:

@@ -129,7 +129,7 @@ class History:
 def longest_gap(history: History) -> int:
     """The longest time between two ratings of a user, but for the rarest, in seconds.
 
-    To two digits, and not shorter, as it is one person's.
+    Rounded up to two digits, so that no user's exact gap is told.
     """
     apart = history.time.diff()[history.users().diff() == 0].sort().values
     longest = max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0

@@ -177,7 +177,8 @@ def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: st
 def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it: a row of comparison.csv, or why it is missing.
 
-    `seconds` are those of the training, `memory` is the process's at most, the data included, in GiB.
+    `seconds` are those of a preset's epochs or of a baseline's fit; `memory`, in GiB, is the most that the process
+    took, the data included.
     """
     print(f"{name}, seed {seed} ...", flush=True)
     config, run = config_of(settings, name, seed), output / "runs" / f"{name}-{seed}"

@@ -109,3 +109,4 @@ def draw(effects: list[Effect], target: Path, title: str) -> None:
     figure.suptitle(f"What each input changes: {title}, 95 % intervals")
     with atomic_write(target) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
+    plt.close(figure)

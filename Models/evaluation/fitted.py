@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from Models.Dataset import FittedModel
+from Models.Dataset import FittedModel, reads_histories
 from Models.ratings_data import RatingsData
 
 
@@ -21,7 +21,6 @@ def as_fitted(
     """
     device = next(model.parameters()).device
     history = functools.cache(lambda: data.history(known).to(device))  # not all models want it
-    reads_histories = getattr(model, "reads_histories", True)
     times = None if request_time is None else torch.from_numpy(request_time).to(device)
     model.eval()
 
@@ -29,7 +28,7 @@ def as_fitted(
         batch = {"user": user, "movie": movie, "time": time}
         with torch.inference_mode():
             columns = {name: torch.from_numpy(column).to(device) for name, column in batch.items()}
-            return model.predict(columns, history() if reads_histories else None).cpu().numpy()
+            return model.predict(columns, history() if reads_histories(model) else None).cpu().numpy()
 
     def score(users: Tensor) -> Tensor:
         users = users.to(device)

@@ -1,6 +1,6 @@
 """Evaluation of rankings: NDCG and HR over the full catalogue, seen movies out, ties against the model.
 
-The one evaluator of trainings, comparisons and ablations.
+Trainings, comparisons and ablations rank by this evaluator alone.
 """
 
 from dataclasses import dataclass

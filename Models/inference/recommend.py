@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.checkpoint import IdMaps
-from Models.Dataset import UserBatches
+from Models.Dataset import reads_histories
 from Models.inputs import HIGHEST, LOWEST
 from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import distributed
@@ -96,8 +96,7 @@ class TopNRecommender:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
         known = beside(model, asked_at(known, self.request_time))
         scores = model.score(known).cpu().clone()
-        reads_histories = getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
-        if self.include_seen and reads_histories:
+        if self.include_seen and reads_histories(model):
             for k in range(len(scores)):
                 scores[k, known.movie[k][known.mask[k]].cpu()] = scores_of_known(model, known.row(k)).cpu()
         return scores

@@ -53,8 +53,13 @@ def stopped_early(places, tmp_path_factory) -> Path:
 # --- a run folder --------------------------------------------------------------------------------
 
 
+def files_of(run: Path) -> list[str]:
+    """The files of a run, without that of its lock."""
+    return sorted(path.name for path in run.iterdir() if path.name != ".lock")
+
+
 def test_a_run_folder_is_complete(tiny_run):
-    assert sorted(path.name for path in tiny_run.iterdir()) == RATING_FILES
+    assert files_of(tiny_run) == RATING_FILES
     epochs = rows_of(tiny_run / "metrics.csv")
     assert list(epochs[0]) == ["epoch", "train_loss", "val_loss", "val_rmse", "val_mae", "seconds"]
     assert [row["epoch"] for row in epochs] == ["1", "2", "3", "4"]
@@ -144,7 +149,7 @@ def test_no_test_rating_affects_training(preset, run_script, tiny_features, tiny
 def test_one_seed_gives_one_result_and_another_another(run_script, places, tiny_run, tmp_path):
     run_script("train.py", *places, *TINY_TRAINING, "--run", tmp_path / "again")
     train_here(*places, *TINY_TRAINING, "--run", tmp_path / "other", "--seed", 1)
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == RATING_FILES
+    assert files_of(tmp_path / "again") == RATING_FILES
     assert without_times(tmp_path / "again") == without_times(tiny_run)
     assert states_are_equal(tmp_path / "again/last.pt", tiny_run / "last.pt")
     assert not states_are_equal(tmp_path / "other/last.pt", tiny_run / "last.pt")

@@ -341,7 +341,7 @@ def test_titles_that_the_default_encoder_can_not_read_are_noted(real_encoder):
 def test_the_note_gives_the_share_of_titles_with_unknown_words(tiny_encoder):
     encoder = Encoder.load(tiny_encoder, CPU)
     (text,) = notes_on(encoder, ["电影 (1999) film film film", "film"])  # however many are known beside them
-    assert text.startswith("50% of the titles have words that the encoder does not know")
+    assert text.startswith("50% of the texts have words that the encoder does not know")
     assert not notes_on(encoder, ["电", *["film"] * 4])  # a fifth is not more than a fifth
     assert not notes_on(encoder, [""]) and not notes_on(encoder, FRENCH)
 

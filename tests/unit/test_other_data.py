@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from Models.ratings_data import demographics
 from utils.files import Note, UserError
 from utils.ratings import read_ratings
-from utils.readers import MovieLens, read_dataset
+from utils.readers import RawData, read_dataset
 
 CSV_RATINGS = "userId,movieId,rating,timestamp\n"
 CSV_MOVIES = "movieId,title,genres\n"
@@ -405,7 +405,7 @@ def test_a_faulty_byte_of_a_declared_encoding_is_named(tmp_path):
 def test_json_genres_survive_as_they_are(tmp_path):
     """Names with the separators of other notations inside."""
     genres = json.dumps(["Science, Fiction", "Film|Noir"]).replace('"', '""')
-    data: MovieLens = read_dataset(
+    data: RawData = read_dataset(
         csv_set(tmp_path, CSV_RATINGS + "7,1,5,978300009\n", f'{CSV_MOVIES}1,Heat,"{genres}"\n')
     )
     assert data.movies["genres"].tolist() == [("Science, Fiction", "Film|Noir")]
@@ -452,9 +452,8 @@ def test_a_rating_far_from_all_others_is_named(tmp_path, odd, words):
 def test_a_users_file_of_other_ids_is_named(tmp_path):
     folder = csv_set(tmp_path, CSV_RATINGS + "1,1,5,978300009\n2,1,4,978300009\n")
     (folder / "users.csv").write_text("userId,age\n0001,25\n0002,30\n")
-    data = read_dataset(folder)
-    with pytest.warns(Note, match="None of the 2 users with ratings is in the users file"):
-        demographics(data.users, np.array(["1", "2"]))
+    with pytest.warns(Note, match="none of the 2 users with ratings is in the users file"):
+        read_dataset(folder)
     (folder / "users.csv").write_text("userId,age\n1,25\n1,30\n")
     with pytest.raises(UserError, match="user 1 is listed twice"):
         read_dataset(folder)

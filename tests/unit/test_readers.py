@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from utils.files import UserError
 from utils.ratings import common_ids, read_ratings
-from utils.readers import MovieLens, read_dataset
+from utils.readers import RawData, read_dataset
 
 
 def test_dat_files_give_their_ids_titles_and_genres(tiny):
@@ -82,7 +82,7 @@ def test_an_id_may_look_like_a_missing_value(tmp_path):
     assert read_ratings(tmp_path / "own.inter").iloc[0].tolist() == ["NA", "null", 4.0]
 
 
-def dataset_here(name: str) -> MovieLens:
+def dataset_here(name: str) -> RawData:
     """A real data set that only some machines have; its test is skipped elsewhere."""
     if not (REAL_DATA / name).is_dir():
         pytest.skip(f"the real {name} is not on this machine")
