@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every stage in order: data, metadata, features, trainings, loss curve, recommendation. What is current is skipped.
+"""Every stage in order: data, metadata, features, training, loss curve, recommendations. What is current is skipped.
 
     python main.py
     python main.py --data dataset/ml-100k --user 42
@@ -78,12 +78,12 @@ def main() -> None:
         raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
     configs = configs_for(len(ratings.movies), len(ratings.rating), has_ratings=not ratings.scale.is_constant)
     trainings = [trained(settings, data, ratings, config) for config in configs]
-    heading("4. Loss curve, reports and a page to try")
+    heading("4. Loss curve, reports and a demo page")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
     if np.bincount(ratings.movie).max() >= LEAST_RATINGS:
         stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
     else:
-        print(f"No page to try: no movie has {LEAST_RATINGS} ratings.")
+        print(f"No demo page: no movie has {LEAST_RATINGS} ratings.")
     for tested, _ in trainings:
         stage("resultAnalyze/report.py", "--run", tested)
     heading("5. Recommendations, by the models that were trained on all ratings")

@@ -2,9 +2,9 @@
 """Train a model, keep its best epoch by validation and test that one once.
 
     python train.py                                          # the multimodal NCF on dataset/ml-1m, random 50/30/20
-    python train.py --preset original                        # the original's configuration, to the letter
-    python train.py --preset history                         # ratings from the user's other ratings: most accurate
-    python train.py --preset autoencoder                     # what else a user would like: best lists on random rows
+    python train.py --preset original                        # the original's configuration, in this code
+    python train.py --preset history                         # ratings from the user's other ratings: lowest RMSE
+    python train.py --preset autoencoder                     # what else a user would like: best lists, random split
     python train.py --preset transformer --split leave-one-out --relevance-threshold 0      # the next movie; or gru
     python train.py --preset ncf-ranking                     # the NCF, trained to rank
     python train.py --data dataset/ml-100k --seed 1
@@ -12,7 +12,7 @@
     python train.py --data dataset/ml-100k --train-file u1.base --test-file u1.test
     python train.py --ratios 0.9 0 0.1 --epochs 8            # no validation: a fixed number of epochs
     torchrun --nproc-per-node 2 -- train.py                  # two processes, or GPUs, share each batch
-    python train.py --resume runs/20260101-120000            # go on with a training that was stopped
+    python train.py --resume runs/20260101-120000            # resume an interrupted training
     python train.py --final runs/20260101-120000             # that configuration on all ratings, for recommending
     python train.py --continue-from runs/20260101-120000     # from its weights, when there are more ratings
 

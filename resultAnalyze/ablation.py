@@ -19,13 +19,13 @@ each of the three groups:
     top-N share, top-N HR   of recommendations from the whole catalogue, where the model ranks: how much of them is the
            group's, and for how many users with relevant movies of the group one of these is recommended
 
-A difference between two variants has a 95 % interval that covers the trainings and what is tested (intervals.py):
+A difference between two variants has a 95 % interval that covers the training runs and what is tested (intervals.py):
 movies for RMSE, as ratings of one movie go right or wrong together, and users for AUC and NDCG, which speak of these
 very movies. An effect is only claimed with three seeds or more and where, by Benjamini and Hochberg's procedure over
 all differences of the table, at most one in twenty claims is expected to be wrong.
 
 Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
-ablation.png into --output. Finished trainings are kept there, so an interrupted ablation goes on where it stopped.
+ablation.png into --output. Finished training runs are kept there, so an interrupted ablation goes on where it stopped.
 """
 
 import dataclasses
@@ -88,9 +88,9 @@ class Settings:
     groups: tuple[str, ...] = ()
     """the groups of blocks to leave out and to shuffle (default: all)"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
-    """seeds of the trainings"""
+    """seeds of the training runs"""
     jobs: PositiveInt = 1
-    """trainings at work at once, which share the cores"""
+    """how many models are trained in parallel; they share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""

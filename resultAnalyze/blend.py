@@ -45,7 +45,7 @@ SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protoc
 @dataclass(frozen=True)
 class Settings:
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR DIR ...", help_behavior_hint="")] = ()
-    """folders of finished trainings that rank, two or more"""
+    """folders of finished training runs that rank, two or more"""
     weights: Annotated[
         tuple[float, ...], tyro.conf.arg(metavar="W W ...", help_behavior_hint="(default: chosen by validation)")
     ] = ()

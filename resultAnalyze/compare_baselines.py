@@ -72,7 +72,7 @@ class Settings:
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the models that draw random numbers"""
     jobs: PositiveInt = 1
-    """models at work at once, which share the cores"""
+    """how many models are trained in parallel; they share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
     """positions of a top-N that count"""

@@ -46,7 +46,7 @@ class Settings:
     models: tuple[Literal["SASRec", "HSTU", "HSTU-large"], ...] = ("SASRec", "HSTU")
     """models of the library"""
     seeds: tuple[NonNegInt, ...] = (0,)
-    """seeds of the trainings"""
+    """seeds of the training runs"""
     epochs: PositiveInt = 100
     """the most epochs of a training"""
     minutes: PositiveInt = 600

@@ -40,7 +40,7 @@ class Comparison:
 
     @cached_property
     def units(self) -> dict[str, dict[str, list[UnitMetric]]]:
-        """Metric -> model -> its trainings."""
+        """Metric -> model -> its training runs."""
         found: dict[str, dict[str, list[UnitMetric]]] = {}
         for model, seed in self.done[["model", "seed"]].itertuples(index=False):
             with np.load(self.folder / f"{model}-{seed}.npz") as saved:
@@ -104,9 +104,9 @@ class Comparison:
         if not rows:
             return ""
         return (
-            "\nHow far behind the best one, with 95 % intervals over trainings and users (NDCG) or movies (RMSE, for "
-            "these users), which count that the best was chosen among all (Tukey's range): where none differs, some "
-            "model is said to be behind in at most one comparison of twenty.\n\n"
+            "\nGap to the best model, with 95 % intervals over seeds and users (NDCG) or movies (RMSE, for these "
+            "users), widened as the best was picked from all (Tukey's studentised range): if all models were equal, "
+            "some model would be called worse in at most one comparison of twenty.\n\n"
             f"{markdown_table(pd.DataFrame(rows))}"
         )
 
@@ -118,7 +118,7 @@ class Comparison:
         return "behind" if one.p <= 1 - CONFIDENCE else "no difference is shown"
 
     def draw(self, target: Path, title: str) -> None:
-        """Each metric of each model, the best on top, with its interval over trainings and users or movies."""
+        """Each metric of each model, the best on top, with its interval over training runs and users or movies."""
         import matplotlib
 
         matplotlib.use("agg")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A page to try: one HTML file in which anyone ticks movies and gets a list, without a server or a network.
+"""A demo page: one HTML file in which anyone ticks movies and gets a list, without a server or a network.
 
     python resultAnalyze/demo.py
     python resultAnalyze/demo.py --run runs/20260101-120000 --output demo.html

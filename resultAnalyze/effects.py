@@ -1,4 +1,4 @@
-"""What each input of an ablation changes: differences between its trainings with intervals, as a table and a figure."""
+"""What each input of an ablation changes: differences between its runs with intervals, as a table and a figure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

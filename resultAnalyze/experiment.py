@@ -1,4 +1,4 @@
-"""Trainings of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed.
+"""Training runs of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed.
 
 They run in processes of their own, several at once where wanted: each has the memory that it says.
 """

@@ -45,7 +45,7 @@ Groups = dict[str, dict[str, np.ndarray]]  # what they are grouped by -> name of
 @dataclass(frozen=True)
 class Settings:
     runs: tuple[Path, ...] = ()
-    """folders of finished trainings that differ by their seed alone (default: the newest in runs/)"""
+    """folders of finished training runs that differ by their seed alone (default: the newest in runs/)"""
     output: OptionalFolder = None
     """folder (default: that of the first run)"""
 

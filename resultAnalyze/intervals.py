@@ -1,8 +1,8 @@
-"""Metrics unit by unit, and how sure they and their differences are: over tested users or movies, and over trainings.
+"""Metrics unit by unit, and how sure they and their differences are: over tested users or movies, and over seeds.
 
 A difference between two models, each trained with several seeds, has two sources of chance: which units (users or
-movies) are tested, the same ones for both, and the trainings. With y the metric of model, seed and unit, the difference
-of the means over seeds and units has the variance of a two-way layout with random effects (Searle, Casella and
+movies) are tested, the same ones for both, and the seeds. With y the metric of model, seed and unit, the difference of
+the means over seeds and units has the variance of a two-way layout with random effects (Searle, Casella and
 McCulloch 1992, "Variance Components", chapter 4):
 
     var = units + sum over the models of (seeds - both)
@@ -82,7 +82,7 @@ def rated_units(metric: UnitMetric, among: np.ndarray | bool = True) -> UnitMetr
 
 
 def estimate(trainings: Sequence[UnitMetric]) -> Estimate:
-    """The mean of a metric over trainings, over units and seeds; of one training, over units alone."""
+    """The mean of a metric over training runs, over units and seeds; of one training, over units alone."""
     y = shares(trainings)
     return combined(mean(trainings), [units_part(y.mean(0))], [seeds_part(y.sum(1))], both(y))
 
@@ -90,10 +90,10 @@ def estimate(trainings: Sequence[UnitMetric]) -> Estimate:
 def difference(
     one: Sequence[UnitMetric], other: Sequence[UnitMetric], over_seeds: bool = True, among: int = 2
 ) -> Estimate:
-    """The mean of some trainings less that of others, on the same units.
+    """The mean of some training runs less that of others, on the same units.
 
     Args:
-        over_seeds: the interval covers the trainings as well, of a model with several; else the units alone
+        over_seeds: the interval covers the training runs as well, of a model with several; else the units alone
         among: of how many models one is the best, or the pair the widest apart
     """
     y, z = shares(one), shares(other)
@@ -102,7 +102,7 @@ def difference(
 
 
 def gap(one: Sequence[UnitMetric], other: Sequence[UnitMetric], among: int = 2) -> Estimate:
-    """The metric of some units less that of other units, in the same trainings; `among`: as of `difference`."""
+    """The metric of some units less that of other units, in the same training runs; `among`: as of `difference`."""
     y, z = shares(one), shares(other)
     units = [units_part(y.mean(0)), units_part(z.mean(0))]
     return combined(mean(one) - mean(other), units, [seeds_part(y.sum(1) - z.sum(1))], both(y) + both(z), among)
@@ -113,9 +113,9 @@ def mean(trainings: Sequence[UnitMetric]) -> float:
 
 
 def shares(trainings: Sequence[UnitMetric]) -> np.ndarray:
-    """What each unit adds to the metric of each training, less the same for all trainings: [seeds, units].
+    """What each unit adds to the metric of each training, less the same for all training runs: [seeds, units].
 
-    Of a ratio and its root to first order, around the mean of the trainings (delta method).
+    Of a ratio and its root to first order, around the mean of the training runs (delta method).
     """
     total, weight = np.stack([one.total for one in trainings]), trainings[0].weight
     ratio = total.mean(0).sum() / weight.sum()

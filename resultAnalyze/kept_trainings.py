@@ -1,4 +1,4 @@
-"""Tables of the trainings whose tests are kept as resultAnalyze/results/trainings/*.json and parts/*.json."""
+"""Tables of the training runs whose tests are kept as resultAnalyze/results/trainings/*.json and parts/*.json."""
 
 from typing import Any
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""How often does an interval claim a difference where there is none? Trainings that differ by their seeds alone.
+"""How often does an interval claim a difference where there is none? Training runs that differ by their seeds alone.
 
     python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf-ranking
     python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf --trainings 24
 
-One configuration is trained with many seeds. Again and again, some of these trainings are drawn twice, none in both,
-and compared as if they were two models: the truth is "no difference". A 95 % interval (intervals.py) that excludes 0 is
+One configuration is trained with many seeds. Again and again, two sets of these runs are drawn, none in both, and
+compared as if they were two models: the truth is "no difference". A 95 % interval (intervals.py) that excludes 0 is
 a false claim; there should be at most 5 % of them. Intervals over users or movies alone, as are often shown, stand
-beside it. The draws share trainings and test rows, so that the shares themselves are estimates.
+beside it. The draws share training runs and test rows, so that the shares themselves are estimates.
 
 Writes null_experiment.csv (a row per metric and number of seeds) and null_experiment.md into --output. Finished
-trainings are kept there, so an interrupted experiment goes on where it stopped.
+training runs are kept there, so an interrupted experiment goes on where it stopped.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Settings:
     compared: tuple[PositiveInt, ...] = (3, 5)
     """seeds of each of the two that are compared"""
     jobs: PositiveInt = 1
-    """trainings at work at once, which share the cores"""
+    """how many models are trained in parallel; they share the cores"""
     draws: PositiveInt = 2000
     """comparisons of each kind"""
     device: Device = "auto"
@@ -103,7 +103,7 @@ def measure(
 
 
 def false_claims(trainings: list[dict[str, UnitMetric]], compared: tuple[int, ...], draws: int) -> pd.DataFrame:
-    """Of each metric and number of seeds, the share of intervals that exclude 0, with the trainings and without."""
+    """Of each metric and number of seeds, the share of intervals that exclude 0, with the training runs and without."""
     random, rows = np.random.default_rng(SEED), []
     for metric in trainings[0]:
         for n in compared:

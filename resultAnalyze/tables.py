@@ -144,7 +144,7 @@ def is_claimed(effect: Any) -> bool:
     return effect.verdict in ("better", "worse")
 
 
-# Heads of columns, and the trainings of which results/parts/ has some without a part.
+# Heads of columns, and the training runs of which results/parts/ has some without a part.
 WORTH_OF = {"ratings: RMSE": ("ncf", "random 50/30/20"), "lists: NDCG@10": ("ncf-ranking", "random 80/0/20")}
 # A part of a model: what results/parts/ calls it, and what effects.csv does.
 WORTH = {

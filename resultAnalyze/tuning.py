@@ -1,10 +1,10 @@
-"""Equal tuning: for every model as many trials, its settings chosen by validation, every trial kept in a file.
+"""Tuning with the same number of trials for every model, settings chosen by validation, every trial kept in a file.
 
 The first trial has the model's default settings; the others are suggested by the tree-structured Parzen estimator of
 optuna (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"). A trial trains on the training rows and is
-measured on the validation rows, by RMSE where a model predicts ratings and by NDCG@10 where it ranks only, of presets
-by that of their best epoch. The test rows are not looked at. A trial that fails has no value, and is kept as well. Of a
-model whose first trial takes over five minutes, there are as many fewer as its trials take longer, but three at least.
+measured on the validation rows, by RMSE where a model predicts ratings and by NDCG@10 where it only ranks, of presets
+by that of their best epoch. The test rows are not looked at. A trial that fails has no value, and is kept as well. A
+model whose first trial takes over five minutes gets fewer in proportion, but at least three.
 """
 
 import dataclasses

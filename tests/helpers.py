@@ -1,4 +1,4 @@
-"""What tests share: the small data set, trainings on it, and reading what a run folder holds."""
+"""What tests share: the small data set, training runs on it, and reading what a run folder holds."""
 
 import contextlib
 import csv
@@ -59,7 +59,7 @@ def shuffle_ratings(folder: Path) -> None:
     (folder / "ratings.dat").write_text("".join(np.random.default_rng(1).permutation(lines)))
 
 
-# --- commands and trainings ----------------------------------------------------------------------
+# --- commands and training runs ----------------------------------------------------------------------
 
 TINY_TRAINING = (
     *("--preset", "ncf", "--epochs", 4, "--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 32),

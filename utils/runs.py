@@ -40,7 +40,7 @@ def create_run(folder: Path) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other trainings out of the run folder; the lock ends with this process, in whatever way it ends.
+    """Keep other training runs out of the run folder; the lock ends with this process, in whatever way it ends.
 
     Raises:
         UserError: another training holds it.

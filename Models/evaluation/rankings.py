@@ -1,6 +1,6 @@
 """Evaluation of rankings: NDCG and HR over the full catalogue, seen movies out, ties against the model.
 
-Trainings, comparisons and ablations rank by this evaluator alone.
+Training runs, comparisons and ablations rank by this evaluator alone.
 """
 
 from dataclasses import dataclass

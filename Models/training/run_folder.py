@@ -1,4 +1,4 @@
-"""A training's folder: its configuration, the record of its test, and going on where it was stopped."""
+"""A training's folder: its configuration, the record of its test, and resuming where it was interrupted."""
 
 import platform
 from collections.abc import Callable

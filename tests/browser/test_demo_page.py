@@ -1,4 +1,4 @@
-"""The page to try, in a real browser: its list is Python's, by mouse, by keyboard and on a narrow screen."""
+"""The demo page, in a real browser: its list is Python's, by mouse, by keyboard and on a narrow screen."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Bad moments: a full disk, no permission, no memory, no network, Ctrl-C, two trainings into one folder."""
+"""Bad moments: a full disk, no permission, no memory, no network, Ctrl-C, two training runs into one folder."""
 
 import functools
 import signal

@@ -53,7 +53,7 @@ def test_a_killed_and_resumed_final_training_ends_as_one_without_kills(tiny_run,
 
 
 def killed_trainings(flags: tuple, run: Path, seconds: float, n_kills: int):
-    """Trainings that were killed at random moments and resumed until they were finished; of `n_kills` at least.
+    """Training runs that were killed at random moments and resumed until they were finished; of `n_kills` at least.
 
     After each kill the files are checked. A training that was killed before it had a configuration, or after its last
     file, is not resumed.

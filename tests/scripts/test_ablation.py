@@ -1,4 +1,4 @@
-"""ablation.py: complete, keeps its trainings, and mixes no results of different protocols or ratings."""
+"""ablation.py: complete, keeps its training runs, and mixes no results of different protocols or ratings."""
 
 import pytest
 from helpers import main_here, rows_of, shuffle_ratings, tiny_ratings, write_dat

@@ -1,4 +1,4 @@
-"""Mixed precision: trainings with --amp are those without, but for rounding; and the benchmark that compares them."""
+"""Mixed precision: runs with --amp are those without, but for rounding; and the benchmark that compares them."""
 
 import json
 

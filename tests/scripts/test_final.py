@@ -130,7 +130,7 @@ def test_every_kind_of_model_has_a_final_training(preset, places, tmp_path):
     assert not states_are_equal(final / "best.pt", run / "best.pt")
 
 
-# --- stopped trainings ---------------------------------------------------------------------------
+# --- stopped training runs ---------------------------------------------------------------------------
 
 
 def test_a_killed_and_resumed_final_training_equals_one_that_was_never_stopped(run_script, places, tmp_path):

@@ -1,4 +1,4 @@
-"""Trainings to rank: top-N lists from which the figures can be had, and what the commands say of such runs."""
+"""Training runs to rank: top-N lists from which the figures can be had, and what the commands say of such runs."""
 
 from pathlib import Path
 

@@ -10,7 +10,7 @@ from resultAnalyze.intervals import UnitMetric, difference, estimate, gap, mean_
 
 
 def drawn(random, n_seeds: int, n_units: int, of_seed: float, of_both: float, unit: np.ndarray) -> list[UnitMetric]:
-    """Trainings whose metric has an effect of the unit, one of the seed and one of both."""
+    """Training runs whose metric has an effect of the unit, one of the seed and one of both."""
     seed, both = of_seed * random.normal(size=(n_seeds, 1)), of_both * random.normal(size=(n_seeds, n_units))
     return [mean_over_users(values) for values in unit + seed + both]
 
@@ -112,7 +112,7 @@ def test_a_baseline_without_chance_has_no_part_in_it():
 
 @pytest.mark.parametrize("kind", ["estimate", "gap"])
 def test_means_and_gaps_between_groups_are_covered_as_often(kind):
-    """Of users who differ, in trainings that differ, and in gaps of one training in another way than in the other."""
+    """Of users who differ, in runs that differ, and in gaps of one run in another way than in the other."""
     random, n, covered = np.random.default_rng(6), 1500, 0
     for _ in range(n):
         units = [random.normal(loc, 1, size) for loc, size in ((0.5, 70), (0.2, 40))]

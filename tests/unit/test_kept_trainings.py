@@ -1,4 +1,4 @@
-"""Tables of kept trainings: seeds that only one side has, and other protocols, do not count."""
+"""Tables of kept training runs: seeds that only one side has, and other protocols, do not count."""
 
 import json
 

@@ -89,7 +89,7 @@ def test_scoring_the_catalogue_equals_predicting_pairs(chunk, monkeypatch):
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time(two_threads):
-    """Large gathers run on several threads: added up in any order, two trainings with one seed would differ."""
+    """Large gathers run on several threads: added up in any order, two training runs with one seed would differ."""
     model = made(stats=dataclasses.replace(STATS, n_users=3000, n_movies=2000), embedding_dim=32, hidden_dims=(128, 64))
     users, movies = torch.randint(0, 3000, (4096,)), torch.randint(0, 2000, (4096,))
     batch = {"user": users, "movie": movies, "rating": torch.ones(4096)}

@@ -396,7 +396,7 @@ def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time():
-    """On two threads, as users have: added up in any order, two trainings with one seed would differ."""
+    """On two threads, as users have: added up in any order, two training runs with one seed would differ."""
     stats, inputs = large_data()
     model = Recommender(NCFConfig(), stats, inputs)
     for parameter in model.parameters():
