@@ -14,13 +14,11 @@ highly. With weight 0 it is EASE alone.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import as_numpy, content_gram, item_weights, most_rated
+from Models.EASE import as_numpy, content_gram, item_weights, log_score, most_rated, rating_matrix
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt
 from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
@@ -71,9 +69,7 @@ class Autoencoder(nn.Module):
 
     def ease(self, inputs: ModelInputs) -> Tensor:
         """B, from the training ratings, [n, n] of the n solved movies."""
-        known = inputs.training()
-        weights, pairs = rating_weights(known.rating).numpy(), (known.users().numpy(), known.movie.numpy())
-        x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
+        x = rating_matrix(inputs.training(), self.stats)
         content = self.config.feature_weight * content_gram(inputs, self.stats, self.solved)
         return item_weights(x[:, as_numpy(self.solved)], content=content)
 
@@ -103,4 +99,4 @@ class Autoencoder(nn.Module):
         x = history.spread(rating_weights(history.rating), self.stats.n_movies)
         near = torch.zeros_like(x)
         near[:, self.solved] = x[:, self.solved] @ self.item_weights
-        return (near.clamp(min=0) + 0.1).log() + self.config.network_weight * self.logits(history).log_softmax(1)
+        return log_score(near) + self.config.network_weight * self.logits(history).log_softmax(1)

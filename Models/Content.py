@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Models.Dataset import Batch, TrainingOutput, UserBatches
-from Models.EASE import content_gram, item_weights, products
+from Models.EASE import content_gram, item_weights, log_score, products, rating_matrix
 from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, NonNegFloat, UnsuitableData
 from Models.layers import ALL, RATING_WEIGHTS, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
@@ -96,10 +95,8 @@ class Content(nn.Module):
     def ease(self, inputs: ModelInputs, left_out: int | None = None) -> Tensor:
         """B from the training ratings, [n_movies, n_movies]; of users with even (0) or odd numbers (1) left out."""
         known = inputs.training()
-        user = known.users()
-        rows = ALL if left_out is None else user % 2 != left_out
-        weights, pairs = rating_weights(known.rating[rows]).numpy(), (user[rows].numpy(), known.movie[rows].numpy())
-        x = sp.csr_matrix((weights, pairs), (self.stats.n_users, self.stats.n_movies), np.float32)
+        rows = ALL if left_out is None else known.users() % 2 != left_out
+        x = rating_matrix(known, self.stats, rows)
         return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
 
     def train(self, mode: bool = True) -> "Content":
@@ -125,8 +122,8 @@ class Content(nn.Module):
         alike = (self.average(history) @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
         as_new = self.exponent * (alike + FLOOR).log() + self.of_popularity * self.popularity
         of_content, of_ease, shift = self.of_known
-        near = self.near(history).clamp(min=0)
-        return torch.where(known, of_content * as_new + of_ease * (near + 0.1).log() + shift, as_new)
+        near = log_score(self.near(history))
+        return torch.where(known, of_content * as_new + of_ease * near + shift, as_new)
 
     def average(self, history: PaddedHistory) -> Tensor:
         """x of users: how highly they rated which movies, over how many, [B, n_movies]."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from Models.inputs import YEAR, DataStats, ModelInputs
-from Models.layers import ALL
+from Models.layers import ALL, rating_weights
+from Models.sequences import History
 
 PENALTY = 500.0
 OF_CONTENT = ("text", "category", YEAR)  # kinds of blocks that count as users
@@ -33,6 +34,18 @@ def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | N
     inverse = torch.linalg.inv(gram)
     weights = -inverse / inverse.diagonal()
     return weights.fill_diagonal_(0).float()
+
+
+def rating_matrix(known: History, stats: DataStats, rows: Tensor | slice = ALL) -> sp.csr_matrix:
+    """x: how much each rating of these rows of the histories says for its movie, users by movies, float32."""
+    pairs = known.users()[rows].numpy(), known.movie[rows].numpy()
+    weights = rating_weights(known.rating[rows]).numpy()
+    return sp.csr_matrix((weights, pairs), (stats.n_users, stats.n_movies), np.float32)
+
+
+def log_score(product: Tensor) -> Tensor:
+    """x B as a part of a sum of logarithms; a movie that nothing speaks for is not lost."""
+    return (product.clamp(min=0) + 0.1).log()
 
 
 def most_rated(count: Tensor, n: int) -> Tensor | slice:

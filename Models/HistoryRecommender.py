@@ -85,8 +85,12 @@ class HistoryRecommender(ItemTower):
         known = inputs.training()
         raters = known.users()[torch.argsort(known.movie, stable=True)]
         for name, value in {
-            **{"features": inputs.features, "year": inputs.year, "user_features": inputs.user_features},
-            **{"rated_movies": known.movie, "offset_of_user": known.offsets[:-1], "raters": raters},
+            "features": inputs.features,
+            "year": inputs.year,
+            "user_features": inputs.user_features,
+            "rated_movies": known.movie,
+            "offset_of_user": known.offsets[:-1],
+            "raters": raters,
             "n_of_movie": inputs.count,
         }.items():
             self.register_buffer(name, value, persistent=False)

@@ -63,7 +63,10 @@ from utils.runs import write_table
 
 # Groups of blocks; the blocks of a features file that are in none of them are the rest.
 GROUPS = {
-    **{"title": ("title",), "genres": ("genres",), "year": (YEAR,), "people": ("director", "writer", "cast")},
+    "title": ("title",),
+    "genres": ("genres",),
+    "year": (YEAR,),
+    "people": ("director", "writer", "cast"),
     "popularity": (POPULARITY,),
 }
 REST = "the rest"

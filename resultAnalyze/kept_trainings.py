@@ -16,8 +16,11 @@ RESULTS = ROOT / "resultAnalyze" / "results"
 CONFIGURATION = ("dataset", "split", "ratios", "relevance_threshold", "preset", "changes")
 RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
 RANKING = {
-    **{"validation NDCG@10": "val_ndcg@10", "test NDCG@10": "ndcg@10", "test HR@10": "hr@10"},
-    **{"NDCG@10 among 99": "sampled ndcg@10", "HR@10 among 99": "sampled hr@10"},
+    "validation NDCG@10": "val_ndcg@10",
+    "test NDCG@10": "ndcg@10",
+    "test HR@10": "hr@10",
+    "NDCG@10 among 99": "sampled ndcg@10",
+    "HR@10 among 99": "sampled hr@10",
 }
 PARTS = ("new_movie", "known_movie")
 QUESTIONS = {  # which rows, by which metric

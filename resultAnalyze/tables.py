@@ -162,7 +162,8 @@ WORTH = {
     "the MLP": ("the MLP", None),
 }
 ABLATED = {  # heads of a table, which movies and by which metric
-    **{"new movies: NDCG@10": ("cold", "ndcg@10"), "new movies: HR@10 in all lists": ("cold", "top-N hr")},
+    "new movies: NDCG@10": ("cold", "ndcg@10"),
+    "new movies: HR@10 in all lists": ("cold", "top-N hr"),
     "known movies: NDCG@10": ("warm", "ndcg@10"),
 }
 # A section of the document is one line here: its name in the marks, and what makes its text.

@@ -196,8 +196,11 @@ class _DataUnpickler(pickle.Unpickler):
 
     NUMPY_CORES = r"numpy(\._?core\.(multiarray|numeric))?"  # numpy._core since numpy 2.0
     NAMES: ClassVar = {
-        **{"ndarray": np.ndarray, "dtype": _NumberType, "_reconstruct": _empty_array},
-        **{"scalar": _number, "_frombuffer": _array_of},
+        "ndarray": np.ndarray,
+        "dtype": _NumberType,
+        "_reconstruct": _empty_array,
+        "scalar": _number,
+        "_frombuffer": _array_of,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -16,10 +16,18 @@ from utils.textfiles import Header, check_header, find_header, first_line, lines
 
 # Names of columns, as `textfiles.plain` writes them, and ours.
 RATING_COLUMNS = {
-    **{"userid": "user", "user": "user"},
-    **{"movieid": "movie", "movie": "movie", "itemid": "movie", "item": "movie"},
-    **{"rating": "rating", "score": "rating"},
-    **{"timestamp": "time", "time": "time", "date": "time", "datetime": "time"},
+    "userid": "user",
+    "user": "user",
+    "movieid": "movie",
+    "movie": "movie",
+    "itemid": "movie",
+    "item": "movie",
+    "rating": "rating",
+    "score": "rating",
+    "timestamp": "time",
+    "time": "time",
+    "date": "time",
+    "datetime": "time",
 }
 FIELDS = ("user", "movie", "rating", "time")
 TIME_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
@@ -96,9 +104,15 @@ def _parse(content: bytes, layout: _Layout) -> pd.DataFrame | None:
     """The table, its times as numbers or else as strings; None where a line has other fields."""
     has_quotes = layout.header is not None and layout.header.has_quotes
     options = {
-        **{"sep": layout.separator, "names": layout.names, "header": 0 if layout.header else None, "index_col": False},
-        **{"quoting": csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE, "skip_blank_lines": False},
-        **{"keep_default_na": False, "na_values": [""], "encoding": "utf-8"},
+        "sep": layout.separator,
+        "names": layout.names,
+        "header": 0 if layout.header else None,
+        "index_col": False,
+        "quoting": csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE,
+        "skip_blank_lines": False,
+        "keep_default_na": False,
+        "na_values": [""],
+        "encoding": "utf-8",
         "float_precision": "legacy",  # pandas' default one crashes on a number such as 1e999999999999
     }
     if layout.separator == "::":  # to ":" every second field is empty, and the fast parser can read that

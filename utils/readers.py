@@ -155,14 +155,28 @@ def _newest_choices(folder: Path, ratings: pd.DataFrame) -> pd.DataFrame:
 
 # Names of columns, as `textfiles.plain` writes them, and ours.
 MOVIE_COLUMNS = {
-    **{"movieid": "movie", "movie": "movie", "itemid": "movie", "item": "movie"},
-    **{"title": "title", "movietitle": "title", "name": "title"},
-    **{"year": "year", "releaseyear": "year", "releasedate": "year"},
-    **{"genres": "genres", "genre": "genres", "class": "genres"},
+    "movieid": "movie",
+    "movie": "movie",
+    "itemid": "movie",
+    "item": "movie",
+    "title": "title",
+    "movietitle": "title",
+    "name": "title",
+    "year": "year",
+    "releaseyear": "year",
+    "releasedate": "year",
+    "genres": "genres",
+    "genre": "genres",
+    "class": "genres",
 }
 USER_COLUMNS = {
-    **{"userid": "user", "user": "user", "gender": "gender", "age": "age"},
-    **{"occupation": "occupation", "zipcode": "zip", "zip": "zip"},
+    "userid": "user",
+    "user": "user",
+    "gender": "gender",
+    "age": "age",
+    "occupation": "occupation",
+    "zipcode": "zip",
+    "zip": "zip",
 }
 
 

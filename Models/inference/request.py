@@ -88,7 +88,11 @@ class Request:
 FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it makes no use of.
 REQUESTS = {
-    **{"user": (), "users": (), "all_users": (), "liked": ("known", "at"), "ratings": ("known",)},
+    "user": (),
+    "users": (),
+    "all_users": (),
+    "liked": ("known", "at"),
+    "ratings": ("known",),
     "similar_to": ("predictions_from", "known", "include_seen", "explain", "at"),
     "audience_of": ("predictions_from", "include_seen", "explain", *FILTERS),
     "export_vectors": ("predictions_from", "top_n", "include_seen", "explain", *FILTERS, "format", "output"),

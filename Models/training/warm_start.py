@@ -19,14 +19,13 @@ from utils.splits import TEST, TRAIN, VAL, Split
 
 # What decides what a column of the features means, and its words.
 SAME_FEATURES = {
-    **{
-        "encoder_sha256": "encoder",
-        "pooling": "pooling",
-        "precision": "precision",
-        "bert_dim": "width",
-        "genres": "list of genres",
-    },
-    **{"text": "text", "blocks": "list of blocks"},
+    "encoder_sha256": "encoder",
+    "pooling": "pooling",
+    "precision": "precision",
+    "bert_dim": "width",
+    "genres": "list of genres",
+    "text": "text",
+    "blocks": "list of blocks",
 }
 MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
 MOST_RENAMED = 0.1  # of the movies, whose title can have changed

@@ -185,8 +185,11 @@ def explanation(script: Script) -> str:
 def check_files_are_whole(run: Path) -> None:
     """Every file that a stopped training has left can be read to its end."""
     readers = {
-        **{"config.json": read_json, "test_metrics.json": read_json, "final.json": read_json},
-        **{"best.pt": read_checkpoint, "last.pt": read_checkpoint},
+        "config.json": read_json,
+        "test_metrics.json": read_json,
+        "final.json": read_json,
+        "best.pt": read_checkpoint,
+        "last.pt": read_checkpoint,
     }
     for name, read in readers.items():
         if (run / name).is_file():

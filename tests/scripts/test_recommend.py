@@ -442,8 +442,13 @@ def test_a_model_without_vectors_of_users_exports_those_of_movies(tiny_run, tmp_
 # --- refusals ------------------------------------------------------------------------------------
 
 REQUESTS = {
-    **{"--user": "4", "--users": "4,7", "--all-users": None, "--liked": "2", "--ratings": "one.csv"},
-    **{"--similar-to": "2", "--export-vectors": "v.npz"},
+    "--user": "4",
+    "--users": "4,7",
+    "--all-users": None,
+    "--liked": "2",
+    "--ratings": "one.csv",
+    "--similar-to": "2",
+    "--export-vectors": "v.npz",
 }
 UNUSED = {
     "--liked": ("--known all", "--known train", "--at 2003-02-28"),

@@ -149,8 +149,11 @@ def test_metrics_equal_those_of_scikit_learn_and_ranx():
     qrels = ranx.Qrels({str(u): {str(m): 1 for m in own} for u, own in enumerate(relevant)})
     run = ranx.Run({str(u): {str(m): s for m, s in enumerate(row)} for u, row in enumerate(scores)})
     names = {
-        **{"hit_rate@10": "hr", "precision@10": "precision", "recall@10": "recall"},
-        **{"mrr@10": "mrr", "ndcg@10": "ndcg"},
+        "hit_rate@10": "hr",
+        "precision@10": "precision",
+        "recall@10": "recall",
+        "mrr@10": "mrr",
+        "ndcg@10": "ndcg",
     }
     theirs = ranx.evaluate(qrels, run, list(names))
     for their_name, name in names.items():
