@@ -46,13 +46,8 @@ def fit_biases(
     ratings: Interactions, damping_movie: float = 10.0, damping_user: float = 15.0, sweeps: int = 10
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """mean, b_u [n_users], b_i [n_movies] by damped least squares in turn (Koren 2010, "Factor in the Neighbors")."""
-    user, movie, rating, n_users, n_movies = (
-        ratings.user,
-        ratings.movie,
-        ratings.rating,
-        ratings.n_users,
-        ratings.n_movies,
-    )
+    user, movie, rating = ratings.user, ratings.movie, ratings.rating
+    n_users, n_movies = ratings.n_users, ratings.n_movies
     mean = rating.mean(dtype=np.float64)
     n_of_user, n_of_movie = np.bincount(user, minlength=n_users), np.bincount(movie, minlength=n_movies)
     b_user, b_movie = np.zeros(n_users), np.zeros(n_movies)
@@ -92,6 +87,26 @@ def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: b
 def linear_score(x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
     """Scores X B of the users asked for."""
     return lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights
+
+
+def slim(ratings: Interactions, seed: int, penalty: float = 0.1, l1_ratio: float = 0.01) -> FittedModel:
+    """Item-item weights that are sparse and not negative (Ning and Karypis 2011, "SLIM"): an elastic net per movie.
+
+    Args:
+        penalty, l1_ratio: `alpha` and `l1_ratio` of scikit-learn's ElasticNet
+    """
+    from sklearn.linear_model import ElasticNet
+
+    x = ratings.matrix().tocsc()
+    net = ElasticNet(penalty, l1_ratio=l1_ratio, positive=True, fit_intercept=False, tol=1e-3, max_iter=100)
+    weights = torch.zeros(x.shape[1], x.shape[1])
+    for movie in np.flatnonzero(np.diff(x.indptr)):
+        raters = slice(x.indptr[movie], x.indptr[movie + 1])
+        target = x[:, [movie]].toarray().ravel()
+        x.data[raters] = 0  # its own column says nothing of it
+        weights[:, movie] = torch.from_numpy(net.fit(x, target).coef_)
+        x.data[raters] = 1
+    return FittedModel(score=linear_score(x.tocsr(), weights))
 
 
 def by_height(ratings: Interactions) -> np.ndarray:
@@ -233,6 +248,7 @@ BASELINES: dict[str, Baseline] = {
     "ALS (implicit)": Baseline(als, True, False),
     "ALS, weighted by rating": Baseline(partial(als, weighted=True), True, False),
     "BPR (implicit)": Baseline(bpr, True, False),
+    "SLIM (scikit-learn)": Baseline(slim, False, False),
     "EASE": Baseline(ease, False, False),
     "EASE, weighted by rating": Baseline(partial(ease, weighted=True), False, False),
 }

@@ -67,6 +67,7 @@ SPACES: dict[str, dict[str, Range | tuple]] = {
         "penalty": Range(0.005, 0.2, True),
         "learning_rate": Range(0.002, 0.05, True),
     },
+    "SLIM (scikit-learn)": {"penalty": Range(0.01, 1.0, True), "l1_ratio": Range(0.001, 0.3, True)},
     "Bayesian FM (myfm)": {"rank": Range(4, 48, True), "samples": Range(100, 300)},
     "ALS (implicit)": ALS,
     "ALS, weighted by rating": ALS,

@@ -22,6 +22,7 @@ from resultAnalyze.baselines import (
     genre_knn,
     most_popular,
     popular_lately,
+    slim,
 )
 from resultAnalyze.compare_baselines import Settings, ranking_row, rating_row, wanted
 from resultAnalyze.experiment import check_protocol, scores_of_test_rows
@@ -61,6 +62,18 @@ def test_weighted_ease_is_ease_of_the_weights():
     found = ease(data, 0, weighted=True).score(torch.arange(20))
     x = data.matrix(weights)
     torch.testing.assert_close(found, torch.from_numpy(x.toarray()) @ item_weights(x))
+
+
+def test_slim_is_the_minimum_of_its_loss():
+    """|X - XB|^2 / 2n + l1 sum(B) + l2 |B|^2 / 2 over B >= 0 with an empty diagonal (Karush, Kuhn and Tucker)."""
+    data, penalty, l1_ratio = interactions(), 0.05, 0.2
+    x = torch.from_numpy(data.matrix().toarray()).double()
+    scores = slim(data, 0, penalty, l1_ratio).score(torch.arange(20)).double()
+    b = torch.linalg.lstsq(x[:, :12], scores).solution  # X has full rank: B from X B
+    assert b[:, :12].diagonal().abs().max() < 1e-4 and b.min() > -1e-4
+    slope = x[:, :12].T @ (scores - x) / 20 + penalty * (l1_ratio + (1 - l1_ratio) * b)
+    slope, b = (part[:, :12][~torch.eye(12, dtype=torch.bool)] for part in (slope, b))
+    assert slope.min() > -2e-3 and slope[b > 1e-3].abs().max() < 2e-3 and 20 < (b > 1e-3).sum() < 100
 
 
 def test_biases_without_damping_are_least_squares():
