@@ -98,7 +98,7 @@ def slim(ratings: Interactions, seed: int, penalty: float = 0.1, l1_ratio: float
     from sklearn.linear_model import ElasticNet
 
     x = ratings.matrix().tocsc()
-    net = ElasticNet(penalty, l1_ratio=l1_ratio, positive=True, fit_intercept=False, tol=1e-3, max_iter=100)
+    net = ElasticNet(penalty, l1_ratio=l1_ratio, positive=True, fit_intercept=False, tol=1e-3)
     weights = torch.zeros(x.shape[1], x.shape[1])
     for movie in np.flatnonzero(np.diff(x.indptr)):
         raters = slice(x.indptr[movie], x.indptr[movie + 1])

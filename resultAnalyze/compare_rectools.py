@@ -4,8 +4,8 @@
     make .venv-rectools/requirements-rectools.txt            # once: RecTools needs other versions than this project
     python resultAnalyze/compare_rectools.py --models SASRec HSTU
 
-The library is given the known ratings, of which the validation rows choose its epoch by their loss, and the time of
-each tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
+The library is given the known ratings, of which the validation rows choose its epoch by HR@10, and the time of each
+tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
 that the user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
 rows are kept, and an interrupted training goes on after its last whole epoch.
 """
