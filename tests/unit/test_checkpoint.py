@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import RATIOS, SMALL, Evil, batch_of, random_model, rows_of, tiny_ratings, train_here
 
+from Models import checkpoint
 from Models.Autoencoder import AutoencoderConfig
 from Models.checkpoint import (
     build_model,
@@ -127,6 +128,15 @@ def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
         torch.save(other, tmp_path / "other.pt")
         with pytest.raises(UserError, match="does not fit this code"):
             load_model(tmp_path / "other.pt", CPU)
+
+
+def test_memory_that_runs_out_is_no_fault_of_the_checkpoint(tiny_run, monkeypatch):
+    def fails(*parts):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(checkpoint, "build_model", fails)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        load_model(tiny_run / "best.pt", CPU)
 
 
 def test_data_that_does_not_suit_a_model_is_explained(data, split):

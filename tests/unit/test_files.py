@@ -102,7 +102,16 @@ def test_a_run_is_written_by_one_training_at_a_time(folder):
         pass
     with runs.run_lock(folder):
         pass
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_a_run_is_not_discarded_while_a_training_writes_into_it(tmp_path):
+    folder = runs.create_run(tmp_path / "run")
+    with runs.run_lock(folder), pytest.raises(UserError, match="Another training is writing"):
+        runs.discard(folder)
+    assert folder.is_dir()
+    runs.discard(folder)
+    assert not folder.exists()
 
 
 def test_the_newest_finished_run_is_taken(folder):
