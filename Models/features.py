@@ -16,11 +16,12 @@ often it was rated.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+import tyro
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,10 +36,12 @@ FOLDS = 5
 class FeatureConfig:
     """What models may know of movies, and how they are given it."""
 
-    blocks: tuple[str, ...] | None = None
+    blocks: Annotated[
+        tuple[str, ...] | None, tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: all that there are)")
+    ] = None
     """what a model may know of movies: title, genres, year, columns of the metadata, and the popularity predicted
-    from these (default: all that there is)"""
-    shuffled: tuple[str, ...] = ()
+    from these"""
+    shuffled: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: none)")] = ()
     """blocks that are given to the wrong movies, a control"""
     unit_titles: bool = True
     """title vectors centred and scaled to unit length, not as the encoder gave them"""

@@ -1,5 +1,6 @@
 """Tables of the training runs whose tests are kept as resultAnalyze/results/trainings/*.json and parts/*.json."""
 
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,7 @@ QUESTIONS = {  # which rows, by which metric
     "predicted ratings": ("random 50/30/20", "rmse"),
     "predicted ratings of a later time": ("time 50/30/20", "rmse"),
     "lists of what a user would choose": ("random 80/0/20", "ndcg@10"),
+    "lists of all that a user rates later": ("time 80/10/10", "ndcg@10"),
     "the next movie": ("leave-one-out", "ndcg@10"),
     "movies that nobody has rated": ("cold-movies 75/10/15", "new ndcg@10"),
 }
@@ -132,6 +134,23 @@ def new_movies_table() -> str:
     return markdown_table(pd.DataFrame(rows))
 
 
+def blends_table() -> str:
+    """Runs that rank together: results/blends/*.json, made by blend.py, whose names end in their seed."""
+    rows = []
+    found = [read_json(path) for path in sorted((RESULTS / "blends").glob("*.json"))]
+    for together, several in groupby(found, key=lambda blend: [without_seed(run) for run in blend["weights"]]):
+        blends = pd.DataFrame(several)
+        first = blends.iloc[0]
+        words = next(iter(first["protocols"].values())).split(" train/validation/test")[0]
+        row = {"data": first["dataset"], "rows": words, "together": ", ".join(f"`{run}`" for run in together)}
+        for name in ("weights", "of_each"):
+            of_runs = pd.DataFrame([list(values.values()) for values in blends[name]])
+            row[name] = ", ".join(f"{value:.3f}" for value in of_runs.mean())
+        row |= {"seeds": len(blends), "NDCG@10": mean_and_range(blends["ndcg@10"])}
+        rows.append(row | {"HR@10": mean_and_range(blends["hr@10"])})
+    return markdown_table(pd.DataFrame(rows).rename(columns={"of_each": "NDCG@10 of each"}))
+
+
 def part_differences() -> pd.DataFrame:
     """What models lose without a part of theirs: results/parts/*.json beside the whole models of the same seeds.
 
@@ -162,6 +181,11 @@ def parts_table() -> str:
 
 
 # --- runs in words -------------------------------------------------------------------------------
+
+
+def without_seed(run: str) -> str:
+    """What runs that differ by their seed have in common of their names."""
+    return run.rsplit("-seed-", 1)[0]
 
 
 def left_out(changes: dict[str, Any]) -> str:

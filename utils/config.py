@@ -82,6 +82,7 @@ RelevanceThreshold = Annotated[
     tyro.conf.arg(
         help="rating from which a movie is relevant, one that should be recommended (default: three quarters of the "
         "way from the lowest to the highest training rating: 4 of 1 to 5, 75 of 0 to 100)",
+        metavar="FLOAT",
         help_behavior_hint="",
     ),
 ]
