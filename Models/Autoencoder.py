@@ -35,7 +35,7 @@ class AutoencoderConfig:
     network_weight: NonNegFloat = 0.3
     """weight of the network beside EASE; 0: EASE alone"""
     ease_movies: PositiveInt = 12_000
-    """movies that EASE is solved for, those with the most ratings: 0.6 GB for 12,000, and several times that at first"""
+    """movies that EASE is solved for, those with the most ratings: 0.6 GB for 12,000, several times that at first"""
     feature_weight: NonNegFloat = 100.0
     """how many users a feature of movies counts as in EASE"""
 
