@@ -42,6 +42,7 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
     """
     _replace_what_streams_lack()
     warnings.simplefilter("ignore" if NO_NOTES in os.environ else "once", Note)
+    warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # of models that are told nothing of movies
     warnings.showwarning = _show_warning(warnings.showwarning)
     if not prints_results:
         sys.stdout = Messages(sys.stdout)
