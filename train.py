@@ -42,7 +42,7 @@ from Models.inputs import HIGHEST
 from Models.ratings_data import RatingsData, model_inputs
 from Models.training.command_line import parse_training
 from Models.training.rows import all_rows, describe_split
-from Models.training.run_folder import make_logger, restore, start, test_record, training_record
+from Models.training.run_folder import make_logger, restore, test_record, training_record, write_config
 from Models.training.warm_start import load_earlier, on_scale_of, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
@@ -99,10 +99,12 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         print(notice)
 
     # run folder
-    folder = config.run.resume or (start(config, data, split) if writes else None)
+    folder = config.run.resume or (runs.create_run(config.run.run or runs.new_run(config.kind)) if writes else None)
     folder = distributed.all_gather(folder)[0]
     shown = shlex.quote(display_path(folder))
     with runs.run_lock(folder) if writes else nullcontext():
+        if writes and not config.run.resume:
+            write_config(folder, config, data, split)
         epochs = restore(config, model, optimizer, data) if config.run.resume else []
         log = make_logger(folder, config.run.tensorboard and writes)
         known = describe_data(data, split) | describe_model(model, inputs)

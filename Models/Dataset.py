@@ -60,8 +60,8 @@ class UserBatches:
 
 
 def reads_histories(model: nn.Module) -> bool:
-    """Whether a model's scores depend on histories: where it does not say, if its batches are of users."""
-    return getattr(model, "reads_histories", isinstance(model.batching, UserBatches))
+    """Whether a model's scores and predictions depend on histories: they do where it does not say."""
+    return getattr(model, "reads_histories", True)
 
 
 class MovieLensDataset(Dataset):

@@ -1,6 +1,7 @@
 """From columns to batches: samplers of rows and of whole users, and the DataLoader over them."""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,11 +55,10 @@ class UserBatchSampler(BatchSampler):
         super().__init__(rows, batch_size, seed)
         self.batching = batching
         self.of_user = self.rows.split(np.unique(data.user[rows], return_counts=True)[1].tolist())
-        self.batches = self.draw_batches()
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
-        self.batches = self.draw_batches()
+        self.__dict__.pop("batches", None)  # those of the epoch before
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -66,7 +66,8 @@ class UserBatchSampler(BatchSampler):
     def __iter__(self) -> Iterator[Tensor]:
         return map(torch.cat, self.batches)
 
-    def draw_batches(self) -> list[list[Tensor]]:
+    @cached_property
+    def batches(self) -> list[list[Tensor]]:
         """The rows of each user of each batch of this epoch."""
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         of_user = [self.window(rows, random) for rows in self.of_user]

@@ -187,7 +187,7 @@ def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tupl
     blocks = data.features.blocks()
     known = [block.name for block in blocks] + [YEAR, POPULARITY]
     for name in config.shuffled:
-        if name == POPULARITY or name not in (config.blocks or known):
+        if name == POPULARITY or name not in (known if config.blocks is None else config.blocks):
             raise UserError(f"--shuffled {name}: it is not among the blocks, or made of the others: leave it out.")
     for name in config.blocks or ():
         if name not in known:

@@ -6,12 +6,11 @@
 
 The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
 writer, cast), the rest, and the popularity predicted from all of them. Variants, each with every seed and the preset's
-settings: all; all without one group; all with one group shuffled among the movies, the control that must not help; and
-genres and year alone, with and without the title. --groups names some of the groups. (`ncf` knows a movie's age beside
-the blocks, by its clock.) Presets with embeddings of movies
-have a variant without these, and one of these alone. A model of content and two baselines without deep learning stand
-beside them. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On
-each of the three groups:
+settings (and --id-dropout, for presets that have it): all; all without one group; all with one group shuffled among the
+movies, the control that must not help; and genres and year alone, with and without the title. --groups names some of
+the groups. (`ncf` knows a movie's age beside the blocks, by its clock.) Presets with embeddings have a variant without
+these, and one of these alone. A content model and two baselines without deep learning are measured as well. Cold movies
+are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of these groups:
 
     RMSE   of the test ratings, where the model predicts ratings
     AUC    how often, of two test movies of one user, the relevant one is predicted above the other
@@ -21,8 +20,9 @@ each of the three groups:
 
 A difference between two variants has a 95 % interval that covers the training runs and what is tested (intervals.py):
 movies for RMSE, as ratings of one movie go right or wrong together, and users for AUC and NDCG, which speak of these
-very movies. An effect is only claimed with three seeds or more and where, by Benjamini and Hochberg's procedure over
-all differences of the table, at most one in twenty claims is expected to be wrong.
+very movies; over fewer than 20 of them there is none. An effect is only claimed with three seeds or more and where, by
+Benjamini and Hochberg's procedure over all differences of the table, at most one in twenty claims is expected to be
+wrong.
 
 Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
 ablation.png into --output. Finished training runs are kept there, so an interrupted ablation goes on where it stopped.
@@ -52,7 +52,7 @@ from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.effects import SHARE, Contrast, Effect, Results, all_effects, draw, effect_table
 from resultAnalyze.experiment import check_protocol, in_processes, protocol_of, scores_of_test_rows, trained
-from resultAnalyze.intervals import UnitMetric, mean_over_users, rated_units, squared_by_unit
+from resultAnalyze.intervals import LEAST_UNITS, UnitMetric, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -73,7 +73,7 @@ REST = "the rest"
 BASE = ("genres", YEAR)
 # What a variant without learned embeddings changes of models: those of movies and, where there are some, of users.
 WITHOUT_IDS = {
-    "ncf": {"towers": ("history", "features", "demographics", "clock", "sessions")},
+    "ncf": {"towers": ("features", "demographics", "clock")},
     **{preset: {"ids": False} for preset in ("ncf-ranking", "transformer", "gru")},
 }
 # Settings with which presets are trained here, so that they can rank movies without ratings.
@@ -236,7 +236,7 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
     user, movie, relevant = data.user[test], data.movie[test], data.rating[test] >= evaluator.relevance_threshold
 
     def has_pairs(movies: np.ndarray) -> bool:
-        """Of two users at least, as an interval needs."""
+        """Of two users at least."""
         inside = movies[movie]
         return len(auc_by_user(user[inside], np.zeros(inside.sum()), relevant[inside])) > 1
 
@@ -312,8 +312,8 @@ def markdown(
         f"movies without a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the group's unseen movies, "
         f"ties against the model; +-: half the range between seeds. Test ratings: {sizes}.\n\n"
         f"{markdown_table(shown)}\n"
-        f"{len(effects)} differences with 95 % intervals over trainings and what is tested; of those claimed, one in "
-        "twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
+        f"{len(effects)} differences over {LEAST_UNITS} movies or users and more, with 95 % intervals over seeds and "
+        "what is tested; of those claimed, one in twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
     )
     return text + "".join(f"- {effect.in_words()}\n" for effect in effects)
 

@@ -47,6 +47,7 @@ from Models.inputs import PositiveInt
 from Models.layers import N_CLOCK
 from Models.ratings_data import RatingsData, load_data
 from resultAnalyze.compare_rectools import PYTHON as RECTOOLS_PYTHON
+from resultAnalyze.compare_rectools import Settings as RectoolsSettings
 from resultAnalyze.compare_rectools import train as train_rectools
 from resultAnalyze.compare_rectools import write_rows
 from resultAnalyze.references import (
@@ -321,7 +322,7 @@ def measure_sequences(settings: Settings) -> Row | None:
         return None
     data, split = DataConfig(settings.data, settings.features, "leave-one-out").load()
     dim, layers = 50, 2
-    size = ("--embedding-dim", dim, "--num-heads", 2, "--num-layers", layers, "--no-request-time", "--epochs", 2)
+    size = ("--embedding-dim", dim, "--num-heads", 1, "--num-layers", layers, "--no-request-time", "--epochs", 2)
     flags = ("--preset", "transformer", *size, "--split", "leave-one-out", "--relevance-threshold", data.rating.min())
 
     def ours() -> float:
@@ -333,7 +334,7 @@ def measure_sequences(settings: Settings) -> Row | None:
             write_rows(RankingEvaluator(data, split, data.rating.min()), Path(scratch))
             seconds = []
             for epochs in (1, 2):  # the second one is what the two differ by
-                train_rectools(RECTOOLS_PYTHON, Path(scratch), "SASRec", seed=0, epochs=epochs)
+                train_rectools(RECTOOLS_PYTHON, Path(scratch), "SASRec", 0, RectoolsSettings(epochs=epochs))
                 seconds.append(read_json(Path(scratch) / "SASRec-0.json")["seconds"])
             return len(split.train) / (seconds[1] - seconds[0])
 

@@ -37,6 +37,7 @@ from utils.runs import write_table
 
 SCRIPT = ROOT / "resultAnalyze" / "rectools_models.py"
 PYTHON = ROOT / ".venv-rectools" / "bin" / "python"
+SETTINGS = "2026-11-27"  # those of rectools_models.py; changed with them, so that no results are mixed
 TARGET = ".venv-rectools/requirements-rectools.txt"
 
 
@@ -69,7 +70,8 @@ def main() -> None:
         raise UserError("These models are asked for each user's next movie: take --split leave-one-out.")
     evaluator = RankingEvaluator(data, split, relevance_threshold=data.rating.min())
     output = settings.output or RUNS / f"rectools-{data.name}"
-    check_protocol(output, {"ratings_sha256": data.fingerprint(), "split": split.protocol, "epochs": settings.epochs})
+    protocol = {"ratings_sha256": data.fingerprint(), "split": split.protocol, "epochs": settings.epochs}
+    check_protocol(output, protocol | {"settings": SETTINGS})
     write_rows(evaluator, output)
     rows = []
     for model in settings.models:
@@ -102,7 +104,9 @@ def train(python: Path, output: Path, model: str, seed: int, settings: Settings)
     flags = ["--folder", output, "--model", model, "--seed", seed, "--k", K]
     flags += ["--epochs", settings.epochs, "--minutes", settings.minutes]
     done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE)
-    if done.returncode or not (output / f"{model}-{seed}.json").is_file():  # Lightning ends with 0 where it is killed
+    if not done.returncode and not (output / f"{model}-{seed}.json").is_file():
+        raise UserError(f"{model} of RecTools was stopped: the same command again goes on.")
+    if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")
 
@@ -127,7 +131,7 @@ def markdown(table: pd.DataFrame) -> str:
         figures = {name: mean_and_range(group[name]) for name in group if "@" in name}
         row = {"model": model, "seeds": len(group), "request time": "known" if group["request_time"].all() else "-"}
         rows.append(row | figures | {"epochs": f"{group['epochs'].mean():.0f}", "s": f"{group['seconds'].mean():.0f}"})
-        rows[-1]["converged"] = "yes" if group["converged"].all() else "no"
+        rows[-1]["converged"] = "yes" if group["converged"].eq(True).all() else "no"
     return markdown_table(pd.DataFrame(rows))
 
 

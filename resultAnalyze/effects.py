@@ -74,11 +74,12 @@ def effect_table(effects: list[Effect]) -> pd.DataFrame:
         change = {name: round(value, 5) for name, value in zip(("change", "low", "high"), effect.change, strict=False)}
         row = {"what": effect.what, "movies": effect.group, "metric": effect.metric} | change
         rows.append(row | {"seeds": effect.seeds, "q": float(f"{effect.q:.2g}"), "verdict": effect.verdict()})
-    return pd.DataFrame(rows)
+    columns = ("what", "movies", "metric", "change", "low", "high", "seeds", "q", "verdict")
+    return pd.DataFrame(rows, columns=columns)
 
 
 def draw(effects: list[Effect], target: Path, title: str) -> None:
-    """Differences with their intervals, one panel per metric, one colour per group."""
+    """Differences with their intervals, one panel per metric, one colour per group; without any, an empty figure."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -88,16 +89,15 @@ def draw(effects: list[Effect], target: Path, title: str) -> None:
         list(dict.fromkeys(getattr(effect, field) for effect in effects)) for field in ("what", "group", "metric")
     )
     height = 0.55 * len(names) + 2
-    figure, axes = plt.subplots(
-        1, len(metrics), figsize=(3.6 * len(metrics) + 2.5, height), sharey=True, layout="constrained", squeeze=False
-    )
+    size = (3.6 * len(metrics) + 2.5, height)
+    figure, axes = plt.subplots(1, max(1, len(metrics)), figsize=size, sharey=True, layout="constrained", squeeze=False)
     for effect in effects:
         axis, group = axes[0, metrics.index(effect.metric)], groups.index(effect.group)
         y = names.index(effect.what) + 0.22 * group
         value, low, high, _ = effect.change
         error = [[value - low], [high - value]]
         axis.errorbar(value, y, xerr=error, fmt="o", markersize=4, capsize=3, color=f"C{group}")
-    for axis, metric in zip(axes[0], metrics, strict=True):
+    for axis, metric in zip(axes[0], metrics, strict=False):
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(f"{metric.upper()}\n({'left' if metric == 'rmse' else 'right'} is better)")
         axis.grid(axis="x", alpha=0.3)

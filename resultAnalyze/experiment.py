@@ -158,6 +158,9 @@ def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:
         UserError: the folder has another's.
     """
     path = folder / "protocol.json"
-    if path.is_file() and read_json(path) != protocol:
+    before = read_json(path) if path.is_file() else protocol
+    if "scale" in protocol:
+        before = {"scale": None} | before  # of a folder from when no scale could be named
+    if before != protocol:
         raise UserError(f"{folder} holds results under another protocol: name another folder with --output.")
     write_json(path, protocol)

@@ -53,7 +53,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()  # its file stays: were it deleted, a training that waits for it and a third could both hold one
+        lock.release()  # not to be followed by deleting its file: then two later trainings could each hold one
 
 
 def discard(folder: Path) -> None:
@@ -63,7 +63,9 @@ def discard(folder: Path) -> None:
         UserError: a training is writing into it.
     """
     with run_lock(folder):
-        pass
+        for path in folder.iterdir():
+            if path.name != ".lock":
+                path.unlink()
     shutil.rmtree(folder)
 
 

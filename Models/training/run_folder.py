@@ -14,21 +14,19 @@ from Models.checkpoint import read_checkpoint
 from Models.configs import TrainConfig
 from Models.evaluation.evaluators import Evaluator, best_epoch
 from Models.ratings_data import RatingsData, split_fingerprint
-from utils import distributed, runs
+from utils import distributed
 from utils.config import to_json
 from utils.files import UserError, read_json, sha256, write_json
 from utils.splits import Split, share_before_training_end
 
 
-def start(config: TrainConfig, data: RatingsData, split: Split) -> Path:
-    """Create the run folder and write config.json."""
-    folder = runs.create_run(config.run.run or runs.new_run(config.kind))
+def write_config(folder: Path, config: TrainConfig, data: RatingsData, split: Split) -> None:
+    """config.json: the configuration, and what it is trained on and with."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     record = {"config": to_json(config) | {"data": to_json(config.data.located())}, "protocol": split.protocol}
     record |= {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info), "versions": versions}
     record |= {"user_features": list(data.user_feature_names), "continued_from_sha256": continued_from(config)}
     write_json(folder / "config.json", record)
-    return folder
 
 
 def continued_from(config: TrainConfig) -> str | None:

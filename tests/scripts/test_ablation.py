@@ -57,6 +57,14 @@ def test_an_ablation_of_a_ranking_preset_has_metrics_and_a_variant_of_its_own(ti
     )
 
 
+def test_an_ablation_of_small_data_ends_without_effects(places, tmp_path):
+    """Fewer users or movies were tested than an interval needs; the figures are all there."""
+    out = tmp_path / "out"
+    main_here(ablation, *places, "--output", out, "--seeds", 0, "--epochs", 1, "--groups", "genres")
+    assert len(rows_of(out / "ablation.csv")) and rows_of(out / "effects.csv") == []
+    assert "0 differences over 20 movies or users" in (out / "ablation.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("threshold", "remedy"),
     [("5.5", "No training rating is 5.5 or higher: lower"), ("0", "change --split or --relevance-threshold")],

@@ -1,6 +1,6 @@
 """RecTools beside our models: what it is given, how its lists are measured, and the library itself where it is."""
 
-import shutil
+import subprocess
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from helpers import RATIOS, main_here, rows_of
 from Models.evaluation.rankings import RankingEvaluator
 from Models.ratings_data import split_rows
 from resultAnalyze import compare_rectools
-from resultAnalyze.compare_rectools import PYTHON
+from resultAnalyze.compare_rectools import PYTHON, SCRIPT
 from utils.files import UserError, write_json
 
 
@@ -80,4 +80,28 @@ def test_the_library_ranks_the_same_rows(places, tmp_path):
     known = pd.read_csv(tmp_path / "out/known.csv")
     listed = pd.read_csv(tmp_path / "out/HSTU-0.csv")
     assert len(listed.merge(known, on=["user_id", "item_id"])) == 0
-    shutil.rmtree(tmp_path / "out")
+
+
+@pytest.mark.skipif(not PYTHON.is_file(), reason="make .venv-rectools/requirements-rectools.txt was not run")
+def test_an_interrupted_training_of_the_library_goes_on_with_its_weights(evaluator, tmp_path):
+    """The second epoch, in another process, starts from the weights that the first one ended with."""
+    compare_rectools.write_rows(evaluator, tmp_path)
+    code = f"""
+import sys; sys.path.insert(0, {str(SCRIPT.parent)!r})
+import rectools_models
+before, fit = [], rectools_models.ResumingTrainer.fit
+def watched(self, model, *loaders):
+    def tell():
+        print("weights", sum(float(one.abs().sum()) for one in model.parameters()))
+    model.on_train_epoch_start = model.on_train_end = tell
+    fit(self, model, *loaders)
+rectools_models.ResumingTrainer.fit = watched
+rectools_models.shutil.rmtree = lambda path: None
+rectools_models.main()
+"""
+    said = []
+    for epochs in ("1", "2"):
+        flags = ["--folder", str(tmp_path), "--model", "SASRec", "--epochs", epochs]
+        done = subprocess.run([str(PYTHON), "-c", code, *flags], capture_output=True, text=True, check=True)
+        said.append([line.split()[1] for line in done.stdout.splitlines() if line.startswith("weights")])
+    assert len(said[0]) == len(said[1]) == 2 and said[1][0] == said[0][-1] != said[0][0]
