@@ -144,6 +144,11 @@ def copy_of_repo(folder: Path) -> Path:
 # --- what a run folder holds ---------------------------------------------------------------------
 
 
+def files_of(run: Path) -> list[str]:
+    """The files of a run, without that of its lock."""
+    return sorted(path.name for path in run.iterdir() if path.name != ".lock")
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
     with path.open(encoding="utf-8") as file:

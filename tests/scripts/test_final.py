@@ -11,6 +11,7 @@ import torch
 from helpers import (
     SMALL,
     command,
+    files_of,
     rows_of,
     run_command,
     shuffle_ratings,
@@ -79,7 +80,7 @@ def test_a_final_training_leaves_the_finished_run_as_it_was(tested, files_before
 
 def test_a_final_training_is_on_all_ratings_for_the_epochs_that_validation_chose(tested, final):
     names = ["best.pt", "config.json", "final.json", "last.pt", "metrics.csv"]
-    assert sorted(path.name for path in final.iterdir()) == names
+    assert files_of(final) == names
     record = json.loads((final / "final.json").read_text())
     assert (record["train_rows"], record["val_rows"], record["test_rows"]) == (360, 0, 0)
     assert (record["split"], record["epochs_chosen_by"]) == ("all ratings", str(tested))

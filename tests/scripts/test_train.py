@@ -15,6 +15,7 @@ from helpers import (
     SMALL,
     TINY_TRAINING,
     command,
+    files_of,
     rows_of,
     states_are_equal,
     test_metrics,
@@ -51,11 +52,6 @@ def stopped_early(places, tmp_path_factory) -> Path:
 
 
 # --- a run folder --------------------------------------------------------------------------------
-
-
-def files_of(run: Path) -> list[str]:
-    """The files of a run, without that of its lock."""
-    return sorted(path.name for path in run.iterdir() if path.name != ".lock")
 
 
 def test_a_run_folder_is_complete(tiny_run):
