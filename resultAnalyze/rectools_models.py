@@ -91,7 +91,7 @@ def main() -> None:
     found = model.recommend(asked[Columns.User], dataset, flags.k, filter_viewed=True, **context)
     found[[Columns.User, Columns.Rank, Columns.Item]].to_csv(f"{path}.csv", index=False)
     record = {
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.fit_loop.epoch_progress.current.ready,  # current_epoch is one too low after resuming
         "seconds": round(timer.time_elapsed(), 1),
         "converged": trainer.early_stopping_callback.stopped_epoch > 0,
         "request_time": bool(context),

@@ -11,7 +11,7 @@ from Models.evaluation.rankings import RankingEvaluator
 from Models.ratings_data import split_rows
 from resultAnalyze import compare_rectools
 from resultAnalyze.compare_rectools import PYTHON, SCRIPT
-from utils.files import UserError, write_json
+from utils.files import UserError, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +100,9 @@ rectools_models.shutil.rmtree = lambda path: None
 rectools_models.main()
 """
     said = []
-    for epochs in ("1", "2"):
+    for epochs in ("1", "2", "2"):  # the last time, nothing is left to train
         flags = ["--folder", str(tmp_path), "--model", "SASRec", "--epochs", epochs]
         done = subprocess.run([str(PYTHON), "-c", code, *flags], capture_output=True, text=True, check=True)
         said.append([line.split()[1] for line in done.stdout.splitlines() if line.startswith("weights")])
+        assert read_json(tmp_path / "SASRec-0.json")["epochs"] == int(epochs)
     assert len(said[0]) == len(said[1]) == 2 and said[1][0] == said[0][-1] != said[0][0]
