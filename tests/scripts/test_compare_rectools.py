@@ -100,9 +100,9 @@ rectools_models.shutil.rmtree = lambda path: None
 rectools_models.main()
 """
     said = []
-    for epochs in ("1", "2", "2"):  # the last time, nothing is left to train
-        flags = ["--folder", str(tmp_path), "--model", "SASRec", "--epochs", epochs]
+    for epochs, minutes in ((1, 9), (2, 9), (9, 0)):  # the last time, its minutes are over
+        flags = ["--folder", str(tmp_path), "--model", "SASRec", "--epochs", str(epochs), "--minutes", str(minutes)]
         done = subprocess.run([str(PYTHON), "-c", code, *flags], capture_output=True, text=True, check=True)
         said.append([line.split()[1] for line in done.stdout.splitlines() if line.startswith("weights")])
-        assert read_json(tmp_path / "SASRec-0.json")["epochs"] == int(epochs)
+        assert read_json(tmp_path / "SASRec-0.json")["epochs"] == min(epochs, 2)
     assert len(said[0]) == len(said[1]) == 2 and said[1][0] == said[0][-1] != said[0][0]
