@@ -204,7 +204,8 @@ def fit(
     evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int, variants: Variants
 ) -> FittedModel:
     if name in REFERENCES:
-        known = evaluator.known() if PRESETS[settings.preset].ranking else evaluator.split.train  # as of the preset
+        split, is_ranking = evaluator.split, PRESETS[settings.preset].ranking
+        known = split.known if is_ranking else split.train  # as of the preset
         return BASELINES[name].fit(evaluator.data.select(known), seed)
     config = config_of(settings, variants, name, seed)
     return trained(output / "runs" / f"{name}-{seed}", config, evaluator, cli.resolve_device(settings.device))
@@ -270,10 +271,10 @@ def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray
         found["rmse"] = rated_units(squared_by_unit(scores - rating, movie))
     relevant = rating >= evaluator.relevance_threshold
     found["auc"] = mean_over_users(auc_by_user(data.user[rows], scores, relevant))
-    ranking = evaluator.rank(fitted.score, evaluator.known(), rows, among=movies)
+    ranking = evaluator.rank(fitted.score, evaluator.split.known, rows, among=movies)
     found[f"ndcg@{k}"] = mean_over_users(metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"])
     if predictions is None:
-        whole = evaluator.rank(fitted.score, evaluator.known(), rows)
+        whole = evaluator.rank(fitted.score, evaluator.split.known, rows)
         topn = whole.topn.numpy()
         found[SHARE] = mean_over_users((movies[topn] & (topn >= 0)).mean(1))
         found["top-N hr"] = mean_over_users(metrics_at(whole.ranks, whole.n_relevant, k)[f"hr@{k}"])

@@ -66,10 +66,10 @@ def main() -> None:
     if settings.weights:
         weights = torch.tensor(settings.weights)
     else:
-        request = evaluator.request_times(split.train, split.val)
+        request = evaluator.request_times.of(split.train, split.val)
         weights = fit_weights(evaluator, [as_fitted(model, data, split.train, request).score for model in models])
     blended = weighted_sum([evaluator.fitted_for_test(model).score for model in models], weights)
-    ranking = evaluator.rank(blended, evaluator.known(), split.test)
+    ranking = evaluator.rank(blended, evaluator.split.known, split.test)
     metrics: dict[str, Any] = mean_metrics(ranking, evaluator.k)
     metrics["weights"] = {display_path(run): weight for run, weight in zip(runs, weights.tolist(), strict=True)}
     metrics["of_each"] = {display_path(run): record["ndcg@10"] for run, record in zip(runs, records, strict=True)}

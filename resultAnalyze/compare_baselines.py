@@ -190,7 +190,7 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
             fitted = trained(run, with_settings(config, chosen), evaluator, device)
             seconds = read_json(run / TEST_METRICS)["wall_seconds"]
         else:
-            fitted = BASELINES[name].fit(evaluator.data.select(evaluator.known()), seed, **chosen)
+            fitted = BASELINES[name].fit(evaluator.data.select(evaluator.split.known), seed, **chosen)
             seconds = time.perf_counter() - started
     except ImportError as error:
         words = f"{error.name or error} is not installed: pip install -r requirements-baselines.txt"
@@ -250,7 +250,7 @@ def ranking_row(
     evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray
 ) -> tuple[dict[str, float], dict[str, UnitMetric]]:
     """Metrics of the recommendations, and NDCG among cold movies; and NDCG by user."""
-    data, k, known, test = evaluator.data, evaluator.k, evaluator.known(), evaluator.split.test
+    data, k, known, test = evaluator.data, evaluator.k, evaluator.split.known, evaluator.split.test
     ranking = evaluator.rank(fitted.score, known, test)
     found = mean_metrics(ranking, k)
     units = {f"ndcg@{k}": mean_over_users(metrics_at(ranking.ranks, ranking.n_relevant, k)[f"ndcg@{k}"])}

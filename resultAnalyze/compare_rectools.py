@@ -91,11 +91,11 @@ def main() -> None:
 
 def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
     """known.csv, the ratings before the test by user and time; asked.csv, when each tested user asks."""
-    data, rows = evaluator.data, evaluator.data.by_user_and_time(evaluator.known())
+    data, rows = evaluator.data, evaluator.data.by_user_and_time(evaluator.split.known)
     known = {"user_id": data.user[rows], "item_id": data.movie[rows], "datetime": data.time[rows], "weight": 1}
     write_table(output / "known.csv", pd.DataFrame(known | {"validates": np.isin(rows, evaluator.split.val)}))
     users = np.unique(data.user[evaluator.split.test])
-    times = evaluator.request_times(evaluator.known(), evaluator.split.test)
+    times = evaluator.request_times.of(evaluator.split.known, evaluator.split.test)
     write_table(output / "asked.csv", pd.DataFrame({"user_id": users, "datetime": times[users]}))
 
 
@@ -118,7 +118,7 @@ def measure(evaluator: RankingEvaluator, path: Path) -> dict[str, Any]:
     tested = pd.MultiIndex.from_arrays([data.user[test], data.movie[test]])
     ranks = torch.from_numpy(lists.reindex(tested).fillna(np.inf).to_numpy(np.float64))[:, None]
     by_user = metrics_at(ranks, torch.ones(len(ranks), dtype=torch.int64), K)
-    later = torch.from_numpy(data.time[test] > evaluator.latest_times(evaluator.known())[data.user[test]])
+    later = torch.from_numpy(evaluator.request_times.in_later_second()[data.user[test]])
     found = {name: float(by_user[name].mean()) for name in (f"hr@{K}", f"ndcg@{K}")}
     found |= {f"later second {name}": float(by_user[name][later].mean()) for name in (f"hr@{K}", f"ndcg@{K}")}
     return found | read_json(path.with_suffix(".json"))

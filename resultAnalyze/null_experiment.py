@@ -97,7 +97,7 @@ def measure(
     if not preset.ranking:
         error = RatingEvaluator(data, evaluator.split).predict(fitted, test) - data.rating[test]
         return seed, {"rmse": rated_units(squared_by_unit(error, data.movie[test]))}
-    ranks = evaluator.rank(fitted.score, evaluator.known(), test)
+    ranks = evaluator.rank(fitted.score, evaluator.split.known, test)
     by_user = metrics_at(ranks.ranks, ranks.n_relevant, k)
     return seed, {f"{name}@{k}": mean_over_users(by_user[f"{name}@{k}"]) for name in METRICS}
 

@@ -4,7 +4,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pandas as pd
 
 from utils.files import UserError, note
 from utils.textfiles import Header, check_header, find_header, first_line, lines_of, note_on_cut, read_utf8
+from utils.times import is_number, is_time, odd_times, seconds
 
 # Names of columns, as `textfiles.plain` writes them, and ours.
 RATING_COLUMNS = {
@@ -30,12 +31,7 @@ RATING_COLUMNS = {
     "datetime": "time",
 }
 FIELDS = ("user", "movie", "rating", "time")
-TIME_UNITS = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
-FIRST, LATEST = 10**8, 4 * 10**9  # seconds since 1970: of the times of a clock, in 1973 and 2096
-FIRST_FINE = 8 * 10**8  # 1995: before, nobody wrote down milliseconds
 MANY_LOWEST = 0.1  # the share of a lowest rating that may mean none
-# Dates as whole numbers, such as 19971114 and 19971114203634: between which numbers, and their form.
-WRITTEN_DATES = [(1800_00_00, 2200_00_00, "%Y%m%d"), (1800 * 10**10, 2200 * 10**10, "%Y%m%d%H%M%S")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +66,7 @@ def read_ratings(path: Path, encoding: str | None = None, needed: Sequence[str] 
         raise UserError(f"{path} holds no ratings: give a file with at least one.")
     if "time" in table:
         _refuse_cut_time(path, content, layout)
-        table["time"] = _seconds(path, table["time"], 1 + _n_header(layout))
+        table["time"] = seconds(path, table["time"], 1 + _n_header(layout))
     if "rating" in table:
         _note_on_ratings(path, table["rating"])
     else:
@@ -137,7 +133,7 @@ def _first_wrong(table: pd.DataFrame) -> int | None:
         if name in table and table[name].dtype.kind == "f":
             wrong = wrong | ~np.isfinite(table[name].to_numpy())
         elif name in table:
-            wrong = wrong | _odd_times(table[name].cat.categories)[table[name].cat.codes.to_numpy()]
+            wrong = wrong | odd_times(table[name].cat.categories)[table[name].cat.codes.to_numpy()]
     return int(np.argmax(wrong)) if wrong.any() else None
 
 
@@ -167,86 +163,12 @@ def _fault(line: str, layout: _Layout) -> str | None:
         value = fields[name]
         if not value.strip():
             return f"the {name} is missing: add it, or delete that line"
-        if name == "rating" and not _is_number(value):
+        if name == "rating" and not is_number(value):
             remedy = "write it with a point" if re.fullmatch(r"-?\d+,\d+", value) else "correct it"
             return f"the rating {value[:40]!r} is not a number: {remedy}"
-        if name == "time" and not _is_number(value) and pd.isna(_dates([value])[0]):
+        if name == "time" and not is_time(value):
             return f"the time {value[:40]!r} is neither a number nor a date such as 1997-11-14 20:36:34: correct it"
     return None
-
-
-def _is_number(text: str) -> bool:
-    """Whether it is one in plain digits; Python alone would take 1_000 and other digits for numbers."""
-    is_written = re.fullmatch(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*", text)
-    return bool(is_written) and bool(np.isfinite(np.float32(text)))
-
-
-# --- times ---------------------------------------------------------------------------------------
-
-
-def _odd_times(written: pd.Index) -> np.ndarray:
-    """Which strings are no dates or, if most are numbers, no numbers, bool [n]."""
-    is_number = np.array([_is_number(str(word)) for word in written])
-    return ~is_number if is_number.mean() > 0.5 else np.array(_dates(written).isna())
-
-
-def _seconds(path: Path, time: pd.Series, first: int) -> np.ndarray:
-    """Times as seconds since 1970, int64: the column as a whole tells whether they are dates, or in which unit.
-
-    Args:
-        first: number of the line of the first time
-
-    Raises:
-        UserError: they are in several units, or in none.
-    """
-    if time.dtype.kind != "f":
-        note(f"{path}: the times are dates, taken as universal time (UTC) where they name no other.")
-        return _since_1970(_dates(time.cat.categories))[time.cat.codes.to_numpy()]
-    time = time.to_numpy()
-    if (dates := _written_dates(time)) is not None:
-        note(f"{path}: the times are dates such as {time[0]:.0f}.")
-        return _since_1970(dates)
-    unit = _unit(path, time, first)
-    if unit != "seconds":
-        note(f"{path}: the times are in {unit} since 1970.")
-    return (time // TIME_UNITS[unit]).astype(np.int64)
-
-
-def _written_dates(time: np.ndarray) -> pd.DatetimeIndex | None:
-    """Whole numbers as dates; None where one of them is none."""
-    for least, most, form in WRITTEN_DATES:
-        if ((time > least) & (time < most)).all():
-            dates = pd.to_datetime(pd.Index(time.astype(np.int64)).astype(str), format=form, utc=True, errors="coerce")
-            return None if dates.isna().any() else dates
-    return None
-
-
-def _unit(path: Path, time: np.ndarray, first: int) -> str:
-    """The unit that makes the median a possible time, if it makes all others possible as well."""
-    middle = np.median(np.abs(time))
-    unit = next((name for name, n in TIME_UNITS.items() if middle < LATEST * n), "nanoseconds")
-    n = TIME_UNITS[unit]
-    least = FIRST_FINE * n if unit != "seconds" else FIRST if middle >= FIRST else 0
-    wrong = (np.abs(time) >= LATEST * n) | ((time > 0) & (time < least))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(
-            f"{path}, line {row + first}: the time {time[row]:.0f} is none in {unit} since 1970, as most others "
-            "seem to be: write all alike, as seconds since 1970 or as dates such as 1997-11-14 20:36:34."
-        )
-    if 0 < middle < FIRST:
-        note(f"{path}: the times, up to {time.max():.0f}, count as seconds: if they are days or years, write dates.")
-    return unit
-
-
-def _dates(written: Iterable) -> pd.DatetimeIndex:
-    """ISO dates, with or without a time of day, in UTC; missing where they are none."""
-    words = pd.Index([str(word) for word in written])
-    return pd.to_datetime(words, format="ISO8601", utc=True, errors="coerce")
-
-
-def _since_1970(dates: pd.DatetimeIndex) -> np.ndarray:
-    return ((dates - pd.Timestamp(0, tz="UTC")) // pd.Timedelta(seconds=1)).to_numpy(np.int64)
 
 
 def _refuse_cut_time(path: Path, content: bytes, layout: _Layout) -> None:
@@ -259,9 +181,6 @@ def _refuse_cut_time(path: Path, content: bytes, layout: _Layout) -> None:
         raise UserError(
             f"{path}, line {len(lines)}: the last line is cut inside its time: get the file anew, or delete that line."
         )
-
-
-# --- ratings -------------------------------------------------------------------------------------
 
 
 def _note_on_ratings(path: Path, rating: pd.Series) -> None:
@@ -283,23 +202,3 @@ def _note_on_ratings(path: Path, rating: pd.Series) -> None:
             f"{path}: the ratings are from {low:g} to {high:g}, none is between {values[k]:g} and {values[k + 1]:g}: "
             "if those beyond the gap are no ratings, delete their lines, as the lowest and the highest set the scale."
         )
-
-
-# --- ids -----------------------------------------------------------------------------------------
-
-
-def common_ids(columns: list[pd.Series]) -> list[pd.Series]:
-    """Columns of written ids as integers, where each id of each is written as that integer is, else as strings.
-
-    So `0012`, which is no integer as written, stays another id than `12`; blanks around an id do not count.
-    """
-    categories = [column.astype("category") for column in columns]
-    words = {str(word).strip() for column in categories for word in column.cat.categories}
-    integers = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", word) for word in words)
-    kind = np.int64 if integers else object
-
-    def values(column: pd.Series) -> pd.Series:
-        ids = np.array([int(word) if integers else str(word).strip() for word in column.cat.categories], dtype=kind)
-        return pd.Series(ids[column.cat.codes.to_numpy()], column.index, dtype=kind)
-
-    return [values(column) for column in categories]

@@ -9,7 +9,7 @@
 | ratings.json, ratings_*.bin, movies.csv, users.csv | memory-mapped, as utils/memory_map.py writes them |
 """
 
-import csv
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.columns import IDS, read_table
+from utils import movie_files
 from utils.files import UserError, note
-from utils.movies import split_genres, years
 from utils.rating_columns import MAPPED, RatingColumns, read_mapped
-from utils.ratings import common_ids, read_ratings
-from utils.textfiles import check_header, find_header, lines_of, note_on_cut, read_utf8, refuse_repeated
+from utils.ratings import read_ratings
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,9 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     is_mapped = ratings_file.name == MAPPED and not ratings_files
     files = [] if is_mapped else ratings_files or [ratings_file]
     ratings = [read_ratings(file, encoding) for file in files]
-    movies = layout.read_movies(_required(folder / layout.movies.replace("*", stem)), encoding)
+    movies = layout.read_movies(movie_files.required(folder / layout.movies.replace("*", stem)), encoding)
     users = layout.read_users(users_file, encoding) if users_file.is_file() else pd.DataFrame({"user": []})
-    with_common_ids([*ratings, movies, users])
+    _with_common_ids([*ratings, movies, users])
     _refuse_repeated_ids(folder, movies, users)
     if is_mapped:
         columns = read_mapped(folder, users["user"].tolist(), movies["movie"].tolist())
@@ -87,18 +85,29 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     return _joined(folder, files, ratings, movies, users)
 
 
-def _required(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: put it beside the ratings file.")
-    return path
-
-
-def with_common_ids(tables: list[pd.DataFrame]) -> None:
+def _with_common_ids(tables: list[pd.DataFrame]) -> None:
     """Give the users and movies of all tables ids of one type."""
     for name in ("user", "movie"):
         having = [table for table in tables if name in table]
         for table, ids in zip(having, common_ids([table[name] for table in having]), strict=True):
             table[name] = ids
+
+
+def common_ids(columns: list[pd.Series]) -> list[pd.Series]:
+    """Columns of written ids as integers, where each id of each is written as that integer is, else as strings.
+
+    So `0012`, which is no integer as written, stays another id than `12`; blanks around an id do not count.
+    """
+    categories = [column.astype("category") for column in columns]
+    words = {str(word).strip() for column in categories for word in column.cat.categories}
+    integers = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", word) for word in words)
+    kind = np.int64 if integers else object
+
+    def values(column: pd.Series) -> pd.Series:
+        ids = np.array([int(word) if integers else str(word).strip() for word in column.cat.categories], dtype=kind)
+        return pd.Series(ids[column.cat.codes.to_numpy()], column.index, dtype=kind)
+
+    return [values(column) for column in categories]
 
 
 def _joined(
@@ -153,131 +162,6 @@ def _newest_choices(folder: Path, ratings: pd.DataFrame) -> pd.DataFrame:
     return kept.reset_index(drop=True)
 
 
-# Names of columns, as `textfiles.plain` writes them, and ours.
-MOVIE_COLUMNS = {
-    "movieid": "movie",
-    "movie": "movie",
-    "itemid": "movie",
-    "item": "movie",
-    "title": "title",
-    "movietitle": "title",
-    "name": "title",
-    "year": "year",
-    "releaseyear": "year",
-    "releasedate": "year",
-    "genres": "genres",
-    "genre": "genres",
-    "class": "genres",
-}
-USER_COLUMNS = {
-    "userid": "user",
-    "user": "user",
-    "gender": "gender",
-    "age": "age",
-    "occupation": "occupation",
-    "zipcode": "zip",
-    "zip": "zip",
-}
-
-
-def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
-    """The movies of a CSV file: movie, title, year and genres as in `MovieLens`; other columns are not looked at.
-
-    Raises:
-        UserError: the file is missing or damaged, or lacks a column of ids or titles.
-    """
-    known = {name: ours for name, ours in MOVIE_COLUMNS.items() if name not in ("genre", "class")}
-    header, rows = read_table(path, known | IDS, encoding)
-    table = pd.DataFrame(rows, columns=header.names).rename(columns={IDS["movieid"]: "movie"})
-    if "title" not in table:
-        raise UserError(f"{path} has no column of titles: call it title.")
-    table["movie"] = table["movie"].str.strip()
-    found = _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
-    found.loc[(table["title"].str.strip() == "").to_numpy(), "title"] = ""  # a year alone is none
-    return found
-
-
-# --- movies and users ----------------------------------------------------------------------------
-
-
-def _table(path: Path, separator: str, names: list[str], encoding: str | None) -> pd.DataFrame:
-    """A text file of MovieLens 100K or 1M, which has no header, as strings."""
-    content = read_utf8(path, encoding, or_latin_1=True)
-    note_on_cut(path, content)
-    lines = lines_of(content)
-    return _frame(path, [(number, line.split(separator)) for number, line in enumerate(lines, start=1)], names)
-
-
-def _table_with_header(path: Path, columns: dict[str, str], needed: list[str], encoding: str | None) -> pd.DataFrame:
-    """A text file with a header, as strings."""
-    content = read_utf8(path, encoding)
-    note_on_cut(path, content)
-    lines = lines_of(content)
-    header = check_header(path, lines[0], find_header(lines[0], columns), columns, needed)
-    try:
-        (_, _), *rows = header.fields(lines)
-    except csv.Error as error:
-        raise UserError(f"{path}: {error}: correct the quotes in that file.") from error
-    return _frame(path, rows, header.names)
-
-
-def _frame(path: Path, rows: list[tuple[int, list[str]]], names: list[str]) -> pd.DataFrame:
-    """Rows with their line numbers as a table; every row has just the fields `names`."""
-    for number, row in rows:
-        if len(row) != len(names):
-            raise UserError(
-                f"{path}, line {number}: {' '.join(row)[:80]!r} has {len(row)} fields instead of {len(names)} "
-                f"({', '.join(names)[:200]}): correct that line."
-            )
-    return pd.DataFrame([row for _, row in rows], columns=names)
-
-
-def _movies_100k(path: Path, encoding: str | None) -> pd.DataFrame:
-    genres = _required(path.parent / "u.genre")
-    genre_names = [line.split("|")[0] for line in lines_of(read_utf8(genres, encoding, or_latin_1=True)) if "|" in line]
-    refuse_repeated(genres, genre_names)
-    table = _table(path, "|", ["movie", "title", "date", "video_date", "url", *genre_names], encoding)
-    flags = table[genre_names].to_numpy() == "1"
-    written = pd.Series(["|".join(genre_names[i] for i in np.flatnonzero(row)) for row in flags])
-    return _movies(path, table.assign(genres=written)[["movie", "title", "genres"]])
-
-
-def _movies_dat(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _movies(path, _table(path, "::", ["movie", "title", "genres"], encoding))
-
-
-def _movies_csv(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _movies(path, _table_with_header(path, MOVIE_COLUMNS, ["movie", "title"], encoding))
-
-
-def _movies_atomic(path: Path, encoding: str | None) -> pd.DataFrame:
-    table = _table_with_header(path, MOVIE_COLUMNS, ["movie", "title"], encoding)
-    return _movies(path, table, genre_separator=" ")
-
-
-def _movies(path: Path, table: pd.DataFrame, genre_separator: str | None = None) -> pd.DataFrame:
-    """The movies table; a year beside the title is put behind it, so that titles read as MovieLens writes them."""
-    if "genres" not in table:
-        table["genres"] = ""
-    table["year"] = years(path, table["title"], table.get("year"))
-    undated = table["year"].notna() & years(path, table["title"]).isna()
-    table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"].astype(str) + ")")
-    table["genres"] = split_genres(path, table["genres"], genre_separator)
-    return table[["movie", "title", "year", "genres"]]
-
-
-def _users_100k(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _table(path, "|", ["user", "age", "gender", "occupation", "zip"], encoding)
-
-
-def _users_dat(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _table(path, "::", ["user", "gender", "age", "occupation", "zip"], encoding)
-
-
-def _users_with_header(path: Path, encoding: str | None) -> pd.DataFrame:
-    return _table_with_header(path, USER_COLUMNS, ["user"], encoding)
-
-
 Reader = Callable[[Path, str | None], pd.DataFrame]
 
 
@@ -294,9 +178,9 @@ class Format:
 
 # A data format is a line here.
 FORMATS = [
-    Format("u.data", "u.item", _movies_100k, "u.user", _users_100k),
-    Format("ratings.dat", "movies.dat", _movies_dat, "users.dat", _users_dat),
-    Format("ratings.csv", "movies.csv", _movies_csv, "users.csv", _users_with_header),
-    Format("*.inter", "*.item", _movies_atomic, "*.user", _users_with_header),
-    Format(MAPPED, "movies.csv", _movies_csv, "users.csv", _users_with_header),
+    Format("u.data", "u.item", movie_files.movies_100k, "u.user", movie_files.users_100k),
+    Format("ratings.dat", "movies.dat", movie_files.movies_dat, "users.dat", movie_files.users_dat),
+    Format("ratings.csv", "movies.csv", movie_files.movies_csv, "users.csv", movie_files.users_with_header),
+    Format("*.inter", "*.item", movie_files.movies_atomic, "*.user", movie_files.users_with_header),
+    Format(MAPPED, "movies.csv", movie_files.movies_csv, "users.csv", movie_files.users_with_header),
 ]

@@ -29,6 +29,11 @@ class Split:
     protocol: str
     at_once: bool = False
 
+    @property
+    def known(self) -> np.ndarray:
+        """The rows that are known when the test begins."""
+        return np.concatenate([self.train, self.val])
+
     def parts(self, n: int) -> np.ndarray:
         """The part of each of n rows, uint8 [n]."""
         part = np.empty(n, np.uint8)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from Models.Dataset import FittedModel, ScoreFn
 from Models.evaluation.fitted import as_fitted
+from Models.evaluation.request_times import RequestTimes
 from Models.ratings_data import RatingsData
 from utils import distributed
 from utils.files import UserError
@@ -24,7 +25,6 @@ K = 10  # positions of a top-N that count
 LEAST_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
 SAMPLED = 99  # negatives of the sampled protocol
 MOST_USERS = 20_000  # whose lists are evaluated; a mean over them has a standard error of .0036 at most
-NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,19 @@ class RankingEvaluator:
         rows = self.relevant(rows)
         return self.data.select(rows[of_evaluated(self.data.user[rows], self.most_users)]).matrix()
 
-    def known(self) -> np.ndarray:
-        """The rows that are known when the test begins."""
-        return np.concatenate([self.split.train, self.split.val])
-
     def validate(self, model: nn.Module) -> dict[str, float]:
         train, val = self.split.train, self.split.val
-        fitted = as_fitted(model, self.data, train, self.request_times(train, val))
+        fitted = as_fitted(model, self.data, train, self.request_times.of(train, val))
         return self.hr_and_ndcg(self.rank(fitted.score, train, val))
 
     def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
         """Metrics of the top-N beside those of the most popular movies, and the top-N in the data's own ids."""
         score = self.fitted_for_test(model).score
-        ranking = self.rank(score, self.known(), self.split.test)
+        ranking = self.rank(score, self.split.known, self.split.test)
         metrics: dict[str, Any] = mean_metrics(ranking, self.k)
-        metrics |= beyond_accuracy(ranking.topn, self.popularity(self.known()), len(self.data.user_ids))
+        metrics |= beyond_accuracy(ranking.topn, self.popularity(self.split.known), len(self.data.user_ids))
         metrics["users"] = len(ranking.users)
-        popular = self.rank(self.most_popular(), self.known(), self.split.test)
+        popular = self.rank(self.most_popular(), self.split.known, self.split.test)
         metrics["most_popular"] = mean_metrics(popular, self.k)
         if parts := self.by_part(score):
             metrics["parts"] = parts
@@ -122,57 +118,32 @@ class RankingEvaluator:
 
     def fitted_for_test(self, model: nn.Module) -> FittedModel:
         """A model that knows the training and validation ratings, and when the test's lists are asked for."""
-        known = self.known()
-        return as_fitted(model, self.data, known, self.request_times(known, self.split.test))
+        known = self.split.known
+        return as_fitted(model, self.data, known, self.request_times.of(known, self.split.test))
 
-    def request_times(self, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """When each user's list is asked for, int64 [n_users]: with the first rating of `rows`, of all or of the user.
-
-        Of nothing but this time of what is tested do models know. It is not before the user's latest known rating and,
-        where the test is no forecast, the time of that one.
-        """
-        latest, first = self.latest_times(known), self.first_times(rows)
-        if not self.is_forecast():
-            return latest
-        return np.maximum(latest, np.where(first < NEVER, first, latest))
-
-    def is_forecast(self) -> bool:
-        """Whether the data has times and no user is tested before a known rating of theirs."""
-        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
-        return self.data.time is not None and not (first < latest).any()
-
-    def latest_times(self, rows: np.ndarray) -> np.ndarray:
-        """The time of each user's latest rating, int64 [n_users]; 0, or the oldest time of all, without ratings."""
-        times = np.full(len(self.data.user_ids), min(0, self.data.times().min()), np.int64)
-        np.maximum.at(times, self.data.user[rows], self.data.times()[rows])
-        return times
-
-    def first_times(self, rows: np.ndarray) -> np.ndarray:
-        """When the part of the data with these rows begins for each user, int64 [n_users]; NEVER without ratings."""
-        times = np.full(len(self.data.user_ids), NEVER, np.int64)
-        np.minimum.at(times, self.data.user[rows], self.data.times()[rows])
-        return np.full_like(times, times.min()) if self.split.at_once else times
+    @property
+    def request_times(self) -> RequestTimes:
+        return RequestTimes(self.data, self.split)
 
     def by_request(self, model: nn.Module, ranking: Ranking) -> dict[str, dict[str, float]]:
         """How rankings depend on when they are asked for; {} where the data has no times or the test is no forecast.
 
         Returns:
             later_second: metrics of the users, and their share, whose request comes in a later second than their
-                latest known rating; the others rate several movies at once, which tells much of the next, or are new
+                latest known rating
             request_time_unknown: of models that take the time of the request, metrics where nobody tells it: that of
                 the latest known rating stands for it
         """
         found: dict[str, dict[str, float]] = {}
-        if not self.is_forecast():
+        if not self.request_times.is_forecast():
             return found
-        known = np.isin(np.arange(len(self.data.user_ids)), self.data.user[self.known()])
-        latest, first = self.latest_times(self.known()), self.first_times(self.split.test)
-        later = torch.from_numpy(known & (first > latest))[ranking.users]
+        later = torch.from_numpy(self.request_times.in_later_second())[ranking.users]
         if later.any():
             found["later_second"] = {"share": float(later.double().mean())}
             found["later_second"] |= self.hr_and_ndcg(ranking.take(later))
         if getattr(model.config, "request_time", False):
-            unknown = self.rank(as_fitted(model, self.data, self.known()).score, self.known(), self.split.test)
+            score = as_fitted(model, self.data, self.split.known).score
+            unknown = self.rank(score, self.split.known, self.split.test)
             found["request_time_unknown"] = self.hr_and_ndcg(unknown)
         return found
 
@@ -182,7 +153,7 @@ class RankingEvaluator:
 
     def new_movies(self) -> np.ndarray:
         """Movies that are tested and of which no rating is known, bool [n_movies]."""
-        tested, known = (self.popularity(rows).numpy() > 0 for rows in (self.split.test, self.known()))
+        tested, known = (self.popularity(rows).numpy() > 0 for rows in (self.split.test, self.split.known))
         return tested & ~known
 
     def by_part(self, score: ScoreFn) -> dict[str, dict[str, float]]:
@@ -201,8 +172,8 @@ class RankingEvaluator:
         found, names = {}, (f"hr@{self.k}", f"ndcg@{self.k}")
         for name in (name for name, rows in of_part.items() if len(rows)):
             movies = parts[name]
-            alone = self.rank(score, self.known(), of_part[name], among=movies)
-            in_all = mean_metrics(self.rank(score, self.known(), of_part[name]), self.k)
+            alone = self.rank(score, self.split.known, of_part[name], among=movies)
+            in_all = mean_metrics(self.rank(score, self.split.known, of_part[name]), self.k)
             found[name] = {"movies": int(movies.sum()), "users": len(alone.users)}
             found[name] |= {key: mean_metrics(alone, self.k)[key] for key in names}
             found[name] |= {f"{key}_in_all": in_all[key] for key in names}
@@ -213,7 +184,7 @@ class RankingEvaluator:
         return torch.from_numpy(np.bincount(self.data.movie[rows], minlength=len(self.data.movies)))
 
     def most_popular(self) -> ScoreFn:
-        counts = self.popularity(self.known())
+        counts = self.popularity(self.split.known)
         return lambda users: counts.expand(len(users), -1)
 
     def rank(self, score: ScoreFn, seen: np.ndarray, rows: np.ndarray, among: np.ndarray | None = None) -> Ranking:
@@ -228,7 +199,7 @@ class RankingEvaluator:
 
     def among_sampled(self, score: ScoreFn, ranking: Ranking) -> dict[str, float]:
         """Metrics of each user's one relevant movie among sampled others, as in the NCF papers; {} for other splits."""
-        seen = self.data.select(self.known()).matrix()
+        seen = self.data.select(self.split.known).matrix()
         unseen = len(self.data.movies) - int(seen.getnnz(1).max())
         if int(ranking.n_relevant.max()) > 1 or unseen <= SAMPLED:
             return {}

@@ -21,7 +21,7 @@ from Models.layers import Posterior
 from utils.columns import Block, Column, main_texts, multi_hot, read_columns
 from utils.encoder import Encoder, encoder_hash, find_encoder
 from utils.files import UserError, note, read_json
-from utils.readers import read_movies
+from utils.movie_files import read_movies
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def test_record(config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str
     by = chosen if len(split.val) else "no validation, fixed number of epochs"
     protocol = evaluator.protocol
     if hasattr(config.model, "request_time"):
-        known = "known" if evaluator.is_forecast() else "that of the latest known rating"
+        known = "known" if evaluator.request_times.is_forecast() else "that of the latest known rating"
         protocol = protocol | {"request_time": known if config.model.request_time else "not known"}
     fields = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     return training_record(config, data, split, epochs) | {

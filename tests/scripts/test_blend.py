@@ -29,7 +29,7 @@ def test_the_weighted_sum_is_tested_as_each_run_is(runs, data, tmp_path, capsys)
     evaluator = RankingEvaluator(data, split, relevance_threshold=4)
     one, other = (evaluator.fitted_for_test(load_model(run / "best.pt", torch.device("cpu")).model) for run in runs)
     ranking = evaluator.rank(
-        lambda users: 0.5 * one.score(users) + 2 * other.score(users), evaluator.known(), split.test
+        lambda users: 0.5 * one.score(users) + 2 * other.score(users), evaluator.split.known, split.test
     )
     user = str(data.user_ids[ranking.users[0]])
     listed = [int(row["movieId"]) for row in rows_of(tmp_path / "test_topn.csv") if row["userId"] == user]

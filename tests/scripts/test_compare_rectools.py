@@ -26,7 +26,7 @@ def test_of_tested_ratings_the_library_gets_nothing_but_the_time(evaluator, data
     pairs = set(zip(known["user_id"], known["item_id"], strict=True))
     assert not pairs & set(zip(data.user[split.test], data.movie[split.test], strict=True))
     assert len(pairs) == len(split.train) + len(split.val) and known["validates"].sum() == len(split.val)
-    order = data.by_user_and_time(evaluator.known())
+    order = data.by_user_and_time(evaluator.split.known)
     assert known["item_id"].tolist() == data.movie[order].tolist()
     times = dict(zip(data.user[split.test].tolist(), data.time[split.test].tolist(), strict=True))
     assert dict(zip(asked["user_id"], asked["datetime"], strict=True)) == times and list(asked) == [
@@ -44,7 +44,8 @@ def test_lists_are_measured_by_hand(evaluator, data, tmp_path):
     write_json(tmp_path / "HSTU-0.json", {"epochs": 3, "seconds": 1.0, "request_time": True})
     found = compare_rectools.measure(evaluator, tmp_path / "HSTU-0")
     assert found["hr@10"] == pytest.approx(2 / 30) and found["ndcg@10"] == pytest.approx((1 + 1 / np.log2(4)) / 30)
-    latest = {user: data.time[evaluator.known()][data.user[evaluator.known()] == user].max() for user in range(30)}
+    known = evaluator.split.known
+    latest = {user: data.time[known][data.user[known] == user].max() for user in range(30)}
     times = dict(zip(data.user[evaluator.split.test].tolist(), data.time[evaluator.split.test].tolist(), strict=True))
     later = [user for user in range(30) if times[user] > latest[user]]
     hits = sum(user in (0, 1) for user in later)

@@ -75,7 +75,7 @@ def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data, split):
     evaluator = RankingEvaluator(data, split, relevance_threshold=0)
     model = load_model(run / "best.pt", torch.device("cpu")).model
     score = evaluator.fitted_for_test(model).score
-    ranking = evaluator.rank(score, evaluator.known(), split.test)
+    ranking = evaluator.rank(score, evaluator.split.known, split.test)
     listed = [
         [int(row["movieId"]) for row in rows_of(run / "test_topn.csv") if row["userId"] == str(u)] for u in (1, 4)
     ]

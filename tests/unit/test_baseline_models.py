@@ -182,7 +182,7 @@ def test_cold_movies_are_tested_ones_without_a_known_rating(data, cold_evaluator
 
 def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
     test, cold = cold_evaluator.split.test, cold_evaluator.new_movies()
-    fitted = biases(data.select(cold_evaluator.known()), 0)
+    fitted = biases(data.select(cold_evaluator.split.known), 0)
     row, _ = rating_row(cold_evaluator, fitted, cold)
     prediction = fitted.predict(data.user[test], data.movie[test], np.zeros(len(test)))
     known = data.rating[cold_evaluator.split.train]
@@ -191,7 +191,7 @@ def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
     assert row["mae"] == pytest.approx(abs(error).mean(), abs=1e-4)
     assert row["cold_rmse"] == pytest.approx((error[cold[data.movie[test]]] ** 2).mean() ** 0.5, abs=1e-4)
     assert row["cold_auc"] == 0.5  # the cold movies of a user are all alike to it
-    known = data.select(cold_evaluator.known())
+    known = data.select(cold_evaluator.split.known)
     ranked = [ranking_row(cold_evaluator, fit(known, 0), cold)[0] for fit in (biases, most_popular)]
     # both know nothing of cold movies: ties, which count against them alike
     assert ranked[0]["cold_ndcg@10"] == ranked[1]["cold_ndcg@10"] > 0
@@ -202,7 +202,7 @@ def test_a_model_without_predictions_orders_test_rows_by_its_scores(data, cold_e
     """User by user, in chunks."""
     evaluator = dataclasses.replace(cold_evaluator, chunk_users=7)
     table = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
-    fitted = most_popular(data.select(evaluator.known()), 0)
+    fitted = most_popular(data.select(evaluator.split.known), 0)
     fitted = dataclasses.replace(fitted, score=lambda users: table[users])
     test = evaluator.split.test
     expected = table.numpy()[data.user[test], data.movie[test]]

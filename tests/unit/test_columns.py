@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from utils.columns import Column, main_texts, make_block, multi_hot, read_columns
 from utils.files import Note, UserError
-from utils.readers import read_movies
+from utils.movie_files import read_movies
 
 MOVIES = pd.DataFrame(
     {

@@ -207,7 +207,7 @@ def split(data):
 def test_the_ranking_evaluator_ranks_relevant_test_movies_among_unseen_ones(data, split):
     evaluator = RankingEvaluator(data, split, relevance_threshold=4, k=5, chunk_users=7)
     scores = np.random.default_rng(0).normal(size=(30, 27))
-    known = evaluator.known()
+    known = evaluator.split.known
     assert sorted(known) == sorted([*split.train, *split.val])
     ranking = evaluator.rank(lambda users: torch.from_numpy(scores)[users], known, split.test)
     users, values = [], []
@@ -227,7 +227,7 @@ def test_of_many_users_a_part_is_ranked_as_it_would_be_among_all(data, split):
     all_users = RankingEvaluator(data, split, relevance_threshold=4)
     some = dataclasses.replace(all_users, most_users=10)
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
-    whole, part = (one.rank(lambda users: scores[users], one.known(), split.test) for one in (all_users, some))
+    whole, part = (one.rank(lambda users: scores[users], one.split.known, split.test) for one in (all_users, some))
     drawn = torch.isin(whole.users, part.users)
     assert len(part.users) == drawn.sum() == 10 < len(whole.users)
     assert torch.equal(part.topn, whole.topn[drawn]) and torch.equal(part.n_relevant, whole.n_relevant[drawn])
@@ -249,10 +249,10 @@ def test_a_ranking_among_some_movies_recommends_these_alone(data, split):
     some = np.arange(27) % 2 == 0
     scores = torch.from_numpy(np.random.default_rng(0).normal(size=(30, 27)))
     rows = split.test[some[data.movie[split.test]]]
-    topn = evaluator.rank(lambda users: scores[users], evaluator.known(), rows, among=some).topn
+    topn = evaluator.rank(lambda users: scores[users], evaluator.split.known, rows, among=some).topn
     assert some[topn[topn >= 0]].all()
     scores[:, ~some] = -math.inf
-    expected = evaluator.rank(lambda users: scores[users], evaluator.known(), rows).topn
+    expected = evaluator.rank(lambda users: scores[users], evaluator.split.known, rows).topn
     assert torch.equal(topn, expected)
 
 
@@ -279,24 +279,24 @@ def test_lists_are_asked_for_with_the_first_tested_rating_of_each_user(data):
     some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 75, 60, 90])  # of user 0, 1, 0, 1 ...
     assert some.user[parts[2]].tolist() == [1, 0, 1, 0]
     evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
-    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [50, 30, 0]
-    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [75, 60, 0]
+    assert evaluator.request_times.of(parts[0], parts[1])[:3].tolist() == [50, 30, 0]
+    assert evaluator.request_times.of(evaluator.split.known, parts[2])[:3].tolist() == [75, 60, 0]
 
 
 def test_where_the_test_is_no_forecast_no_time_of_it_is_told(data):
     """A tested rating of user 0 is older than a known one; the other user, all of whose come later, is no exception."""
     some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 25, 60, 90])
     evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
-    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [40, 30, 0]
-    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 30, 0]
+    assert evaluator.request_times.of(parts[0], parts[1])[:3].tolist() == [40, 30, 0]
+    assert evaluator.request_times.of(evaluator.split.known, parts[2])[:3].tolist() == [50, 30, 0]
     assert evaluator.by_request(None, None) == {}
 
 
 def test_on_a_split_by_time_all_users_ask_when_the_test_begins(data):
     some, parts = timed(data, train=[10, 20], val=[30, 40], test=[60, 50, 60, 90])
     evaluator = RankingEvaluator(some, Split(*parts, "by hand", at_once=True), relevance_threshold=4)
-    assert evaluator.request_times(evaluator.known(), parts[2])[:3].tolist() == [50, 50, 50]
-    assert evaluator.request_times(parts[0], parts[1])[:3].tolist() == [30, 30, 30]
+    assert evaluator.request_times.of(evaluator.split.known, parts[2])[:3].tolist() == [50, 50, 50]
+    assert evaluator.request_times.of(parts[0], parts[1])[:3].tolist() == [30, 30, 30]
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -305,8 +305,8 @@ def test_models_are_told_when_their_lists_are_asked_for(data, part):
     split = split_rows(data, "leave-one-out", RATIOS)
     evaluator = RankingEvaluator(data, split, relevance_threshold=1)
     model = random_model(data, split.train, SequentialConfig(embedding_dim=4, max_length=8, num_layers=1))
-    known, rows = (split.train, split.val) if part == "val" else (evaluator.known(), split.test)
-    told = as_fitted(model, data, known, evaluator.request_times(known, rows))
+    known, rows = (split.train, split.val) if part == "val" else (evaluator.split.known, split.test)
+    told = as_fitted(model, data, known, evaluator.request_times.of(known, rows))
     expected = mean_metrics(evaluator.rank(told.score, known, rows), 10)
     found = evaluator.validate(model) if part == "val" else evaluator.test(model)[0]
     assert found["ndcg@10"] == pytest.approx(expected["ndcg@10"])

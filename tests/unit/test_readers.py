@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utils.files import UserError
-from utils.ratings import common_ids, read_ratings
-from utils.readers import RawData, read_dataset
+from utils.ratings import read_ratings
+from utils.readers import RawData, common_ids, read_dataset
 
 
 def test_dat_files_give_their_ids_titles_and_genres(tiny):

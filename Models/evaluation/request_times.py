@@ -1,0 +1,54 @@
+"""When the lists of an evaluation are asked for: with what is tested, of which models know nothing but this time."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from Models.ratings_data import RatingsData
+from utils.splits import Split
+
+NEVER = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class RequestTimes:
+    """Of the users of a split; all times are in seconds since 1970, or 0 where the data has none."""
+
+    data: RatingsData
+    split: Split
+
+    def of(self, known: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """When each user's list is asked for, int64 [n_users]: with the first rating of `rows`, of all or of the user.
+
+        It is not before the user's latest rating of the rows `known` and, where the test is no forecast, the time of
+        that one.
+        """
+        latest, first = self.latest(known), self.first(rows)
+        if not self.is_forecast():
+            return latest
+        return np.maximum(latest, np.where(first < NEVER, first, latest))
+
+    def is_forecast(self) -> bool:
+        """Whether the data has times and no user is tested before a known rating of theirs."""
+        return self.data.time is not None and not (self.first(self.split.test) < self.latest(self.split.known)).any()
+
+    def in_later_second(self) -> np.ndarray:
+        """Users who are tested in a later second than that of their latest known rating, bool [n_users]; no new ones.
+
+        The others rate several movies at once, which tells much of the next.
+        """
+        known = self.split.known
+        has_known = np.isin(np.arange(len(self.data.user_ids)), self.data.user[known])
+        return has_known & (self.first(self.split.test) > self.latest(known))
+
+    def latest(self, rows: np.ndarray) -> np.ndarray:
+        """The time of each user's latest rating, int64 [n_users]; 0, or the oldest time of all, without ratings."""
+        times = np.full(len(self.data.user_ids), min(0, self.data.times().min()), np.int64)
+        np.maximum.at(times, self.data.user[rows], self.data.times()[rows])
+        return times
+
+    def first(self, rows: np.ndarray) -> np.ndarray:
+        """When the part of the data with these rows begins for each user, int64 [n_users]; NEVER without ratings."""
+        times = np.full(len(self.data.user_ids), NEVER, np.int64)
+        np.minimum.at(times, self.data.user[rows], self.data.times()[rows])
+        return np.full_like(times, times.min()) if self.split.at_once else times
