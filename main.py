@@ -19,11 +19,13 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from Models.configs import PRESETS, TrainConfig
-from Models.ratings_data import RatingsData, load_data
+from Models.ratings_data import load_data
+from Models.training.run_folder import data_record
 from resultAnalyze.demo import LEAST_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
@@ -58,6 +60,20 @@ class Settings:
     device: Device = "auto"
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the data asks for. The data itself is not kept: each stage is a process that reads it.
+
+    configs: what is trained
+    record: the `data_record`, by which current runs are known
+    has_demo: whether a movie has ratings enough for the demo page
+    """
+
+    configs: list[TrainConfig]
+    record: dict[str, Any]
+    has_demo: bool
+
+
 def main() -> None:
     settings = parse(Settings, __doc__)
     warnings.simplefilter("ignore", Note)  # the first stage prints the notes on the data
@@ -73,14 +89,11 @@ def main() -> None:
     stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *more, *device)
     os.environ[cli.NO_NOTES] = "1"  # said once is enough
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
-    ratings = load_data(data, settings.features, encoding=settings.encoding)
-    if settings.user is not None and settings.user not in map(str, ratings.user_ids):
-        raise UserError(f"User {settings.user!r} has no ratings in {ratings.name}: name another with --user.")
-    configs = configs_for(len(ratings.movies), len(ratings.rating), has_ratings=not ratings.scale.is_constant)
-    trainings = [trained(settings, data, ratings, config) for config in configs]
+    plan = planned(settings, data)
+    trainings = [trained(settings, data, plan.record, config) for config in plan.configs]
     heading("4. Loss curve, reports and a demo page")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
-    if np.bincount(ratings.movie).max() >= LEAST_RATINGS:
+    if plan.has_demo:
         stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
     else:
         print(f"No demo page: no movie has {LEAST_RATINGS} ratings.")
@@ -134,6 +147,15 @@ def places(settings: Settings, folder: Path) -> tuple[object, ...]:
     return "--data", folder, "--features", settings.features, *encoding
 
 
+def planned(settings: Settings, folder: Path) -> Plan:
+    """Raises UserError where the asked user has no ratings."""
+    data = load_data(folder, settings.features, encoding=settings.encoding)
+    if settings.user is not None and settings.user not in map(str, data.user_ids):
+        raise UserError(f"User {settings.user!r} has no ratings in {data.name}: name another with --user.")
+    configs = configs_for(len(data.movies), len(data.rating), has_ratings=not data.scale.is_constant)
+    return Plan(configs, data_record(data), has_demo=bool(np.bincount(data.movie).max() >= LEAST_RATINGS))
+
+
 def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:
     """What is trained on data of this size: presets, for many ratings with fewer epochs and larger batches."""
     ranking = RANKING if n_movies < LARGE else OF_LARGE
@@ -150,21 +172,21 @@ def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
     return dataclasses.replace(config, optim=dataclasses.replace(optim, **changes))
 
 
-def trained(settings: Settings, folder: Path, ratings: RatingsData, config: TrainConfig) -> tuple[Path, Path]:
-    """Two finished runs of this configuration on just these ratings and features, the tested and the final one."""
+def trained(settings: Settings, folder: Path, record: dict[str, Any], config: TrainConfig) -> tuple[Path, Path]:
+    """Two finished runs of this configuration on data of this record, the tested and the final one."""
     changes = [word for name, value in config.changes().items() for word in (f"--{name.replace('_', '-')}", value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
-    tested = run_of(config, settings, ratings, "--preset", config.preset, *changes, *places(settings, folder))
+    tested = run_of(config, settings, record, "--preset", config.preset, *changes, *places(settings, folder))
     final = dataclasses.replace(config, run=dataclasses.replace(config.run, final=tested.absolute()))
-    return tested, run_of(final, settings, ratings, "--final", tested)
+    return tested, run_of(final, settings, record, "--final", tested)
 
 
-def run_of(config: TrainConfig, settings: Settings, ratings: RatingsData, *flags: object) -> Path:
+def run_of(config: TrainConfig, settings: Settings, record: dict[str, Any], *flags: object) -> Path:
     """A finished run with exactly this configuration: one that is there, or a new one with these flags."""
     words = f"preset {config.preset}, {'all ratings' if config.run.final else 'training rows'}"
     for run in reversed(runs.finished_runs()):
-        if is_run_of(run, config, ratings):
+        if is_run_of(run, config, record):
             print(f"{display_path(run)} is current ({words}): nothing to do.")
             return run
     run = runs.new_run(config.kind)

@@ -32,8 +32,9 @@ class Posterior(nn.Module):
     def forward(self) -> Tensor:
         return self.mean + self.log_std.exp() * torch.randn_like(self.mean) if self.training else self.mean
 
-    def variance(self) -> Tensor:
-        return (2 * self.log_std).exp()
+    def variance(self, index: Tensor | None = None) -> Tensor:
+        """Of all or of those at `index`, [B, D]."""
+        return (2 * (self.log_std if index is None else take(self.log_std, index))).exp()
 
     def prior_variance(self) -> Tensor:
         """The variance of each dimension's prior that makes the divergence least (empirical Bayes), [D]."""
@@ -140,11 +141,13 @@ def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -
 
 
 def count_before(history: History, user: Tensor, time: Tensor) -> Tensor:
-    """How many ratings of the user's history are older than `time`, [B]."""
-    least = history.time.min()
-    span = history.time.max() - least + 2  # times of one user are less than this apart
-    keys = history.users() * span + (history.time - least)  # ascending
-    return torch.searchsorted(keys, user * span + (time - least).clamp(min=0).minimum(span - 1)) - history.offsets[user]
+    """How many ratings of the user's history are older than `time`, [B]: by bisection, of all at once."""
+    low, high = history.offsets[user], history.offsets[user + 1]
+    for _ in range(int((high - low).max()).bit_length() if len(user) else 0):
+        middle = (low + high) // 2
+        is_older = (middle < high) & (history.time[middle.clamp(max=len(history.time) - 1)] < time)
+        low, high = torch.where(is_older, middle + 1, low), torch.where(is_older, high, middle)
+    return low - history.offsets[user]
 
 
 class SessionBiases(nn.Module):
@@ -188,7 +191,7 @@ class SessionBiases(nn.Module):
             in_later = is_known & has_later & (known.time[later] - time <= seconds)
             session, found = numbers[torch.where(in_earlier, earlier, later)], in_earlier | in_later
             mean = mean + found * take(bias.mean, session).squeeze(1)
-            variance = variance + found * take(bias.variance(), session).squeeze(1)
+            variance = variance + found * bias.variance(session).squeeze(1)
         return mean, variance
 
     def divergence(self) -> Tensor:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +23,7 @@ from Models.configs import DataConfig, TrainConfig, saved_config
 from Models.Dataset import FittedModel
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.rankings import RankingEvaluator
-from Models.ratings_data import RatingsData
+from Models.training.run_folder import data_record
 from utils import runs
 from utils.files import UserError, read_json, write_json
 
@@ -86,15 +85,13 @@ def peak_memory() -> float | None:
     return round(int(kilobytes) / 2**20, 2)
 
 
-def is_run_of(run: Path, config: TrainConfig, data: RatingsData) -> bool:
-    """Whether a run folder holds a training with exactly this configuration, on these ratings and features."""
+def is_run_of(run: Path, config: TrainConfig, data: dict[str, Any]) -> bool:
+    """Whether a run folder holds a training with exactly this configuration, on the data of this `data_record`."""
     try:
         saved, record = saved_config(run), read_json(run / "config.json")
     except UserError:  # damaged, or of another version of this code
         return False
-    if saved.training() != config.training():
-        return False
-    return (record["ratings_sha256"], record["features"]) == (data.fingerprint(), asdict(data.features.info))
+    return saved.training() == config.training() and all(record[name] == value for name, value in data.items())
 
 
 def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device) -> FittedModel:
@@ -108,7 +105,7 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device:
     """
     if run.is_dir() and not runs.is_finished(run) and not (run / "last.pt").is_file():
         runs.discard(run)  # stopped before its first epoch was done: nothing to go on from
-    if run.is_dir() and not is_run_of(run, config, evaluator.data):
+    if run.is_dir() and not is_run_of(run, config, data_record(evaluator.data)):
         raise UserError(
             f"{run} was trained on other ratings or with other settings: name another folder with --output."
         )

@@ -24,9 +24,14 @@ def write_config(folder: Path, config: TrainConfig, data: RatingsData, split: Sp
     """config.json: the configuration, and what it is trained on and with."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     record = {"config": to_json(config) | {"data": to_json(config.data.located())}, "protocol": split.protocol}
-    record |= {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info), "versions": versions}
-    record |= {"user_features": list(data.user_feature_names), "continued_from_sha256": continued_from(config)}
+    record |= data_record(data) | {"user_features": list(data.user_feature_names), "versions": versions}
+    record |= {"continued_from_sha256": continued_from(config)}
     write_json(folder / "config.json", record)
+
+
+def data_record(data: RatingsData) -> dict[str, Any]:
+    """What tells whether other ratings and features are the same."""
+    return {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info)}
 
 
 def continued_from(config: TrainConfig) -> str | None:
