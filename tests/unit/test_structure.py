@@ -182,5 +182,5 @@ def test_test_files_have_names_of_their_own():
 
 
 def test_unit_tests_start_no_processes():
-    for path in (ROOT / "tests" / "unit").glob("*.py"):
+    for path in (ROOT / "tests" / "unit").rglob("*.py"):
         assert "subprocess" not in imports_of(path), path
