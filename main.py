@@ -30,7 +30,7 @@ from resultAnalyze.demo import LEAST_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
-from utils.config import DEFAULT_FEATURES, Device, Encoding, OptionalFileName, OptionalFolder, optional, parse
+from utils.config import DEFAULT_FEATURES, Device, Encoding, OptionalFileName, OptionalFolder, as_typed, optional, parse
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
 from utils.files import DATASET, ROOT, Note, UserError
@@ -174,7 +174,7 @@ def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
 
 def trained(settings: Settings, folder: Path, record: dict[str, Any], config: TrainConfig) -> tuple[Path, Path]:
     """Two finished runs of this configuration on data of this record, the tested and the final one."""
-    changes = [word for name, value in config.changes().items() for word in (f"--{name.replace('_', '-')}", value)]
+    changes = [word for name, value in config.changes().items() for word in as_typed(name, value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
     tested = run_of(config, settings, record, "--preset", config.preset, *changes, *places(settings, folder))

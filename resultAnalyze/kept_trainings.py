@@ -10,6 +10,7 @@ from Models.Recommender import NCFConfig
 from resultAnalyze.intervals import LEAST_SEEDS
 from resultAnalyze.markdown import effect_in_words, markdown_table, mean_and_range
 from utils.columns import KINDS, RESERVED
+from utils.config import as_typed
 from utils.files import ROOT, read_json
 
 RESULTS = ROOT / "resultAnalyze" / "results"
@@ -195,7 +196,7 @@ def left_out(changes: dict[str, Any]) -> str:
     if "blocks" in changes:
         blocks = {block for block in (*RESERVED, *KINDS) if block not in changes["blocks"]}
         return "the metadata" if blocks == set(KINDS) else " ".join(f"block `{block}`" for block in sorted(blocks))
-    return " ".join("the MLP" if name == "hidden_dim" else f"`{as_flag(name, v)}`" for name, v in changes.items())
+    return " ".join("the MLP" if name == "hidden_dim" else as_code(name, value) for name, value in changes.items())
 
 
 def rows_in_words(run: pd.Series) -> str:
@@ -207,12 +208,8 @@ def rows_in_words(run: pd.Series) -> str:
 
 def preset_in_words(run: pd.Series) -> str:
     """The preset, and the flags beside it."""
-    return " ".join([run["preset"], *(f"`{as_flag(name, value)}`" for name, value in run["changes"].items())])
+    return " ".join([run["preset"], *(as_code(name, value) for name, value in run["changes"].items())])
 
 
-def as_flag(name: str, value: Any) -> str:
-    """A setting as it is typed."""
-    if isinstance(value, bool):
-        return "--" + "no-" * (not value) + name.replace("_", "-")
-    words = value if isinstance(value, list) else [value]
-    return " ".join(map(str, ["--" + name.replace("_", "-"), *words]))
+def as_code(name: str, value: Any) -> str:
+    return f"`{' '.join(as_typed(name, value))}`"

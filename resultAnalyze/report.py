@@ -31,7 +31,7 @@ from resultAnalyze.intervals import estimate, mean_over_users
 from resultAnalyze.run_files import Run, relevant_rows, results_table, rmse_by_user, top_lists, user_metrics
 from utils import cli, runs
 from utils.cli import display_path
-from utils.config import OptionalFileName, OptionalFolder, parse
+from utils.config import OptionalFileName, OptionalFolder, as_typed, parse
 from utils.files import ROOT, atomic_write
 from utils.splits import TEST
 
@@ -207,16 +207,12 @@ def commands(run: Run) -> str:
     words = ["python", "train.py", "--data", data["folder"], "--features", data["features"], "--preset", test["preset"]]
     words += ["--split", data["split"], "--ratios", *data["ratios"], "--seed", test["seed"]]
     for name in ("train_file", "test_file", "encoding"):
-        words += ["--" + name.replace("_", "-"), data[name]] if data[name] else []
+        words += as_typed(name, data[name]) if data[name] else []
     words += ["--scale", *data["scale"]] if data["scale"] else []
     if run.ranks:
         words += ["--relevance-threshold", test["relevance_threshold"]]
     for name, value in test["changes"].items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", *(value if isinstance(value, list) else [value])]
+        words += as_typed(name, value)
     lines = [shlex.join(map(str, words)), "python resultAnalyze/report.py --run runs/RUN"]
     return f"<pre>{text(chr(10).join(lines))}</pre>"
 

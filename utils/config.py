@@ -55,6 +55,18 @@ def optional(kind: type, metavar: str, default: str = "optional") -> Any:
     return Annotated[kind | None, word, tyro.conf.arg(help_behavior_hint=f"({default})")]
 
 
+def flag(name: str) -> str:
+    """A setting's name as it is typed."""
+    return "--" + name.replace("_", "-")
+
+
+def as_typed(name: str, value: Any) -> list[str]:
+    """The words of a setting on a command line."""
+    if isinstance(value, bool):
+        return [flag(name if value else f"no_{name}")]
+    return [flag(name), *map(str, value if isinstance(value, list | tuple) else [value])]
+
+
 # Types of values, with what they may be. In a dataclass, the text below a field is its help.
 FileName = Annotated[Path, tyro.conf.arg(metavar="FILE"), Predicate(_is_file_name)]
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -121,7 +133,7 @@ def _problems(config: Any) -> Iterator[str]:
         for one in value if isinstance(value, tuple) else (value,):
             for limit in _limits(hints[field.name]):
                 if one is not None and not _holds(limit, one):
-                    yield f"--{field.name.replace('_', '-')} {str(one)!r} is not {_in_words(limit)}."
+                    yield f"{flag(field.name)} {str(one)!r} is not {_in_words(limit)}."
 
 
 def _limits(hint: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from Models.checkpoint import IdMaps, SavedModel
 from Models.inference.named import allowed_movies, find_users, first_of
 from Models.inputs import CLOCK, PositiveInt
 from utils import distributed
-from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, optional
+from utils.config import Device, Encoding, OptionalFileName, OptionalFolder, flag, optional
 from utils.files import UserError
 from utils.lists import Format
 from utils.textfiles import lines_of, read_utf8
@@ -126,7 +126,7 @@ def check_request(request: Request) -> None:
 
 def flags(names: Sequence[str]) -> str:
     """Settings as the user writes them."""
-    return " and ".join("--" + name.replace("_", "-") for name in names)
+    return " and ".join(map(flag, names))
 
 
 def check_users(request: Request, saved: SavedModel) -> None:
