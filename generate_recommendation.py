@@ -25,6 +25,7 @@ appear, whether somebody has rated it or not. The last line is `Top 10 recommend
 
 import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +47,25 @@ from Models.inference.request import (
     request_time,
     wanted_users,
 )
-from Models.sequences import PaddedHistory
+from Models.sequences import History, PaddedHistory
 from utils import cli, distributed, hub
 from utils.cli import display_path
 from utils.config import parse
 from utils.files import UserError, atomic_write
-from utils.lists import WRITERS, Recommendations, opened, write_audience
+from utils.lists import WRITERS, Recommendations, Subject, opened, write_audience
 from utils.runs import finished_run
 from utils.shared_model import is_shared
 
 LEAST_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Lists that were written: how many, how many of them are shorter than wanted, and the last one."""
+
+    n: int
+    n_short: int
+    last: Recommendations
 
 
 def main() -> None:
@@ -103,38 +113,55 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
     every = saved.known.history
     if new is not None:
         check_new_users(saved.model, rating_model)
-        n_users, first, found, histories = 1, new, recommender.for_histories(new, new), [new]
         note_on_later(request, time, new.request_time)
+        found, histories, first = recommender.for_histories(new, new), [new], new
     else:
-        users = wanted_users(request, saved.ids)
-        n_users, first = len(users), every.pad(torch.tensor(users[:1]))
-        known = saved.known.training() if request.known == "train" else every
+        users, known = wanted_users(request, saved.ids), scored_from(request, saved)
         note_on_later(request, time, known.latest_times()[list(users)])
         found = recommender.for_users(users, known, seen=every)
         histories = (known.pad(torch.tensor([user])) for user in users)
+        first = every.pad(torch.tensor(users[:1]))
     if request.explain:
         found = explained(saved, found, (beside(saved.model, asked_at(history, time)) for history in histories))
-    ranking = saved.model.config.task == "ranking"
-    columns = ["score"] * ranking + ["prediction"] * (not ranking or rating_model is not None)
-    several = request.all_users or request.users is not None
-    last, n_short = show(request, columns, "recommended movie IDs for user", found, several)
-    if not several and last.movies and len(every.movie):
-        distributed.say(about_popular(last, recommender.most_popular(every, first)))
-    if request.explain and not several and last.movies and not any(movie.reasons for movie in last.movies):
+    shown = show(request, value_names(saved, rating_model), found)
+    if not several(request) and shown.last.movies and len(every.movie):
+        distributed.say(about_popular(shown.last, recommender.most_popular(every, first)))
+    notes_on_lists(request, saved, shown)
+
+
+def scored_from(request: Request, saved: SavedModel) -> History:
+    """The ratings that scores are made from: all that are known or, with --known train, those of the training."""
+    return saved.known.training() if request.known == "train" else saved.known.history
+
+
+def several(request: Request) -> bool:
+    return request.all_users or request.users is not None
+
+
+def value_names(saved: SavedModel, rating_model: nn.Module | None) -> list[str]:
+    """The columns of a list: the score of a ranking, the prediction of a rating, or both."""
+    is_ranking = saved.model.config.task == "ranking"
+    return ["score"] * is_ranking + ["prediction"] * (not is_ranking or rating_model is not None)
+
+
+def notes_on_lists(request: Request, saved: SavedModel, shown: Shown) -> None:
+    """What there is to say of lists that were written: what their model is not made for, and what they lack."""
+    last = shown.last
+    if request.explain and not several(request) and last.movies and not any(movie.reasons for movie in last.movies):
         distributed.say(
             "No rating of the user raises these scores: the model reads no ratings, or knows too few of them."
         )
-    if not ranking:
+    if saved.model.config.task != "ranking":
         distributed.say(
             "The model learned to predict ratings, not which movies are chosen; for movies that users would choose: "
             "python train.py --preset autoencoder."
         )
-    if n_short:
-        of_users = f"For {n_short:,} of {n_users:,} users fewer" if several else "Fewer"
+    if shown.n_short:
+        of_users = f"For {shown.n_short:,} of {shown.n:,} users fewer" if several(request) else "Fewer"
         distributed.say(f"{of_users} than {request.top_n} movies are left.")
     if request.output:
-        users_in_words = f"{n_users:,} user{'s' * (n_users > 1)}"
-        print(f"Wrote the recommendations for {users_in_words} to {display_path(request.output)}.")
+        users = f"{shown.n:,} user{'s' * (shown.n > 1)}"
+        print(f"Wrote the recommendations for {users} to {display_path(request.output)}.")
 
 
 def list_similar(request: Request, saved: SavedModel) -> None:
@@ -147,8 +174,7 @@ def list_similar(request: Request, saved: SavedModel) -> None:
     movies = similar(saved.model, saved.ids, movie, request.top_n, movie_filter(request, saved.ids))
     if not movies:
         raise UserError(f"The filters leave no movie but {request.similar_to} itself: change them.")
-    found = Recommendations(saved.ids.movie_ids[movie], movies)
-    show(request, ["cosine"], "movie IDs most similar to movie", [found], several=False)
+    show(request, ["cosine"], [Recommendations(saved.ids.movie_ids[movie], movies)], of="movie")
     if len(movies) < request.top_n:
         distributed.say(f"Fewer than {request.top_n} other movies are left.")
     if request.output:
@@ -162,12 +188,10 @@ def list_audience(request: Request, saved: SavedModel) -> None:
         UserError: there is no such movie.
     """
     (movie,) = find_movies(saved.ids, [request.audience_of])
-    every = saved.known.history
-    known = saved.known.training() if request.known == "train" else every
-    time = request_time(request, saved)
+    known, time = scored_from(request, saved), request_time(request, saved)
     note_on_later(request, time, known.latest_times())
     recommender = TopNRecommender(saved.model, saved.ids, request.top_n, request_time=time)
-    found = audience(recommender, movie, known, every)
+    found = audience(recommender, movie, known, saved.known.history)
     name = "probability" if saved.model.config.task == "ranking" else "prediction"
     with opened(request.output) as file:
         write_audience(file, request.format, saved.ids.movie_ids[movie], name, found)
@@ -182,7 +206,7 @@ def export_vectors(request: Request, saved: SavedModel) -> None:
     time = request_time(request, saved)  # by all ranks
     if distributed.rank():
         return
-    known = saved.known.training() if request.known == "train" else saved.known.history
+    known = scored_from(request, saved)
     note_on_later(request, time, known.latest_times())
     arrays = vectors(saved.model, saved.ids, known, time)
     with atomic_write(request.export_vectors) as temporary, temporary.open("wb") as file:
@@ -248,17 +272,15 @@ def shared_ratings(one: SavedModel, other: SavedModel) -> float:
     return float(torch.isin(*pairs).double().mean())
 
 
-def show(
-    request: Request, columns: list[str], words: str, found: Iterable[Recommendations], several: bool
-) -> tuple[Recommendations, int]:
-    """Write recommendations to the screen or --output; returns the last ones and how many are shorter than wanted."""
-    n_short = 0
+def show(request: Request, columns: list[str], found: Iterable[Recommendations], of: Subject = "user") -> Shown:
+    """Write lists to the screen or --output."""
+    n = n_short = 0
     with opened(request.output) as file:
-        write = WRITERS[request.format](file, columns, words, one_user=not several)
+        write = WRITERS[request.format](file, columns, of, only_one=not several(request))
         for one in found:
             write(one)
-            n_short += len(one.movies) < request.top_n
-    return one, n_short
+            n, n_short = n + 1, n_short + (len(one.movies) < request.top_n)
+    return Shown(n, n_short, one)
 
 
 def note_on_later(request: Request, time: int, latest: Tensor) -> None:

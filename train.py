@@ -110,7 +110,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
         known = describe_data(data, split) | describe_model(model, inputs)
         if epochs:  # the training may have been stopped before it wrote best.pt or metrics.csv
             save(model, optimizer, epochs, evaluator, folder, known)
-        print(f"Training on {device} into {shown}; if stopped, python train.py --resume {shown} goes on.")
+        print(f"Training on {device} into {shown}; to resume after an interruption: python train.py --resume {shown}")
 
         # epochs
         for epoch in range(len(epochs) + 1, n_epochs + 1):

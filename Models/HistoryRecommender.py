@@ -59,7 +59,7 @@ class HistoryConfig:
     max_length: PositiveInt = 2500
     """ratings of a user that are read: the latest, in training any successive ones; memory grows with the square"""
     history_dropout: Fraction = 0.0
-    """share of users trained without implicit item factors, as new users come"""
+    """share of users whose implicit item factors are dropped in a training step, for users without a history"""
     history_precision: NonNegFloat = 10.0
     """prior precision of the implicit item factors"""
     audience_precision: NonNegFloat = 500.0

@@ -80,7 +80,7 @@ class DataConfig:
         """The data on the wanted scale or else on that of these training rows: other ratings say nothing of the scale.
 
         Raises:
-            UserError: the wanted scale is none, or a rating lies outside.
+            UserError: --scale is not a valid range, or a rating lies outside.
         """
         if self.scale is None:
             scale, n = RatingScale.of(data.rating[rows]), len(data.rating)
@@ -141,7 +141,7 @@ class RunConfig:
     run: OptionalFolder = None
     """folder for this training (default: a new one in runs/)"""
     resume: OptionalFolder = None
-    """go on with the stopped training in this folder, with its configuration"""
+    """resume the stopped training in this folder, with its configuration"""
     final: OptionalFolder = None
     """train the configuration of this finished run on all ratings, for recommending"""
     continue_from: OptionalFolder = None

@@ -22,7 +22,7 @@ SHOWN = (0.5, 0.9)  # the least and the greatest share of a user's ratings that 
 
 
 class Posterior(nn.Module):
-    """Vectors as far as the ratings tell: independent Gaussians (mean field), in training a sample of them."""
+    """Vectors with a Gaussian posterior of independent elements (mean field); in training, `forward` gives a sample."""
 
     def __init__(self, n: int, dim: int, std: float):
         super().__init__()

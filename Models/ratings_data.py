@@ -109,7 +109,7 @@ def load_data(
     test_file: Path | None = None,
     encoding: str | None = None,
 ) -> RatingsData:
-    """Read a data set, map its ids to indices and align the movie features; until a split says more, all ratings train.
+    """Read a data set, map its ids to indices and align the movie features; the scale is that of all ratings.
 
     Raises:
         UserError: a file is missing, damaged or does not fit the others; names it and its remedy.
@@ -221,9 +221,7 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
         split = dataclasses.replace(split, protocol=f"{split.protocol}, of rows by user and time")
     for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
         if not len(rows) and not (part == "validation" and ratios[1] == 0):
-            raise UserError(
-                f"The {part} rows of {data.name} are none: it is too small for these ratios, change --ratios."
-            )
+            raise UserError(f"{data.name} has no {part} rows with these ratios: change --ratios.")
     return split
 
 

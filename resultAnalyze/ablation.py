@@ -25,7 +25,7 @@ Benjamini and Hochberg's procedure over all differences of the table, at most on
 wrong.
 
 Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
-ablation.png into --output. Finished training runs are kept there, so an interrupted ablation goes on where it stopped.
+ablation.png into --output. Finished training runs are kept there, so an interrupted ablation resumes where it stopped.
 """
 
 import dataclasses

@@ -13,7 +13,7 @@ catalogue, without the movies of the training and validation rows, ties against 
 
 Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with how far behind
 the best each model is (comparison.py). Finished rows are kept, with their metrics user by user in units/, so that an
-interrupted comparison goes on where it stopped; seconds compare only if it goes on on the same device.
+interrupted comparison resumes where it stopped; seconds compare only if it resumes on the same device.
 Some baselines need: pip install -r requirements-baselines.txt
 """
 

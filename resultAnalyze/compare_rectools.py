@@ -7,7 +7,7 @@
 The library is given the known ratings, of which the validation rows choose its epoch by HR@10, and the time of each
 tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
 that the user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
-rows are kept, and an interrupted training goes on after its last whole epoch.
+rows are kept, and an interrupted training resumes after its last whole epoch.
 """
 
 import subprocess
@@ -105,7 +105,7 @@ def train(python: Path, output: Path, model: str, seed: int, settings: Settings)
     flags += ["--epochs", settings.epochs, "--minutes", settings.minutes]
     done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE)
     if not done.returncode and not (output / f"{model}-{seed}.json").is_file():
-        raise UserError(f"{model} of RecTools was stopped: the same command again goes on.")
+        raise UserError(f"{model} of RecTools was stopped: repeat the command to resume it.")
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")

@@ -57,13 +57,13 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
             if not done.cancelled() and (error := done.exception()):
                 fault = fault or error
                 for one in futures:
-                    one.cancel()  # what is at work goes on to its end, and is not lost
+                    one.cancel()  # what is running finishes, and is not lost
             elif not done.cancelled():
                 yield done.result()
     finally:
         waiting.shutdown(cancel_futures=True)
     if isinstance(fault, BrokenProcessPool):
-        raise UserError("A process was killed, perhaps for lack of memory: go on with fewer --jobs.") from fault
+        raise UserError("A process was killed, perhaps for lack of memory: repeat it with fewer --jobs.") from fault
     if fault:
         raise fault
 
@@ -95,7 +95,7 @@ def is_run_of(run: Path, config: TrainConfig, data: dict[str, Any]) -> bool:
 
 
 def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device) -> FittedModel:
-    """The model of a run folder, trained now unless it is there already; an interrupted training goes on.
+    """The model of a run folder, trained now unless it is there already; an interrupted training is resumed.
 
     It trains on the device and computes on the CPU. In the test, a model that predicts ratings knows the training rows,
     one that ranks the validation rows as well.
@@ -104,7 +104,7 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device:
         UserError: the folder holds another training.
     """
     if run.is_dir() and not runs.is_finished(run) and not (run / "last.pt").is_file():
-        runs.discard(run)  # stopped before its first epoch was done: nothing to go on from
+        runs.discard(run)  # stopped before its first epoch was done: nothing to resume
     if run.is_dir() and not is_run_of(run, config, data_record(evaluator.data)):
         raise UserError(
             f"{run} was trained on other ratings or with other settings: name another folder with --output."

@@ -10,7 +10,7 @@ a false claim; there should be at most 5 % of them. Intervals over users or movi
 beside it. The draws share training runs and test rows, so that the shares themselves are estimates.
 
 Writes null_experiment.csv (a row per metric and number of seeds) and null_experiment.md into --output. Finished
-training runs are kept there, so an interrupted experiment goes on where it stopped.
+training runs are kept there, so an interrupted experiment resumes where it stopped.
 """
 
 import dataclasses

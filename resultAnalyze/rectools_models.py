@@ -5,7 +5,7 @@
 
 Nothing of this repo is imported: RecTools and this repo need different versions of NumPy. Reads known.csv and asked.csv
 of the folder, writes <model>-<seed>.csv, the best ten movies of each user, and <model>-<seed>.json beside it. An
-interrupted training goes on after its last whole epoch.
+interrupted training resumes after its last whole epoch.
 """
 
 import argparse

@@ -176,7 +176,7 @@ def suggested(space: dict[str, Range | tuple], done: list[dict[str, Any]], lower
     distributions = {key: distribution(bounds) for key, bounds in space.items()}
     study = optuna.create_study(
         direction="minimize" if lower_is_better else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=len(done)),  # so that it goes on as if it had not stopped
+        sampler=optuna.samplers.TPESampler(seed=len(done)),  # so that it resumes as if it had not stopped
     )
     for row in valued(done):
         params = json.loads(row["settings"])

@@ -13,7 +13,7 @@ NO_NOTES = "RECOMMENDER_NO_NOTES"  # the environment variable of scripts whose n
 
 
 class Messages:
-    """The screen of a script with other work than printing: if its reader goes away, as `head` does, that goes on."""
+    """Standard output that ignores a closed pipe, such as `| head`, so that the script's work continues."""
 
     def __init__(self, stream: Any):
         self.stream = stream
@@ -38,7 +38,7 @@ class Messages:
 def run(main: Callable[[], None], prints_results: bool = False) -> None:
     """Call a script's main: exit code 0 on success, 1 and one sentence on a fault that the user can mend.
 
-    A script that `prints_results` ends when nobody reads them any more; others go on with their work.
+    A script that `prints_results` ends when nobody reads them any more; others continue their work.
     """
     _replace_what_streams_lack()
     warnings.simplefilter("ignore" if NO_NOTES in os.environ else "once", Note)
@@ -62,7 +62,7 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
         reason = (str(error).strip().splitlines() or ["no more could be had"])[0]
         sys.exit(f"error: Out of memory ({reason}): lower --batch-size, take a smaller model or another --device.")
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing that was written is lost; a training goes on with train.py --resume.")
+        sys.exit("\nStopped: nothing that was written is lost; train.py --resume resumes a training.")
 
 
 def _replace_what_streams_lack() -> None:

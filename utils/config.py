@@ -39,7 +39,7 @@ def _is_encoding(name: str) -> bool:
 
 
 def optional(kind: type, metavar: str, default: str = "optional") -> Any:
-    """The type of a flag with a word that may be left out; by tyro's own, the word None would be no value.
+    """An optional flag's type; unlike tyro's own, it takes the word None for a value.
 
     Args:
         kind: makes the value from the word

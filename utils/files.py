@@ -31,7 +31,7 @@ class UserError(Exception):
 
 
 class Note(UserWarning):
-    """Something about the user's data that they may not know; scripts print it once and go on."""
+    """Something about the user's data that they may not know; scripts print it once and continue."""
 
 
 def note(text: str) -> None:

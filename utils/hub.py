@@ -2,7 +2,7 @@
 """A model to share: a trained model without its users, in three files that the Hugging Face hub knows.
 
     python utils/hub.py export --run runs/RUN --output my-model
-    python utils/hub.py push --folder my-model --name me/my-model           # as who `hf auth login` or HF_TOKEN says
+    python utils/hub.py push --folder my-model --name me/my-model     # by the account of `hf auth login` or HF_TOKEN
     python generate_recommendation.py --run my-model --liked 1,3114,2355
     python generate_recommendation.py --run hf:me/my-model --liked 1,3114,2355
 

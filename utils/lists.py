@@ -42,11 +42,16 @@ class Movie:
     reasons: list[Reason] | None = None  # the most important first; None where nobody asked for them
 
 
+Subject = Literal["user", "movie"]  # whose lists: those of users or, of similar movies, of a movie
+COLUMN = {"user": "userId", "movie": "similarTo"}
+WORDS = {"user": "recommended movie IDs for user", "movie": "movie IDs most similar to movie"}
+
+
 @dataclass(frozen=True)
 class Recommendations:
-    """One user's top-N, best first."""
+    """The top-N of the user or movie with this id, best first."""
 
-    user: int | str
+    id: int | str
     movies: list[Movie]
 
 
@@ -60,19 +65,19 @@ def opened(output: Path | None) -> Iterator[TextIO]:
         yield file
 
 
-# --- formats: each makes a function that writes one user's recommendations --------------------------
+# --- formats: each makes a function that writes one top-N --------------------------------------------
 
 Writer = Callable[[Recommendations], None]
 
 
-def text_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
-    """The original's line; above it, for one user, a table."""
+def text_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
+    """The original's line; above it, of the only list, a table."""
 
     def write(found: Recommendations) -> None:
-        if one_user:
+        if only_one:
             file.write(table(found, columns))
         ids = [movie.id for movie in found.movies]
-        file.write(f"Top {len(ids)} {words} {found.user}: {ids}\n")
+        file.write(f"Top {len(ids)} {WORDS[of]} {found.id}: {ids}\n")
 
     return write
 
@@ -95,22 +100,22 @@ def in_words(reason: Reason) -> str:
     return f"{words}: {', '.join(reason.shared)}" if reason.shared else words
 
 
-def ids_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+def ids_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
     """A line of movie ids, after the user's id where there are several users."""
 
     def write(found: Recommendations) -> None:
         ids = [movie.id for movie in found.movies]
-        print(*([] if one_user else [found.user]), *ids, file=file)
+        print(*([] if only_one else [found.id]), *ids, file=file)
 
     return write
 
 
-def json_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+def json_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
     """One JSON object per line; a screen that can't hold every character gets their numbers, which JSON reads alike."""
     ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
 
     def write(found: Recommendations) -> None:
-        content = {"user": found.user, "movies": [as_json(movie) for movie in found.movies]}
+        content = {of: found.id, "movies": [as_json(movie) for movie in found.movies]}
         print(json.dumps(content, ensure_ascii=ascii_only), file=file)
 
     return write
@@ -125,15 +130,15 @@ def as_json(movie: Movie) -> dict[str, Any]:
     return content
 
 
-def csv_writer(file: TextIO, columns: list[str], words: str, one_user: bool) -> Writer:
+def csv_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
     """One row per movie, after a header."""
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["userId", "rank", "movieId", "title", "genres", *columns])
+    rows.writerow([COLUMN[of], "rank", "movieId", "title", "genres", *columns])
 
     def write(found: Recommendations) -> None:
         for rank, movie in enumerate(found.movies, start=1):
             values = [f"{movie.values[name]:.4f}" for name in columns]
-            rows.writerow([found.user, rank, movie.id, movie.title, movie.genres, *values])
+            rows.writerow([found.id, rank, movie.id, movie.title, movie.genres, *values])
 
     return write
 

@@ -122,7 +122,7 @@ def how_trained(run: Path, content: dict[str, Any], record: dict[str, Any]) -> l
         f"- known of the movies: {', '.join(blocks) or 'nothing'}{titles}",
     ]
     went_on = config["config"]["run"]["continue_from"] is not None
-    return lines + ["- its weights went on from an earlier training, whose epochs are not counted here"] * went_on
+    return lines + ["- training continued from an earlier run, whose epochs are not counted here"] * went_on
 
 
 def public_name(encoder: str) -> str:

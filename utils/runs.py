@@ -93,7 +93,7 @@ def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -
         raise UserError(f"{folder} is a model that was shared, without the ratings that this needs: name a run.")
     if not is_finished(Path(folder)):
         stopped = (Path(folder) / "config.json").is_file()
-        remedy = f"go on with python train.py --resume {folder}" if stopped else "train one with python train.py"
+        remedy = f"resume it with python train.py --resume {folder}" if stopped else "train one with python train.py"
         raise UserError(f"{folder} holds no finished run: {remedy}.")
     return Path(folder)
 

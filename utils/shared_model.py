@@ -206,7 +206,7 @@ def problems(content: Content, tensors: dict[str, Tensor]) -> Iterator[str]:
     if n < 1 or any(len(ids[name]) != n for name in ("movie_ids", "titles", "genres", "years")):
         yield "its ids, titles, genres or years are not one for each movie"
     if len(set(map(str, ids["movie_ids"]))) != n or not all(0 <= year <= 9999 for year in ids["years"]):
-        yield "its ids are not of one movie each, or a year is none"
+        yield "it has duplicate movie ids, or an invalid year"
     if not (scale["low"] <= scale["high"] and 0 <= stats["newest"] <= LATEST and 0 <= stats["longest_gap"] <= LATEST):
         yield "its ratings or times are of no such range"
     shapes = {"features": (n, sum(block["width"] for block in stats["blocks"])), "year": (n,), "count": (n,)}

@@ -20,7 +20,7 @@ NEEDS_TIME = ("time", "user-time", "leave-one-out")
 class Split:
     """Row numbers of the three parts, and the protocol in words.
 
-    at_once: whether all users are asked about when a part begins, not each when their own rows in it do
+    at_once: whether all users have one request time, the start of the part, not each that of their own first row in it
     """
 
     train: np.ndarray

@@ -1,4 +1,4 @@
-"""When the lists of an evaluation are asked for: with what is tested, of which models know nothing but this time."""
+"""The time of the request of each evaluated list: that of what is tested, of which a model is told nothing else."""
 
 from dataclasses import dataclass
 
@@ -48,7 +48,10 @@ class RequestTimes:
         return times
 
     def first(self, rows: np.ndarray) -> np.ndarray:
-        """When the part of the data with these rows begins for each user, int64 [n_users]; NEVER without ratings."""
+        """The time of each user's first rating in these rows or, where the split is global, of the first of all.
+
+        int64 [n_users]; NEVER without ratings
+        """
         times = np.full(len(self.data.user_ids), NEVER, np.int64)
         np.minimum.at(times, self.data.user[rows], self.data.times()[rows])
         return np.full_like(times, times.min()) if self.split.at_once else times

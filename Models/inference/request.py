@@ -86,7 +86,7 @@ class Request:
 
 
 FILTERS = ("genres", "years", "exclude", "candidates")
-# What can be asked for, one at a time, and the settings that it makes no use of.
+# What can be asked for, one at a time, and the settings that it does not support.
 REQUESTS = {
     "user": (),
     "users": (),
@@ -108,7 +108,7 @@ def check_request(request: Request) -> None:
         raise UserError(f"{flags(asked)} ask for different recommendations: give one of them.")
     for name in asked:
         if unused := [other for other in given if other in REQUESTS[name]]:
-            raise UserError(f"{flags([name])} makes no use of {flags(unused)}: leave that out.")
+            raise UserError(f"{flags([name])} does not support {flags(unused)}: leave it out.")
     for name in given:
         if isinstance(value := getattr(request, name), str) and not value.strip():
             raise UserError(f"{flags([name])} is empty: give it a value or leave it out.")
@@ -216,7 +216,7 @@ def request_time(request: Request, saved: SavedModel) -> int:
     """When recommendations are asked for, in seconds since 1970; 0 where the model takes no notice of it.
 
     Raises:
-        UserError: --at is no time, or the model takes no notice.
+        UserError: --at is no time, or the model does not use it.
     """
     takes_time = getattr(saved.model.config, "request_time", False) and saved.model.stats.newest >= CLOCK
     if request.at is None:
@@ -224,7 +224,7 @@ def request_time(request: Request, saved: SavedModel) -> int:
         return distributed.all_gather(now)[0]  # the ranks' clocks differ
     if not takes_time:
         raise UserError(
-            "--at: this model takes no notice of when it is asked: leave it out, or take a sequential model that was "
+            "--at: this model does not use the time of a request: leave it out, or take a sequential model that was "
             "trained with --request-time on data with times."
         )
     return seconds_of(request.at.strip())

@@ -62,7 +62,7 @@ def _last_value(argv: Sequence[str], flag: str) -> str | None:
 
 
 def _continued(run: Path) -> TrainConfig:
-    """The configuration of a finished run as the default of a training that goes on from it.
+    """The configuration of a finished run as the default of a training that continues from it.
 
     Raises:
         UserError: the run is not finished.

@@ -40,14 +40,14 @@ def continued_from(config: TrainConfig) -> str | None:
 
 
 def check_same_data(folder: Path, config: TrainConfig, data: RatingsData) -> None:
-    """Refuse to go on where a run's ratings, features or first weights are not those that it was trained with."""
+    """Refuse to resume where a run's ratings, features or first weights are not those that it was trained with."""
     record = read_json(folder / "config.json")
     if record.get("features") != asdict(data.features.info):
         raise UserError(f"The features are not those that {folder} was trained with: make them again as they were.")
     if record.get("ratings_sha256") != data.fingerprint():
         raise UserError(f"The ratings or users are not those that {folder} was trained with: put the old files back.")
     if record.get("continued_from_sha256") != continued_from(config):
-        raise UserError(f"{config.run.continue_from} is not as it was when {folder} went on from it: train anew.")
+        raise UserError(f"{config.run.continue_from} is not as it was when {folder} continued from it: train anew.")
 
 
 def restore(

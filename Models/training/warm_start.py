@@ -35,7 +35,7 @@ ANEW = "train anew without --continue-from"
 
 @dataclass(frozen=True)
 class Earlier:
-    """The run to go on from, and those that it went on from itself, the newest first."""
+    """The run to continue from, and those that it continued from itself, the newest first."""
 
     run: Path
     lineage: list[SavedModel]
@@ -46,7 +46,7 @@ class Earlier:
 
 
 def load_earlier(run: Path, data: RatingsData) -> Earlier:
-    """The run to go on from on this data; prints how much of what it knew is there.
+    """The run to continue from on this data; prints how much of what it knew is there.
 
     Raises:
         UserError: a run of its lineage is not there, or it was trained on other features, movies or demographics.
@@ -153,7 +153,9 @@ def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
     """
     ids, old = earlier.saved.ids, earlier.saved.model
     if type(model) is not type(old) or not hasattr(model, "tables"):
-        raise UserError(f"A {type(model).__name__} can't go on from a {type(old).__name__}: leave --continue-from out.")
+        raise UserError(
+            f"A {type(model).__name__} can't continue from a {type(old).__name__}: leave --continue-from out."
+        )
     tables, old_tables = model.tables(), old.tables()
     row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
     kinds = [kind for kind in row if kind in tables]  # tables of other rows begin anew

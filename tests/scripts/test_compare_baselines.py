@@ -1,4 +1,4 @@
-"""compare_baselines.py: complete, goes on where it stopped, and mixes no results of different protocols."""
+"""compare_baselines.py: complete, resumes where it stopped, and mixes no results of different protocols."""
 
 import dataclasses
 import json

@@ -83,7 +83,7 @@ def test_what_movies_have_in_common_is_of_the_models_blocks(places, tmp_path):
         (("--format", "csv"), "--format csv has no room for reasons: take text or json"),
         (("--format", "ids"), "--format ids has no room for reasons: take text or json"),
         (("--all-users",), "--explain: the text of several users has no room for reasons, take --format json"),
-        (("--similar-to", 2), "--similar-to makes no use of --explain: leave that out"),
+        (("--similar-to", 2), "--similar-to does not support --explain: leave it out"),
     ],
     ids=str,
 )

@@ -179,7 +179,7 @@ def test_a_final_training_of_an_unfinished_run_is_refused(tested, tmp_path):
     shutil.copytree(tested, tmp_path / "stopped")
     (tmp_path / "stopped/test_metrics.json").unlink()
     for folder, words in (
-        ("stopped", "holds no finished run: go on with python train.py --resume"),
+        ("stopped", "holds no finished run: resume it with python train.py --resume"),
         ("none", "holds no training"),
     ):
         with pytest.raises(UserError, match=words):

@@ -1,4 +1,4 @@
-"""null_experiment.py: complete, goes on where it stopped, and counts what it says."""
+"""null_experiment.py: complete, resumes where it stopped, and counts what it says."""
 
 import numpy as np
 import pytest

@@ -73,7 +73,7 @@ def test_recommendations_come_from_the_known_ratings_and_hold_no_seen_movie(any_
             scores[every.pad(torch.tensor([index])).movie[0]] = -torch.inf
             best = scores.sort(descending=True, stable=True)
             names = [any_model.ids.movie_ids[i] for i in best.indices[:5].tolist()]
-            assert found.user == any_model.ids.user_ids[index] and [movie.id for movie in found.movies] == names
+            assert found.id == any_model.ids.user_ids[index] and [movie.id for movie in found.movies] == names
             name = "score" if any_model.model.config.task == "ranking" else "prediction"
             expected = best.values[:5] if name == "score" else best.values[:5].clamp(1, 5)
             assert [movie.values[name] for movie in found.movies] == pytest.approx(expected.tolist(), abs=1e-4)
@@ -94,7 +94,7 @@ def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
     history = saved.known.history
     recommender = TopNRecommender(saved.model, saved.ids, 4)
     found = list(recommender.for_users(range(30), history, history))
-    assert [one.user for one in found] == saved.ids.user_ids
+    assert [one.id for one in found] == saved.ids.user_ids
     assert [[movie.id for movie in one.movies] for one in found] == [
         recommended(saved, str(user), 4) for user in saved.ids.user_ids
     ]
@@ -208,7 +208,7 @@ def test_what_a_new_user_likes_changes_the_recommendations(any_model):
     for movies in ((0, 1, 2), (8, 9, 10)):
         history = one_history(*movies, rating=5.0, time=[0, 0, 0])
         (one,) = TopNRecommender(model, any_model.ids, 10, include_seen=True).for_histories(history, history)
-        assert one.user == "new"
+        assert one.id == "new"
         found.append([movie.id for movie in one.movies])
     model.load_state_dict(state)
     assert found[0] != found[1]

@@ -63,7 +63,7 @@ def test_every_row_is_in_just_one_part(rows, ratios, name):
     [("random", (0.9, 0.05, 0.05), "test"), ("user-time", (0.8, 0.01, 0.19), "validation")],
 )
 def test_a_part_without_rows_is_refused(name, ratios, part):
-    with pytest.raises(UserError, match=f"The {part} rows of made are none"):
+    with pytest.raises(UserError, match=f"made has no {part} rows"):
         split_rows(made([0] * 8, range(8)), name, ratios)
 
 

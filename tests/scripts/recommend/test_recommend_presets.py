@@ -94,6 +94,16 @@ def test_a_model_of_choices_takes_no_other_ratings(tiny_run, tmp_path):
         recommend_here("--run", tiny_run, "--ratings", tmp_path / "mine.csv")
 
 
+def test_lists_of_similar_movies_name_the_movie_and_no_user(tiny_run):
+    flags = ("--run", tiny_run, "--similar-to", 9, "--top-n", 3)
+    content = json.loads(recommend_here(*flags, "--format", "json"))
+    assert list(content) == ["movie", "movies"] and content["movie"] == 9
+    rows = list(csv.DictReader(recommend_here(*flags, "--format", "csv").splitlines()))
+    assert list(rows[0])[:3] == ["similarTo", "rank", "movieId"] and {row["similarTo"] for row in rows} == {"9"}
+    ids = [movie["id"] for movie in content["movies"]]
+    assert [int(row["movieId"]) for row in rows] == ids == ids_in(recommend_here(*flags).splitlines()[-1])
+
+
 def test_similar_movies_are_those_of_the_highest_cosine(any_run):
     _, run = any_run
     saved = load_model(run / "best.pt", torch.device("cpu"))

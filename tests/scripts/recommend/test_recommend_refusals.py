@@ -49,7 +49,7 @@ def test_one_request_at_a_time(one, other):
 @pytest.mark.parametrize(("flag", "unused"), [(flag, unused) for flag, all_of in UNUSED.items() for unused in all_of])
 def test_flags_that_would_be_ignored_are_refused(flag, unused):
     said = refusal("nowhere", *words_of(flag), *unused.split())
-    assert said == f"{flag} makes no use of {unused.split()[0]}: leave that out."
+    assert said == f"{flag} does not support {unused.split()[0]}: leave it out."
 
 
 @pytest.mark.parametrize("flag", ["--users", "--liked", "--genres", "--exclude", "--candidates"])
@@ -91,7 +91,7 @@ def test_empty_values_are_refused(flag):
         (("--genres", "War", "--exclude", "900", "--all-users"), "No movie of tiny passes the filters"),
         (("--similar-to", 9, "--candidates", 9), "The filters leave no movie but 9 itself"),
         (("--export-vectors", "vectors.npy"), "--export-vectors vectors.npy: name a file that ends in .npz"),
-        (("--at", "2003-02-28"), "--at: this model takes no notice of when it is asked: leave it out"),
+        (("--at", "2003-02-28"), "--at: this model does not use the time of a request: leave it out"),
         (("--export-vectors", "vectors"), "--export-vectors vectors: name a file that ends in .npz"),
     ],
     ids=str,
