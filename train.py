@@ -122,6 +122,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
 
         # the one test, of the epoch that validation chose, as it was saved
         distributed.barrier()  # until rank 0 has saved it
+        del model, replica, optimizer, loader, inputs  # the memory is needed for the saved one
         if config.run.final:
             finish_final(config, data, split, epochs, folder)
         elif tested:
