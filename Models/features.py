@@ -4,7 +4,7 @@
 | --- | --- |
 | title and other texts | the encoder's vector, centred and of length 1 |
 | genres and other categories | multi-hot |
-| numbers | minus their mean, over their standard deviation; 0 where unknown |
+| numbers | minus their mean, over their standard deviation; 0 where unknown, and nowhere else |
 | year | the decade, one-hot |
 | popularity | the logarithm of how many training ratings are predicted from the other blocks, standardised |
 
@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from Models.inputs import DECADES, POPULARITY, YEAR, FeatureBlock, decades
 from utils.columns import Block
 
+KNOWN_MEAN = 1e-6  # a number at the mean, so that it is not 0, which stands for unknown
 RIDGE_PENALTY = 4.0  # of coefficients of blocks of length 1, by cross-validation on MovieLens 1M
 FOLDS = 5
 
@@ -98,7 +99,8 @@ class BlockScale:
             centred = (block.values - self.center.numpy()) * block.values.any(1, keepdims=True)
             return F.normalize(torch.from_numpy(centred)).numpy() if unit_titles else centred
         if self.kind == "number":
-            return np.nan_to_num((block.values - self.center.numpy()) / self.scale.numpy())
+            scaled = (block.values - self.center.numpy()) / self.scale.numpy()
+            return np.where(np.isfinite(scaled), np.where(scaled == 0, KNOWN_MEAN, scaled), 0).astype(np.float32)
         return block.values.toarray()
 
     def words(self, block: Block) -> sp.csr_matrix:

@@ -12,11 +12,15 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from Models.configs import PRESETS
 from Models.Dataset import FittedModel, ScoreFn
 from Models.EASE import PENALTY, item_weights
 from Models.inputs import HIGHEST
 from Models.layers import rating_weights
 from Models.ratings_data import Interactions
+
+WEEK = 7 * 86_400  # seconds
+MAX_LEVELS = 20  # different ratings
 
 
 def most_popular(ratings: Interactions, seed: int) -> FittedModel:
@@ -81,12 +85,24 @@ def genre_knn(ratings: Interactions, seed: int, damping: float = 10.0) -> Fitted
 def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: bool = False) -> FittedModel:
     """Item-item weights in closed form (Models/EASE.py); X holds 1 or, `weighted`, what a rating counts."""
     x = ratings.matrix(by_height(ratings) if weighted else None)
-    return FittedModel(score=linear_score(x, item_weights(x, penalty)))
+    return FittedModel(score=linear_score(ratings, x, item_weights(x, penalty)))
 
 
-def linear_score(x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
+def linear_score(ratings: Interactions, x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
     """Scores X B of the users asked for."""
-    return lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights
+    return or_most_popular(ratings, lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights)
+
+
+def or_most_popular(ratings: Interactions, score: ScoreFn) -> ScoreFn:
+    """These scores but, for users without ratings, of whom such a model knows nothing, those of the most popular."""
+    rated = torch.from_numpy(np.bincount(ratings.user, minlength=ratings.n_users) > 0)
+    popular = most_popular(ratings, seed=0).score
+
+    def score_all(users: Tensor) -> Tensor:
+        scores = score(users)
+        return torch.where(rated[users][:, None], scores, popular(users).to(scores.dtype))
+
+    return score_all
 
 
 def slim(ratings: Interactions, seed: int, penalty: float = 0.1, l1_ratio: float = 0.01) -> FittedModel:
@@ -106,7 +122,7 @@ def slim(ratings: Interactions, seed: int, penalty: float = 0.1, l1_ratio: float
         x.data[raters] = 0  # its own column says nothing of it
         weights[:, movie] = torch.from_numpy(net.fit(x, target).coef_)
         x.data[raters] = 1
-    return FittedModel(score=linear_score(x.tocsr(), weights))
+    return FittedModel(score=linear_score(ratings, x.tocsr(), weights))
 
 
 def by_height(ratings: Interactions) -> np.ndarray:
@@ -121,7 +137,7 @@ def item_knn(ratings: Interactions, seed: int, neighbours: int = 100) -> FittedM
     x = ratings.matrix()
     model = CosineRecommender(K=neighbours)
     model.fit(x, show_progress=False)
-    return FittedModel(score=linear_score(x, torch.from_numpy(model.similarity.toarray()).float()))
+    return FittedModel(score=linear_score(ratings, x, torch.from_numpy(model.similarity.toarray()).float()))
 
 
 def als(
@@ -142,7 +158,7 @@ def als(
     settings = {"factors": factors, "regularization": regularization, "alpha": alpha, "iterations": iterations}
     model = AlternatingLeastSquares(**settings, random_state=seed)
     model.fit(ratings.matrix(by_height(ratings) if weighted else None), show_progress=False)
-    return factor_score(model)
+    return FittedModel(score=factor_score(ratings, model))
 
 
 def bpr(
@@ -159,12 +175,13 @@ def bpr(
     settings = {"factors": factors, "learning_rate": learning_rate, "regularization": regularization}
     model = BayesianPersonalizedRanking(**settings, iterations=iterations, random_state=seed)
     model.fit(ratings.matrix(), show_progress=False)
-    return factor_score(model)
+    return FittedModel(score=factor_score(ratings, model))
 
 
-def factor_score(model) -> FittedModel:
+def factor_score(ratings: Interactions, model) -> ScoreFn:
+    """Products of the factors of a model of the library implicit."""
     users, movies = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
-    return FittedModel(score=lambda asked: users[asked] @ movies.T)
+    return or_most_popular(ratings, lambda asked: users[asked] @ movies.T)
 
 
 def matrix_factorisation(
@@ -200,9 +217,13 @@ def reindexed(values: np.ndarray, index: dict[int, int], n: int) -> np.ndarray:
     return found
 
 
-def bayesian_fm(ratings: Interactions, seed: int, rank: int = 16, samples: int = 200) -> FittedModel:
-    """Factorisation machine on user, movie and the user's other movies, by Gibbs sampling (package myfm)."""
-    from myfm import MyFMRegressor, RelationBlock
+def bayesian_fm(ratings: Interactions, seed: int, rank: int = 32, samples: int = 200) -> FittedModel:
+    """Factorisation machine on user, movie and the user's other movies, by Gibbs sampling (package myfm).
+
+    Predicted is the expectation of an ordered probit model of the ratings (Rendle et al. 2019, "On the Difficulty of
+    Evaluating Baselines") or, where there are more than `MAX_LEVELS` different ones, of a regression.
+    """
+    from myfm import MyFMOrderedProbit, MyFMRegressor, RelationBlock
 
     def blocks(user: np.ndarray, movie: np.ndarray) -> list[RelationBlock]:
         return [RelationBlock(user, user_block), RelationBlock(movie, sp.eye(ratings.n_movies, format="csr"))]
@@ -210,45 +231,57 @@ def bayesian_fm(ratings: Interactions, seed: int, rank: int = 16, samples: int =
     x = ratings.matrix()
     implicit = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))) @ x  # as in SVD++: n_u^-1/2 for each movie
     user_block = sp.hstack([sp.eye(ratings.n_users), implicit], format="csr")
-    model = MyFMRegressor(rank=rank, random_seed=seed)
+    levels, level = np.unique(ratings.rating, return_inverse=True)
+    is_ordered = len(levels) <= MAX_LEVELS
+    model = (MyFMOrderedProbit if is_ordered else MyFMRegressor)(rank=rank, random_seed=seed)
     model.fit(
         sp.csr_matrix((len(ratings.user), 0)),
-        ratings.rating,
+        level if is_ordered else ratings.rating,
         X_rel=blocks(ratings.user, ratings.movie),
         n_iter=samples,
         n_kept_samples=samples - 20,
         group_shapes=[ratings.n_users, ratings.n_movies, ratings.n_movies],
     )
-    return FittedModel(
-        predict=lambda user, movie, time: model.predict(sp.csr_matrix((len(user), 0)), blocks(user, movie))
-    )
 
+    def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:
+        asked = sp.csr_matrix((len(user), 0)), blocks(user, movie)
+        return model.predict_proba(*asked) @ levels if is_ordered else model.predict(*asked)
 
-WEEK = 7 * 86_400  # seconds
+    return FittedModel(predict)
 
 
 class Baseline(NamedTuple):
-    """A function of ratings, a seed and settings; whether the seed changes anything; what it predicts and needs."""
+    """A function of ratings, a seed and settings; whether the seed matters, it predicts ratings and needs times."""
 
     fit: Callable[..., FittedModel]
-    is_seeded: bool
-    predicts: bool  # ratings, of which some must be higher than others
+    is_seeded: bool = False
+    predicts: bool = False
     needs_times: bool = False
 
 
 # A baseline is one line here.
 BASELINES: dict[str, Baseline] = {
-    "most popular": Baseline(most_popular, False, False),
-    "most popular of the last week": Baseline(popular_lately, False, False, needs_times=True),
-    "user + movie bias": Baseline(biases, False, True),
-    "genre kNN": Baseline(genre_knn, False, True),
-    "item kNN (implicit)": Baseline(item_knn, False, False),
-    "MF (cornac)": Baseline(matrix_factorisation, True, True),
-    "Bayesian FM (myfm)": Baseline(bayesian_fm, True, True),
-    "ALS (implicit)": Baseline(als, True, False),
-    "ALS, weighted by rating": Baseline(partial(als, weighted=True), True, False),
-    "BPR (implicit)": Baseline(bpr, True, False),
-    "SLIM (scikit-learn)": Baseline(slim, False, False),
-    "EASE": Baseline(ease, False, False),
-    "EASE, weighted by rating": Baseline(partial(ease, weighted=True), False, False),
+    "most popular": Baseline(most_popular),
+    "most popular of the last week": Baseline(popular_lately, needs_times=True),
+    "user + movie bias": Baseline(biases, predicts=True),
+    "genre kNN": Baseline(genre_knn, predicts=True),
+    "item kNN (implicit)": Baseline(item_knn),
+    "MF (cornac)": Baseline(matrix_factorisation, is_seeded=True, predicts=True),
+    "Bayesian FM (myfm)": Baseline(bayesian_fm, is_seeded=True, predicts=True),
+    "ALS (implicit)": Baseline(als, is_seeded=True),
+    "ALS, weighted by rating": Baseline(partial(als, weighted=True), is_seeded=True),
+    "BPR (implicit)": Baseline(bpr, is_seeded=True),
+    "SLIM (scikit-learn)": Baseline(slim),
+    "EASE": Baseline(ease),
+    "EASE, weighted by rating": Baseline(partial(ease, weighted=True)),
 }
+
+
+def is_rating_model(name: str) -> bool:
+    """Whether a preset or baseline learns how high ratings are, so that some must be higher than others."""
+    return PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].predicts
+
+
+def is_seeded(name: str) -> bool:
+    """Whether a preset or baseline draws random numbers."""
+    return name in PRESETS or BASELINES[name].is_seeded

@@ -38,7 +38,7 @@ from Models.Dataset import FittedModel
 from Models.evaluation.rankings import RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from Models.inputs import NonNegInt, PositiveInt
-from resultAnalyze.baselines import BASELINES
+from resultAnalyze.baselines import BASELINES, is_rating_model, is_seeded
 from resultAnalyze.comparison import UNITS, Comparison, save_units
 from resultAnalyze.experiment import (
     check_protocol,
@@ -144,22 +144,19 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
     """
     pairs = []
     for name in settings.models:
-        needs_ratings = PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].predicts
-        if of_choices and needs_ratings:
+        if of_choices and is_rating_model(name):
             note(f"{name} is left out: it learns how high ratings are, and these are all equal.")
             continue
         if not has_times and name in BASELINES and BASELINES[name].needs_times:
             note(f"{name} is left out: the data has no times.")
             continue
-        seeded = name in PRESETS or BASELINES[name].is_seeded
-        pairs += [(name, seed) for seed in (settings.seeds if seeded else settings.seeds[:1])]
+        pairs += [(name, seed) for seed in (settings.seeds if is_seeded(name) else settings.seeds[:1])]
     return pairs
 
 
 def is_done(done: pd.DataFrame, name: str, seed: int) -> bool:
     """Whether there is this row or, of a model that draws no random numbers, any."""
-    seeded = name in PRESETS or BASELINES[name].is_seeded
-    return bool(((done["model"] == name) & ((done["seed"] == seed) | (not seeded))).any())
+    return bool(((done["model"] == name) & ((done["seed"] == seed) | (not is_seeded(name)))).any())
 
 
 # --- one row -------------------------------------------------------------------------------------

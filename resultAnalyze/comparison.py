@@ -10,7 +10,7 @@ import pandas as pd
 
 from Models.configs import PRESETS
 from Models.evaluation.rankings import RankingEvaluator
-from resultAnalyze.baselines import BASELINES
+from resultAnalyze.baselines import BASELINES, is_seeded
 from resultAnalyze.intervals import CONFIDENCE, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils.files import atomic_write
@@ -89,8 +89,7 @@ class Comparison:
 
     def is_eligible(self, name: str) -> bool:
         """Whether a claim can be made of a model: it has seeds enough, or draws no random numbers."""
-        is_seeded = name in PRESETS or BASELINES[name].is_seeded
-        return not is_seeded or (self.done["model"] == name).sum() >= LEAST_SEEDS
+        return not is_seeded(name) or (self.done["model"] == name).sum() >= LEAST_SEEDS
 
     def behind_table(self) -> str:
         """For each metric the models by how far they are behind the best one."""

@@ -1,10 +1,11 @@
 """Tuning with the same number of trials for every model, settings chosen by validation, every trial kept in a file.
 
-The first trial has the model's default settings; the others are suggested by the tree-structured Parzen estimator of
-optuna (Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization"). A trial trains on the training rows and is
-measured on the validation rows, by RMSE where a model predicts ratings and by NDCG@10 where it only ranks, of presets
-by that of their best epoch. The test rows are not looked at. A trial that fails has no value, and is kept as well. A
-model whose first trial takes over five minutes gets fewer in proportion, but at least three.
+The first trial has the model's default settings; the next nine are drawn at random, and from the eleventh on they are
+suggested by the tree-structured Parzen estimator of optuna (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
+Optimization"). A trial trains on the training rows and is measured on the validation rows, by RMSE where a model
+predicts ratings and by NDCG@10 where it only ranks, of presets by that of their best epoch. The test rows are not
+looked at. A trial that fails has no value, and is kept as well. A model whose first trial takes over five minutes gets
+fewer in proportion, but at least three.
 """
 
 import dataclasses
@@ -23,10 +24,10 @@ import pandas as pd
 import torch
 
 import train
-from Models.configs import PRESETS, TrainConfig
+from Models.configs import TrainConfig
 from Models.evaluation.rankings import K, RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
-from resultAnalyze.baselines import BASELINES
+from resultAnalyze.baselines import BASELINES, is_rating_model
 from utils import runs
 from utils.files import UserError
 from utils.metrics import rmse
@@ -52,15 +53,15 @@ class Range:
 
 ALS = {
     "factors": Range(16, 256, True),
-    "regularization": Range(1e-3, 100.0, True),
-    "alpha": Range(0.1, 40.0, True),
+    "regularization": Range(1e-4, 100.0, True),
+    "alpha": Range(1.0, 40.0, True),
     "iterations": Range(5, 30),
 }
 # What is tuned, and within which bounds: arguments of a baseline's function, or flags of a preset.
 SPACES: dict[str, dict[str, Range | tuple]] = {
-    "user + movie bias": {"damping_movie": Range(1.0, 100.0, True), "damping_user": Range(1.0, 100.0, True)},
+    "user + movie bias": {"damping_movie": Range(0.1, 100.0, True), "damping_user": Range(0.1, 100.0, True)},
     "genre kNN": {"damping": Range(1.0, 100.0, True)},
-    "item kNN (implicit)": {"neighbours": Range(10, 1000, True)},
+    "item kNN (implicit)": {"neighbours": Range(2, 1000, True)},
     "MF (cornac)": {
         "factors": Range(5, 100, True),
         "epochs": Range(10, 80),
@@ -74,7 +75,7 @@ SPACES: dict[str, dict[str, Range | tuple]] = {
     "BPR (implicit)": {
         "factors": Range(16, 256, True),
         "regularization": Range(1e-4, 0.3, True),
-        "learning_rate": Range(0.003, 0.3, True),
+        "learning_rate": Range(3e-4, 0.3, True),
         "iterations": Range(30, 300, True),
     },
     "EASE": {"penalty": Range(20.0, 5000.0, True)},
@@ -204,10 +205,6 @@ def wanted(n_trials: int, done: list[dict[str, Any]]) -> int:
     if not done or done[0]["seconds"] <= LONG:
         return n_trials
     return min(n_trials, max(FEWEST, int(n_trials * LONG / done[0]["seconds"])))
-
-
-def is_rating_model(name: str) -> bool:
-    return PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].predicts
 
 
 def distribution(bounds: Range | tuple) -> Any:

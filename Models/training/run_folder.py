@@ -126,7 +126,7 @@ def test_record(config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str
         protocol = protocol | {"request_time": known if config.model.request_time else "not known"}
     fields = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in protocol.items())
     return training_record(config, data, split, epochs) | {
-        "protocol": f"{split.protocol}; {fields}; {by}; test rows used once",
+        "protocol": f"{split.protocol}; {fields}; {by}; tested once by this run",
         **protocol,
         "task": config.model.task,
         "model": type(config.model).__name__.removesuffix("Config"),

@@ -143,6 +143,19 @@ def test_every_baseline_gives_finite_output_and_repeats(name):
     assert first.predict or first.score
 
 
+@pytest.mark.parametrize(
+    "name", ["item kNN (implicit)", "ALS (implicit)", "BPR (implicit)", "EASE", "SLIM (scikit-learn)"]
+)
+def test_users_without_ratings_get_the_most_popular_movies(name):
+    data = dataclasses.replace(interactions(), n_users=23)
+    try:
+        fitted = BASELINES[name].fit(data, 0)
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed (requirements-baselines.txt)")
+    of_old, of_new = fitted.score(torch.tensor([3, 21]))
+    assert of_new.tolist() == np.bincount(data.movie, minlength=13).tolist() and of_old.tolist() != of_new.tolist()
+
+
 # --- the comparison ------------------------------------------------------------------------------
 
 

@@ -154,6 +154,14 @@ def test_what_can_not_be_shuffled_is_said(data, config):
         model_inputs(data, np.arange(len(data.user)), FeatureConfig(**config))
 
 
+def test_a_known_number_is_never_what_stands_for_an_unknown_one():
+    """Not where it is just the mean, either."""
+    pages = np.array([[90], [100], [110], [100], [np.nan]], np.float32)
+    _, rows = FeatureSpace.fit((Block("pages", "number", pages),), np.zeros(5), np.ones(5), FeatureConfig(("pages",)))
+    assert (rows.features[:, 0] != 0).tolist() == [True] * 4 + [False]
+    assert rows.features[:4, 0].tolist() == pytest.approx([-1.41421, 0, 1.41421, 0], abs=1e-5)
+
+
 def test_a_number_that_is_always_the_same_says_nothing():
     blocks = (Block("price", "number", np.full((3883, 1), 9.99, np.float32)),)
     space, rows = FeatureSpace.fit(blocks, np.zeros(3883, np.float32), np.ones(3883), FeatureConfig(blocks=("price",)))
