@@ -37,7 +37,7 @@ from Models.inference.explain import explained
 from Models.inference.named import find_movies
 from Models.inference.new_movies import add_new_movies, read_new_movies
 from Models.inference.new_users import who_likes, with_ratings
-from Models.inference.recommend import TopNRecommender, asked_at, audience, beside, similar, vectors
+from Models.inference.recommend import TopNRecommender, asked_at, audience, on_device_of, similar, vectors
 from Models.inference.request import (
     Request,
     check_request,
@@ -122,7 +122,7 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
         histories = (known.pad(torch.tensor([user])) for user in users)
         first = every.pad(torch.tensor(users[:1]))
     if request.explain:
-        found = explained(saved, found, (beside(saved.model, asked_at(history, time)) for history in histories))
+        found = explained(saved, found, (on_device_of(saved.model, asked_at(history, time)) for history in histories))
     shown = show(request, value_names(saved, rating_model), found)
     if not several(request) and shown.last.movies and len(every.movie):
         distributed.say(about_popular(shown.last, recommender.most_popular(every, first)))

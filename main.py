@@ -37,9 +37,9 @@ from utils.files import DATASET, ROOT, Note, UserError
 from utils.metadata import METADATA, fetch_films
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
-LARGE, OF_LARGE = 30_000, "ncf-ranking"  # movies from which another preset chooses them: its time does not grow so fast
-MANY, FEWEST = 5_000_000, 4  # ratings from which fewer epochs do, in proportion, but not fewer than these
-USUAL = 1_000_000  # ratings for which the presets' batch sizes are; of many, a step of the NCF sums over all
+LARGE_CATALOGUE, RANKING_OF_LARGE = 30_000, "ncf-ranking"  # movies from which this preset ranks, as it scales better
+MANY_RATINGS, MIN_EPOCHS = 5_000_000, 4  # from so many on fewer epochs are enough, in proportion, down to these
+RATINGS_PER_BATCH_SIZE = 1_000_000  # the NCF's batches grow with the ratings, as each of its steps sums over all
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Plan:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    warnings.simplefilter("ignore", Note)  # the first stage prints the notes on the data
+    warnings.simplefilter("ignore", Note)  # utils/BERT.py prints the notes on the data
     device = ("--device", settings.device)
     heading("1. Data")
     data = choose_data(settings.data, settings.offline)
@@ -86,8 +86,7 @@ def main() -> None:
     heading("2. Features")
     metadata = metadata_of(settings, data)
     more = [*(("--metadata", metadata) if metadata else ()), *["--offline"] * settings.offline]
-    stage("utils/BERT.py", *places(settings, data), "--encoder", settings.encoder, *more, *device)
-    os.environ[cli.NO_NOTES] = "1"  # said once is enough
+    stage("utils/BERT.py", *data_flags(settings, data), "--encoder", settings.encoder, *more, *device, notes=True)
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
     plan = planned(settings, data)
     trainings = [trained(settings, data, plan.record, config) for config in plan.configs]
@@ -134,21 +133,25 @@ def metadata_of(settings: Settings, data: Path) -> Path | None:
         print(f"{error}\nGoing on with titles, genres and years.", flush=True)
         return None
     path = METADATA.with_name(f"{name}_metadata.csv") if settings.data else METADATA
-    encoding = ("--encoding", settings.encoding) if settings.encoding else ()
-    os.environ[cli.NO_NOTES] = "1"  # the next stage prints the notes on the data
-    stage("utils/metadata.py", "--data", data, "--output", path, *encoding)
-    del os.environ[cli.NO_NOTES]
+    stage("utils/metadata.py", "--data", data, "--output", path, *encoding_flags(settings))
     return path
 
 
-def places(settings: Settings, folder: Path) -> tuple[object, ...]:
+def data_flags(settings: Settings, folder: Path) -> tuple[object, ...]:
     """The flags that name the data set and its features."""
-    encoding = ("--encoding", settings.encoding) if settings.encoding else ()
-    return "--data", folder, "--features", settings.features, *encoding
+    return "--data", folder, "--features", settings.features, *encoding_flags(settings)
+
+
+def encoding_flags(settings: Settings) -> tuple[str, ...]:
+    return ("--encoding", settings.encoding) if settings.encoding else ()
 
 
 def planned(settings: Settings, folder: Path) -> Plan:
-    """Raises UserError where the asked user has no ratings."""
+    """Look at the data, and say what is to be made of it.
+
+    Raises:
+        UserError: the asked user has no ratings.
+    """
     data = load_data(folder, settings.features, encoding=settings.encoding)
     if settings.user is not None and settings.user not in map(str, data.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {data.name}: name another with --user.")
@@ -158,17 +161,17 @@ def planned(settings: Settings, folder: Path) -> Plan:
 
 def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:
     """What is trained on data of this size: presets, for many ratings with fewer epochs and larger batches."""
-    ranking = RANKING if n_movies < LARGE else OF_LARGE
+    ranking = RANKING if n_movies < LARGE_CATALOGUE else RANKING_OF_LARGE
     configs = [PRESETS[preset] for preset in ([RATING, ranking] if has_ratings else [ranking])]
-    return configs if n_ratings <= MANY else [for_many(config, n_ratings) for config in configs]
+    return configs if n_ratings <= MANY_RATINGS else [for_many(config, n_ratings) for config in configs]
 
 
 def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
-    """A preset for more than MANY ratings."""
+    """A preset for more than MANY_RATINGS."""
     optim = config.optim
-    changes = {"epochs": max(FEWEST, optim.epochs * MANY // n_ratings)}
+    changes = {"epochs": max(MIN_EPOCHS, optim.epochs * MANY_RATINGS // n_ratings)}
     if config.preset == RATING:
-        changes["batch_size"] = optim.batch_size * (n_ratings // USUAL)
+        changes["batch_size"] = optim.batch_size * (n_ratings // RATINGS_PER_BATCH_SIZE)
     return dataclasses.replace(config, optim=dataclasses.replace(optim, **changes))
 
 
@@ -177,7 +180,7 @@ def trained(settings: Settings, folder: Path, record: dict[str, Any], config: Tr
     changes = [word for name, value in config.changes().items() for word in as_typed(name, value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
-    tested = run_of(config, settings, record, "--preset", config.preset, *changes, *places(settings, folder))
+    tested = run_of(config, settings, record, "--preset", config.preset, *changes, *data_flags(settings, folder))
     final = dataclasses.replace(config, run=dataclasses.replace(config.run, final=tested.absolute()))
     return tested, run_of(final, settings, record, "--final", tested)
 
@@ -194,11 +197,15 @@ def run_of(config: TrainConfig, settings: Settings, record: dict[str, Any], *fla
     return run
 
 
-def stage(script: str, *arguments: object) -> None:
-    """Run a script of this repo as a command; if it fails, it has explained why, and this one ends as well."""
+def stage(script: str, *arguments: object, notes: bool = False) -> None:
+    """Run a script of this repo as a command; if it fails, it has explained why, and this one ends as well.
+
+    notes: whether it prints what there is to say about the data, which once is enough
+    """
     words = [str(argument) for argument in arguments]
     print("$ python " + shlex.join([script, *words]), flush=True)
-    done = subprocess.run([sys.executable, str(ROOT / script), *words])
+    quiet = {} if notes else {cli.NO_NOTES: "1"}
+    done = subprocess.run([sys.executable, str(ROOT / script), *words], env=os.environ | quiet)
     if done.returncode:
         sys.exit(done.returncode)
 

@@ -271,8 +271,8 @@ class HistoryRecommender(ItemTower):
     def score_after_last(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
         """The same for one user, [1, n_movies]; without a history, at the time of the newest training rating."""
         movies = torch.arange(self.stats.n_movies, device=history.movie.device)[None]
-        now = torch.where(history.mask, history.time, 0).max() if history.mask.any() else self.stats.newest
-        return self.posterior_mean(items, history, movies, torch.full_like(movies, int(now)))
+        now = history.last_times(without=self.stats.newest)[:, None]
+        return self.posterior_mean(items, history, movies, now.expand_as(movies))
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """What is multiplied with z_i in a prediction at any time: h_u + sum_j a_j z_j, without context, [B, D]."""

@@ -244,8 +244,7 @@ class Recommender(ItemTower):
         items, known = self.items(), history.flat()
         if movies is None:
             movies = torch.arange(self.stats.n_movies, device=items[0].device).expand(len(history.user), -1)
-        now = torch.full_like(history.user, self.stats.newest)
-        now[history.mask.any(1)] = known.time[known.offsets[1:][history.mask.any(1)] - 1]
+        now = history.last_times(without=self.stats.newest)
         parts = self.user_tower(history.user, known, items)
         parts["bias"] = parts["bias"] + self.sessions(self.training_history(), history.user, now)[0]
         place = torch.arange(len(now), device=now.device)

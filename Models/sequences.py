@@ -31,6 +31,10 @@ class PaddedHistory:
     def lengths(self) -> Tensor:
         return self.mask.sum(1)
 
+    def last_times(self, without: int) -> Tensor:
+        """The time of each user's latest rating, [B]; `without` of users without ratings."""
+        return torch.where(self.mask.any(1), latest_times(self.time, self.mask), without)
+
     def flat(self) -> "History":
         """The same ratings without padding, of user k the k-th."""
         columns = (column[self.mask] for column in (self.movie, self.rating, self.time))
@@ -139,6 +143,8 @@ def longest_gap(history: History) -> int:
 
 def latest_times(time: Tensor, mask: Tensor) -> Tensor:
     """The time of each user's latest rating, [B], of times and their mask, [B, L]; 0 without ratings."""
+    if not time.shape[1]:
+        return time.new_zeros(len(time))
     return (time * mask).gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
 
 

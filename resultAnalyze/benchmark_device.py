@@ -26,7 +26,7 @@ from torch import nn
 from Models.checkpoint import build_model, place
 from Models.configs import PRESETS, DataConfig, TrainConfig
 from Models.dataLoader import make_loader
-from Models.inference.recommend import beside
+from Models.inference.recommend import on_device_of
 from Models.ratings_data import RatingsData, model_inputs
 from resultAnalyze.markdown import markdown_table
 from train import make_evaluator, parameter_groups, train_epoch
@@ -122,7 +122,7 @@ def measure(
 def difference_to_cpu(model: nn.Module, data: RatingsData, split: Split) -> float:
     """The largest difference between the scores of a model on its device and on the CPU."""
     history = data.history(split.train).pad(torch.arange(min(COMPARED_USERS, len(data.user_ids))))
-    on_device = model.eval().score(beside(model, history)).cpu()
+    on_device = model.eval().score(on_device_of(model, history)).cpu()
     return float((model.cpu().score(history) - on_device).abs().max())
 
 

@@ -21,7 +21,7 @@ import torch
 
 from Models.checkpoint import SavedModel, load_model
 from Models.inputs import PositiveInt
-from resultAnalyze.run_files import results_table
+from resultAnalyze.run_files import equal_parts, results_table
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
@@ -88,8 +88,7 @@ def calibration(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
     """
     lines = []
     for by in ("prediction", "activity", "popularity"):
-        edges = np.unique(np.quantile(rows[by], np.linspace(0, 1, groups + 1)))
-        for _, group in rows.groupby(np.searchsorted(edges[1:-1], rows[by])):
+        for _, group in rows.groupby(equal_parts(rows[by].to_numpy(), groups)):
             error = group["prediction"] - group["rating"]
             means = {"prediction": group["prediction"].mean(), "rating": group["rating"].mean()}
             bounds = {"by": by, "low": group[by].min(), "high": group[by].max(), "rows": len(group)}

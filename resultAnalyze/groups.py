@@ -30,7 +30,7 @@ import torch
 
 from resultAnalyze.intervals import LEAST_UNITS, UnitMetric, estimate, gap, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table
-from resultAnalyze.run_files import Run, relevant_rows, results_table, top_lists, user_metrics
+from resultAnalyze.run_files import Run, equal_parts, relevant_rows, results_table, top_lists, user_metrics
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse
@@ -150,9 +150,7 @@ def movie_groups(run: Run) -> Groups:
 
 def in_parts(count: np.ndarray, weight: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """Groups of about equal size, or equal sum of weights, by these numbers."""
-    repeated = count if weight is None else np.repeat(count, weight)
-    edges = np.unique(np.quantile(repeated, np.linspace(0, 1, PARTS + 1)[1:-1]))
-    part = np.searchsorted(edges, count, side="left")
+    part = equal_parts(count, PARTS, weight)
     found = {}
     for k in np.unique(part):
         inside = part == k

@@ -28,7 +28,15 @@ import torch
 from Models.inference.recommend import TopNRecommender
 from resultAnalyze import calibration, loss_ananlyze
 from resultAnalyze.intervals import estimate, mean_over_users
-from resultAnalyze.run_files import Run, relevant_rows, results_table, rmse_by_user, top_lists, user_metrics
+from resultAnalyze.run_files import (
+    Run,
+    equal_parts,
+    relevant_rows,
+    results_table,
+    rmse_by_user,
+    top_lists,
+    user_metrics,
+)
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, as_typed, parse
@@ -222,8 +230,7 @@ def commands(run: Run) -> str:
 
 def grouped(by: np.ndarray, values: np.ndarray, of_what: str, metric: str) -> list[dict[str, Any]]:
     """Means of values in groups of about equal size, by how many ratings there are."""
-    edges = np.unique(np.quantile(by, np.linspace(0, 1, GROUPS + 1)))
-    group = np.searchsorted(edges[1:-1], by)
+    group = equal_parts(by, GROUPS)
     rows = []
     for k in np.unique(group):
         mine = group == k

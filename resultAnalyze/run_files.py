@@ -80,3 +80,13 @@ def rmse_by_user(run: Run) -> UnitMetric:
     rows = results_table(run.folder / "test_predictions.csv")
     squared = (rows["prediction"] - rows["rating"]).pow(2).groupby(rows["userId"])
     return UnitMetric(squared.sum().to_numpy(), squared.size().to_numpy(float), root=True)
+
+
+def equal_parts(values: np.ndarray, n: int, weight: np.ndarray | None = None) -> np.ndarray:
+    """Which of n groups of about equal size, or equal sum of weights, each value is in, int64 [len(values)].
+
+    Equal values are in one group.
+    """
+    repeated = values if weight is None else np.repeat(values, weight)
+    edges = np.unique(np.quantile(repeated, np.linspace(0, 1, n + 1)[1:-1]))
+    return np.searchsorted(edges, values, side="left")

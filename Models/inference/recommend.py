@@ -86,7 +86,7 @@ class TopNRecommender:
         n = max(SHORTLIST, 10 * self.top_n)
         if not hasattr(self.model, "rough_score") or len(self.ids.movie_ids) <= 4 * n or self.include_seen:
             return self.leave_out(self.scores(self.model, known), seen), None
-        known = beside(self.model, asked_at(known, self.request_time))
+        known = on_device_of(self.model, asked_at(known, self.request_time))
         rough = self.leave_out(self.model.rough_score(known).cpu(), seen)
         movies = highest(rough, n)
         exact = self.model.score(known, movies.to(known.movie.device)).cpu()
@@ -94,7 +94,7 @@ class TopNRecommender:
 
     def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
-        known = beside(model, asked_at(known, self.request_time))
+        known = on_device_of(model, asked_at(known, self.request_time))
         scores = model.score(known).cpu().clone()
         if self.include_seen and reads_histories(model):
             for k in range(len(scores)):
@@ -135,7 +135,7 @@ def asked_at(history: PaddedHistory, time: int) -> PaddedHistory:
     return dataclasses.replace(history, request_time=history.request_time.clamp(min=time))
 
 
-def beside(model: nn.Module, history: PaddedHistory) -> PaddedHistory:
+def on_device_of(model: nn.Module, history: PaddedHistory) -> PaddedHistory:
     """The history on the model's device."""
     device = next(model.parameters()).device
     return PaddedHistory(*(column.to(device) for column in vars(history).values()))
@@ -148,8 +148,7 @@ def scores_of_known(model: nn.Module, history: PaddedHistory) -> Tensor:
         return history.rating.new_zeros(0)
     others, scores = history.without_each(), []
     for rows in torch.arange(n, device=history.movie.device).split(CHUNK_USERS):
-        columns = (column[rows] for column in vars(others).values())
-        scores.append(model.score(PaddedHistory(*columns)).gather(1, history.movie[0, rows][:, None]).squeeze(1))
+        scores.append(model.score(others.rows(rows)).gather(1, history.movie[0, rows][:, None]).squeeze(1))
     return torch.cat(scores)
 
 
@@ -210,7 +209,7 @@ def vectors(model: nn.Module, ids: IdMaps, known: History, request_time: int = 0
     found = {"movie_ids": np.array(ids.movie_ids), "movie_vectors": model.movie_vectors().detach().cpu().numpy()}
     if hasattr(model, "user_vectors") and ids.user_ids:
         chunks = torch.arange(len(ids.user_ids)).split(CHUNK_USERS)
-        padded = (beside(model, asked_at(known.pad(users), request_time)) for users in chunks)
+        padded = (on_device_of(model, asked_at(known.pad(users), request_time)) for users in chunks)
         of_users = torch.cat([model.user_vectors(history).cpu() for history in padded])
         found |= {"user_ids": np.array(ids.user_ids), "user_vectors": of_users.numpy()}
     return found
