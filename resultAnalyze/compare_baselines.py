@@ -55,10 +55,9 @@ from utils import cli
 from utils.cli import display_path
 from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
 from utils.files import RUNS, UserError, atomic_write, note, read_json
-from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metrics_at, rmse
+from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metric_names, metrics_at, rmse
 from utils.runs import TEST_METRICS, write_table
 
-RANKED = ("hr", "ndcg", "recall", "precision", "mrr", "map")
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
 
 
@@ -216,9 +215,8 @@ def config_of(settings: Settings, name: str, seed: int) -> TrainConfig | None:
 
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
     """A row of comparison.csv of a model without any output."""
-    ranked = [f"{metric}@{k}" for metric in RANKED]
     cold = ("cold_rmse", "cold_auc", f"cold_ndcg@{k}")
-    columns = ("rmse", "mae", "auc", *ranked, *BEYOND, *cold, "seconds", "memory", "settings", "trials")
+    columns = ("rmse", "mae", "auc", *metric_names(k), *BEYOND, *cold, "seconds", "memory", "settings", "trials")
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
 
 

@@ -115,12 +115,6 @@ def threads(n: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def call_main(module: ModuleType, *arguments: object) -> None:
-    """A script's main with these arguments, in this process."""
-    with mock.patch("sys.argv", [f"{module.__name__}.py", *map(str, arguments)]):
-        module.main()
-
-
 def recommend_here(*flags: object) -> str:
     """What generate_recommendation.py prints with these flags, made in this process."""
     import generate_recommendation as script

@@ -42,7 +42,7 @@ ARCHIVES: dict[str, tuple[str, str | None]] = {
     "ml-32m": ("ml-32m", "d472be332d4daa821edc399621853b57"),
     "ml-latest-small": ("ml-latest-small", None),
 }
-Name = Literal["ml-1m", "ml-100k", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small"]
+Name = Literal[tuple(ARCHIVES)]
 
 
 @dataclass(frozen=True)

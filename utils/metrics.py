@@ -150,6 +150,11 @@ def metrics_at(ranks: Tensor, n_relevant: Tensor, k: int) -> dict[str, Tensor]:
     }
 
 
+def metric_names(k: int) -> list[str]:
+    """The names of `metrics_at`."""
+    return list(metrics_at(torch.ones(1, 1), torch.ones(1, dtype=torch.int64), k))
+
+
 def mean_metrics(ranking: Ranking, k: int) -> dict[str, float]:
     """Metrics of the first k positions, averaged over the users who have relevant movies."""
     return {name: float(v.mean()) for name, v in metrics_at(ranking.ranks, ranking.n_relevant, k).items()}

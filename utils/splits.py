@@ -9,11 +9,9 @@ from typing import Literal
 
 import numpy as np
 
-SplitName = Literal["random", "time", "user-time", "leave-one-out", "cold-movies", "cold-users"]
 Ratios = tuple[float, float, float]
 SPLIT_SEED = 42
 TRAIN, VAL, TEST = 0, 1, 2
-NEEDS_TIME = ("time", "user-time", "leave-one-out")
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ def split_given(n: int, n_train: int, ratios: Ratios) -> Split:
     return Split(rows[n_val:], rows[:n_val], np.arange(n_train, n), words)
 
 
-# A split is a line here.
+# A split is a line here; one that reads the times is named below as well.
 SPLITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, Ratios], Split]] = {
     "random": split_random,
     "time": split_time,
@@ -143,6 +141,8 @@ SPLITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, Ratios], Split]]
     "cold-movies": split_cold_movies,
     "cold-users": split_cold_users,
 }
+SplitName = Literal[tuple(SPLITS)]
+NEEDS_TIME = ("time", "user-time", "leave-one-out")
 
 
 def share_before_training_end(time: np.ndarray | None, split: Split) -> float | None:

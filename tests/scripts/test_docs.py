@@ -3,13 +3,11 @@
 import ast
 import json
 import re
-import shutil
 import statistics
-import subprocess
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, recommend_here
+from helpers import ROOT, copy_of_repo, recommend_here
 
 from resultAnalyze.tables import RESULTS, with_results
 from utils.files import UserError
@@ -74,14 +72,22 @@ def test_the_figure_of_the_blend_is_that_of_its_files():
 def test_the_figure_of_the_original_configuration_is_that_of_its_runs():
     runs = sorted((RESULTS / "trainings").glob("original-ml-1m-random-50-seed-?.json"))
     values = [json.loads(path.read_text())["rmse"] for path in runs]
-    assert len(values) == 3 and f"preset `original` {statistics.mean(values):.4f}".replace("0.", ".") in README
+    assert len(values) == 3 and f"`original` {statistics.mean(values):.4f}".replace("0.", ".") in README
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
-    text = document.read_text(encoding="utf-8")
-    targets = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
-    assert all((document.parent / target).exists() for target in targets)
+    links = re.findall(r"\]\((?!http)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8"))
+    for name, heading in links:
+        target = document.parent / name if name else document
+        assert target.exists(), name
+        assert not heading or heading in anchors(target), f"{name}#{heading}"
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors that GitHub makes of a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -92,14 +98,7 @@ def test_every_script_that_is_named_is_there(document):
 
 def test_the_worked_extension_works(run_script, places, tmp_path):
     """Word for word: one new file and the entry in configs.py, in a copy of the sources."""
-    root = tmp_path / "clone"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(lambda name: (ROOT / name).is_file(), listed.stdout.split()):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, root / name)
+    root = copy_of_repo(tmp_path / "clone")
     document = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
     model, preset, baseline, line = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     (root / "Models/MovieBias.py").write_text(model)

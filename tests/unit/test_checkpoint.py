@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import RATIOS, SMALL, Evil, batch_of, random_model, rows_of, tiny_ratings, train_here
+from helpers import RATIOS, Evil, batch_of, random_model, tiny_ratings
 
 from Models import checkpoint
 from Models.Autoencoder import AutoencoderConfig
@@ -75,17 +75,6 @@ def test_a_checkpoint_of_a_training_is_complete(tiny_run):
         assert {saved.ids.movie_ids[i] for i in padded.row(index).movie[0].tolist()} == rated[user]
     assert "Misérables, Les (1995)" in saved.ids.titles and saved.ids.genres[-1] == ""
     assert saved.model.score(padded.row(0)).shape == (1, 27)
-
-
-@pytest.mark.parametrize("preset", ["ncf", "history"])
-def test_a_checkpoint_predicts_by_itself_as_it_was_tested(places, tmp_path, data, split, preset):
-    run = train_here(*places, "--run", tmp_path / "run", "--preset", preset, "--epochs", 2, *SMALL[preset])
-    saved = load_model(run / "best.pt", CPU)
-    rows = data.by_user_and_time(split.test)
-    with torch.inference_mode():
-        prediction = saved.model.predict(batch_of(data, rows), saved.known.training()).clamp(1, 5)
-    stored = [float(row["prediction"]) for row in rows_of(run / "test_predictions.csv")]
-    np.testing.assert_allclose(prediction, stored, atol=1e-4)
 
 
 # --- what is refused -----------------------------------------------------------------------------

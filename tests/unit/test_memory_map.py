@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import SMALL, call_main, train_here, write_dat
+from helpers import SMALL, main_here, train_here, write_dat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +20,7 @@ from utils.readers import read_dataset
 
 def mapped(data: Path, output: Path) -> Path:
     """The folder that the script writes."""
-    call_main(memory_map, "--data", data, "--output", output)
+    main_here(memory_map, "--data", data, "--output", output)
     return output
 
 
@@ -75,8 +75,8 @@ def test_whatever_the_ratings_and_however_they_are_cut_into_chunks(pairs, data, 
 def test_made_up_ratings_are_the_same_in_both_forms(tmp_path):
     sizes = ("--users", 60, "--movies", 300, "--ratings", 3000)
     text, columns = tmp_path / "text", tmp_path / "columns"
-    call_main(synthetic, *sizes, "--output", text)
-    call_main(synthetic, *sizes, "--output", columns, "--mapped")
+    main_here(synthetic, *sizes, "--output", text)
+    main_here(synthetic, *sizes, "--output", columns, "--mapped")
     assert_same_data(columns, of=text)
     assert (text / "truth.json").read_text() == (columns / "truth.json").read_text()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import call_main
+from helpers import main_here
 
 from Models.ratings_data import Interactions
 from resultAnalyze import synthetic
@@ -18,7 +18,7 @@ SIZES = ("--users", 500, "--movies", 800, "--ratings", 30_000)
 
 def write(folder: Path, *flags: object) -> Path:
     """What the script writes with these flags."""
-    call_main(synthetic, *flags, "--output", folder)
+    main_here(synthetic, *flags, "--output", folder)
     return folder
 
 
