@@ -56,7 +56,7 @@ from utils.lists import WRITERS, Recommendations, Subject, opened, write_audienc
 from utils.runs import finished_run
 from utils.shared_model import is_shared
 
-LEAST_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
+MIN_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ def load_rating_model(request: Request, saved: SavedModel, device: torch.device)
         raise UserError("--predictions-from takes a run that predicts ratings, beside a --run that ranks.")
     names = ("user_ids", "movie_ids", "titles")
     are_alike = all(getattr(other.ids, name) == getattr(saved.ids, name) for name in names)
-    if not are_alike or shared_ratings(saved, other) < LEAST_SHARED:
+    if not are_alike or shared_ratings(saved, other) < MIN_SHARED:
         raise UserError(f"{run} was trained on other users or movies than --run: train both on the same data.")
     return other.model
 

@@ -26,7 +26,7 @@ import numpy as np
 from Models.configs import PRESETS, TrainConfig
 from Models.ratings_data import load_data
 from Models.training.run_folder import data_record
-from resultAnalyze.demo import LEAST_RATINGS
+from resultAnalyze.demo import MIN_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
@@ -95,7 +95,7 @@ def main() -> None:
     if plan.has_demo:
         stage("resultAnalyze/demo.py", "--run", trainings[-1][1])
     else:
-        print(f"No demo page: no movie has {LEAST_RATINGS} ratings.")
+        print(f"No demo page: no movie has {MIN_RATINGS} ratings.")
     for tested, _ in trainings:
         stage("resultAnalyze/report.py", "--run", tested)
     heading("5. Recommendations, by the models that were trained on all ratings")
@@ -156,7 +156,7 @@ def planned(settings: Settings, folder: Path) -> Plan:
     if settings.user is not None and settings.user not in map(str, data.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {data.name}: name another with --user.")
     configs = configs_for(len(data.movies), len(data.rating), has_ratings=not data.scale.is_constant)
-    return Plan(configs, data_record(data), has_demo=bool(np.bincount(data.movie).max() >= LEAST_RATINGS))
+    return Plan(configs, data_record(data), has_demo=bool(np.bincount(data.movie).max() >= MIN_RATINGS))
 
 
 def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from Models.Dataset import Batch
 
 NEW_USER = -1
-LEAST_GAPS = 100  # as long ones in training, or a tenth of all: longer times apart are too few to learn from
+MIN_GAPS = 100  # gaps are clipped at the 100th longest, of few at the longest tenth: too few are longer to learn from
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def longest_gap(history: History) -> int:
     Rounded up to two digits, so that no user's exact gap is told.
     """
     apart = history.time.diff()[history.users().diff() == 0].sort().values
-    longest = max(0, int(apart[-min(LEAST_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
+    longest = max(0, int(apart[-min(MIN_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
     unit = 10 ** max(0, len(str(longest)) - 2)
     return -(-longest // unit) * unit
 

@@ -52,7 +52,7 @@ from Models.inputs import POPULARITY, YEAR, NonNegInt, PositiveInt
 from resultAnalyze.baselines import BASELINES
 from resultAnalyze.effects import SHARE, Contrast, Effect, Results, all_effects, draw, effect_table
 from resultAnalyze.experiment import check_protocol, in_processes, protocol_of, scores_of_test_rows, trained
-from resultAnalyze.intervals import LEAST_UNITS, UnitMetric, mean_over_users, rated_units, squared_by_unit
+from resultAnalyze.intervals import MIN_UNITS, UnitMetric, mean_over_users, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
@@ -313,7 +313,7 @@ def markdown(
         f"movies without a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the group's unseen movies, "
         f"ties against the model; +-: half the range between seeds. Test ratings: {sizes}.\n\n"
         f"{markdown_table(shown)}\n"
-        f"{len(effects)} differences over {LEAST_UNITS} movies or users and more, with 95 % intervals over seeds and "
+        f"{len(effects)} differences over {MIN_UNITS} movies or users and more, with 95 % intervals over seeds and "
         "what is tested; of those claimed, one in twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
     )
     return text + "".join(f"- {effect.in_words()}\n" for effect in effects)

@@ -38,7 +38,7 @@ from utils.files import RUNS, UserError, read_json, write_json
 from utils.metrics import mean_metrics
 from utils.runs import TEST_METRICS, finished_run, write_table
 
-MOST_SCORES = 500_000_000  # kept at once: 2 GB
+MAX_SCORES = 500_000_000  # kept at once: 2 GB
 SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protocols
 
 
@@ -115,7 +115,7 @@ def fit_weights(evaluator: RankingEvaluator, scores: Sequence[ScoreFn]) -> Tenso
     data, train, rows = evaluator.data, evaluator.split.train, evaluator.relevant(evaluator.split.val)
     seen, relevant = (data.select(part).matrix() for part in (train, rows))
     asked = np.unique(data.user[rows])
-    asked = asked[:: 1 + len(asked) * len(scores) * len(data.movies) // MOST_SCORES]
+    asked = asked[:: 1 + len(asked) * len(scores) * len(data.movies) // MAX_SCORES]
     users = torch.from_numpy(asked).split(evaluator.chunk_users)
     of_all = torch.stack([torch.cat([score(chunk).float() for chunk in users]) for score in scores])  # [M, U, n]
     candidates = torch.from_numpy(seen[asked].toarray() == 0)

@@ -11,7 +11,7 @@ import pandas as pd
 from Models.configs import PRESETS
 from Models.evaluation.rankings import RankingEvaluator
 from resultAnalyze.baselines import BASELINES, is_seeded
-from resultAnalyze.intervals import CONFIDENCE, LEAST_SEEDS, Estimate, UnitMetric, difference, estimate, mean
+from resultAnalyze.intervals import CONFIDENCE, MIN_SEEDS, Estimate, UnitMetric, difference, estimate, mean
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils.files import atomic_write
 
@@ -89,7 +89,7 @@ class Comparison:
 
     def is_eligible(self, name: str) -> bool:
         """Whether a claim can be made of a model: it has seeds enough, or draws no random numbers."""
-        return not is_seeded(name) or (self.done["model"] == name).sum() >= LEAST_SEEDS
+        return not is_seeded(name) or (self.done["model"] == name).sum() >= MIN_SEEDS
 
     def behind_table(self) -> str:
         """For each metric the models by how far they are behind the best one."""
@@ -111,7 +111,7 @@ class Comparison:
 
     def verdict(self, best: str, name: str, one: Estimate) -> str:
         if not (self.is_eligible(best) and self.is_eligible(name)):
-            return f"fewer than {LEAST_SEEDS} seeds, no claim"
+            return f"fewer than {MIN_SEEDS} seeds, no claim"
         if np.isnan(one.p):
             return "too few tested to say"
         return "behind" if one.p <= 1 - CONFIDENCE else "no difference is shown"

@@ -36,8 +36,8 @@ from utils.files import ROOT, UserError, atomic_write
 from utils.runs import finished_run
 
 TEMPLATE = ROOT / "resultAnalyze" / "demo.html"
-LARGEST = 32_767  # of an int16
-LEAST_RATINGS = 5  # of a movie: its weights would tell what fewer people rated
+MAX_INT16 = 32_767
+MIN_RATINGS = 5  # of a movie: its weights would tell what fewer people rated
 DAMPING = 10  # ratings: so many of the mean count with each movie's own
 
 
@@ -67,7 +67,7 @@ class ItemWeights:
         without_own = weights.abs().fill_diagonal_(-1)
         near = without_own.topk(k, dim=1).indices.sort(dim=1).values
         strongest = weights.gather(1, near)
-        scaled = strongest * (LARGEST / float(strongest.abs().max().clamp(min=1e-12)))
+        scaled = strongest * (MAX_INT16 / float(strongest.abs().max().clamp(min=1e-12)))
         return cls(near.numpy().astype(np.uint16), scaled.round().numpy().astype(np.int16))
 
     def recommended(self, liked: list[int], n: int) -> list[int]:
@@ -100,10 +100,10 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
     """What the page holds, as plain values."""
     ids, known, scale = saved.ids, saved.known.training(), saved.model.stats.scale
     counts = torch.bincount(known.movie, minlength=len(ids.movie_ids))
-    kept = counts.argsort(descending=True, stable=True)[: min(n_movies, int((counts >= LEAST_RATINGS).sum()))]
+    kept = counts.argsort(descending=True, stable=True)[: min(n_movies, int((counts >= MIN_RATINGS).sum()))]
     if not len(kept):
         raise UserError(
-            f"No movie of {ids.dataset} has {LEAST_RATINGS} training ratings: the page would tell who rated what."
+            f"No movie of {ids.dataset} has {MIN_RATINGS} training ratings: the page would tell who rated what."
         )
     kept = kept.sort().values
     sums = torch.zeros(len(counts)).index_add(0, known.movie, scale.from_model(known.rating))
@@ -127,7 +127,7 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
         "weights": encoded(weights.weights),
         "footer": (
             f"Item-item weights of EASE from {len(known.movie):,} ratings, the {weights.near.shape[1]} strongest of "
-            f"each movie with {LEAST_RATINGS} ratings or more; stars are mean ratings. The page holds sums over "
+            f"each movie with {MIN_RATINGS} ratings or more; stars are mean ratings. The page holds sums over "
             "people, no rating of one."
         ),
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from resultAnalyze.intervals import FALSE_CLAIMS, LEAST_SEEDS, LEAST_UNITS, Estimate, UnitMetric, difference
+from resultAnalyze.intervals import FALSE_CLAIMS, MIN_SEEDS, MIN_UNITS, Estimate, UnitMetric, difference
 from resultAnalyze.markdown import effect_in_words
 from utils.files import atomic_write
 
@@ -30,8 +30,8 @@ class Effect:
 
     def verdict(self) -> str:
         """Whether an effect is claimed."""
-        if self.seeds < LEAST_SEEDS:
-            return f"fewer than {LEAST_SEEDS} seeds, no claim"
+        if self.seeds < MIN_SEEDS:
+            return f"fewer than {MIN_SEEDS} seeds, no claim"
         better = (self.change.value < 0) == (self.metric == "rmse")
         return ("better" if better else "worse") if self.q <= FALSE_CLAIMS else "no effect is shown"
 
@@ -47,7 +47,7 @@ def all_effects(results: Results, contrasts: Iterable[Contrast]) -> list[Effect]
     for what, *pair in contrasts:
         for group, metric in shared_metrics(results, pair):
             trainings = [metrics_of(results, variant, group, metric) for variant in pair]
-            if metric != SHARE and len(trainings[0][0].weight) >= LEAST_UNITS:
+            if metric != SHARE and len(trainings[0][0].weight) >= MIN_UNITS:
                 found.append((what, group, metric, difference(*trainings), min(map(len, trainings))))
     rates = false_discovery_control(np.nan_to_num([change.p for *_, change, _ in found], nan=1.0)) if found else []
     return [Effect(*one, q=float(rate)) for one, rate in zip(found, rates, strict=True)]

@@ -156,8 +156,6 @@ def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:
     """
     path = folder / "protocol.json"
     before = read_json(path) if path.is_file() else protocol
-    if "scale" in protocol:
-        before = {"scale": None} | before  # of a folder from when no scale could be named
     if before != protocol:
         raise UserError(f"{folder} holds results under another protocol: name another folder with --output.")
     write_json(path, protocol)

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from resultAnalyze.intervals import LEAST_UNITS, UnitMetric, estimate, gap, rated_units, squared_by_unit
+from resultAnalyze.intervals import MIN_UNITS, UnitMetric, estimate, gap, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table
 from resultAnalyze.run_files import Run, equal_parts, relevant_rows, results_table, top_lists, user_metrics
 from utils import cli
@@ -84,7 +84,7 @@ def group_table(found: list[Run]) -> pd.DataFrame:
     for metric, groups, units in ((*one,) for one in measured(found)):
         for by, of_kind in groups.items():
             trainings = {name: [rated_units(unit, inside) for unit in units] for name, inside in of_kind.items()}
-            trainings = {name: one for name, one in trainings.items() if len(one[0].weight) >= LEAST_UNITS}
+            trainings = {name: one for name, one in trainings.items() if len(one[0].weight) >= MIN_UNITS}
             if len(trainings) < 2:
                 continue
             values = {name: estimate(one) for name, one in trainings.items()}
@@ -94,7 +94,7 @@ def group_table(found: list[Run]) -> pd.DataFrame:
             value, low, high, _ = gap(trainings[best], trainings[worst], among=len(trainings))
             rows.append((by, f"{best} less {worst}", 0, metric, value, low, high))
     if not rows:
-        raise UserError(f"No two groups have {LEAST_UNITS} tested users or movies: the data is too small.")
+        raise UserError(f"No two groups have {MIN_UNITS} tested users or movies: the data is too small.")
     return pd.DataFrame(rows, columns=["by", "group", "units", "metric", "value", "low", "high"])
 
 

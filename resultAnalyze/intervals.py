@@ -27,8 +27,8 @@ from scipy.stats import studentized_range, t
 from torch import Tensor
 
 CONFIDENCE = 0.95
-LEAST_SEEDS = 3  # of a claim
-LEAST_UNITS = 20  # users or movies, of an interval
+MIN_SEEDS = 3  # of a claim
+MIN_UNITS = 20  # users or movies, of an interval
 FALSE_CLAIMS = 0.05  # the expected share of the claims
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import t, ttest_ind
 
 from Models.Recommender import NCFConfig
-from resultAnalyze.intervals import LEAST_SEEDS
+from resultAnalyze.intervals import MIN_SEEDS
 from resultAnalyze.markdown import effect_in_words, markdown_table, mean_and_range
 from utils.columns import KINDS, RESERVED
 from utils.config import as_typed
@@ -83,8 +83,8 @@ def answers_table() -> str:
             continue  # nothing to compare with
         other = others[0]
         change = best[metric].mean() - other[metric].mean()
-        if min(len(best), len(other)) < LEAST_SEEDS:
-            words = f"{change:+.4f}, fewer than {LEAST_SEEDS} seeds, no claim"
+        if min(len(best), len(other)) < MIN_SEEDS:
+            words = f"{change:+.4f}, fewer than {MIN_SEEDS} seeds, no claim"
         else:
             interval = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
             words = effect_in_words(change, *interval, 4)

@@ -39,7 +39,7 @@ from utils.runs import write_table
 GENRES = ("Action", "Adventure", "Animation", "Comedy", "Crime", "Drama", "Fantasy", "Horror", "Romance", "Thriller")
 FACTORS = 8
 NOISE = 0.8  # standard deviation of a rating
-LEAST = 20  # ratings of a user
+MIN_RATINGS = 20  # ratings of a user
 ACTIVITY = 1.0  # standard deviation of the logarithm of a user's number of ratings
 POPULARITY = 1.3  # a movie's weight is (rank + 20) ** -POPULARITY
 CHUNK_RATINGS = 2_000_000
@@ -64,8 +64,8 @@ class Settings:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    if settings.ratings < LEAST * settings.users:
-        raise UserError(f"--ratings {settings.ratings}: give at least {LEAST} for each of the {settings.users} users.")
+    if settings.ratings < MIN_RATINGS * settings.users:
+        raise UserError(f"--ratings {settings.ratings}: {settings.users} users need at least {MIN_RATINGS} each.")
     if 4 * settings.ratings > settings.users * settings.movies:
         raise UserError("--ratings would be more than a quarter of all pairs: give fewer, or more --users or --movies.")
     random = np.random.default_rng(settings.seed)
@@ -156,7 +156,7 @@ def rated(world: World, settings: Settings, random: np.random.Generator) -> Iter
     step = max(1, round(CHUNK_RATINGS / mean))
     for start in range(0, settings.users, step):
         n_users = min(step, settings.users - start)
-        count = LEAST + (mean - LEAST) * random.lognormal(-(ACTIVITY**2) / 2, ACTIVITY, n_users)
+        count = MIN_RATINGS + (mean - MIN_RATINGS) * random.lognormal(-(ACTIVITY**2) / 2, ACTIVITY, n_users)
         yield of_users(world, start + 1, np.minimum(count, len(world.genre) / 4).astype(int), random)
 
 

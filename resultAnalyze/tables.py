@@ -19,7 +19,7 @@ if __name__ == "__main__":
 import pandas as pd
 
 from resultAnalyze import compare_rectools
-from resultAnalyze.intervals import LEAST_SEEDS
+from resultAnalyze.intervals import MIN_SEEDS
 from resultAnalyze.kept_trainings import (
     RANKING,
     RATING,
@@ -130,7 +130,7 @@ def worth_table() -> str:
         for head, trained in WORTH_OF.items():
             if (*trained, part) in parts.index:
                 found = parts.loc[(*trained, part)]
-                is_shown = found.low * found.high > 0 and found.seeds >= LEAST_SEEDS
+                is_shown = found.low * found.high > 0 and found.seeds >= MIN_SEEDS
                 row[head] = effect_in_words(-found.change, -found.high, -found.low, 4) if is_shown else "-"
         for movies, head in {"warm": "known movies: NDCG@10", "cold": "new movies: NDCG@10"}.items():
             if what:

@@ -33,8 +33,8 @@ from utils.files import UserError
 from utils.metrics import rmse
 from utils.runs import write_table
 
-LONG = 300.0  # seconds: of a model whose trials take longer, there are fewer
-FEWEST = 3
+LONG_TRIAL = 300.0  # seconds: of a model whose trials take longer, there are fewer
+MIN_TRIALS = 3
 COLUMNS = ("trial", "value", "seconds", "settings")
 
 
@@ -202,9 +202,9 @@ def valued(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def wanted(n_trials: int, done: list[dict[str, Any]]) -> int:
     """How many trials: as many as said or, of a model whose first one took long, as many as fit into their time."""
-    if not done or done[0]["seconds"] <= LONG:
+    if not done or done[0]["seconds"] <= LONG_TRIAL:
         return n_trials
-    return min(n_trials, max(FEWEST, int(n_trials * LONG / done[0]["seconds"])))
+    return min(n_trials, max(MIN_TRIALS, int(n_trials * LONG_TRIAL / done[0]["seconds"])))
 
 
 def distribution(bounds: Range | tuple) -> Any:

@@ -33,11 +33,11 @@ IDS = dict.fromkeys(("movieid", "itemid", "movie", "item"), "movieId")
 ABOUT = ("title", "year", "genres", "imdb_id", "matched")  # columns for the reader of the file
 OUR_NAMES = {plain(name): name for name in (*KINDS, *ABOUT)}  # however they are written
 RESERVED = ("title", "genres", "year", "popularity")  # blocks that are there without a metadata file
-FEWEST_OF_A_NAME = 2  # movies; a name with fewer says nothing of other movies
-MOST_CATEGORIES = 1_000
-LARGEST_NUMBER = 1e15
+MIN_MOVIES_OF_A_NAME = 2  # movies; a name with fewer says nothing of other movies
+MAX_CATEGORIES = 1_000
+MAX_NUMBER = 1e15
 SENTENCES = {"director": "Directed by", "writer": "Written by", "cast": "With", "country": "From"}
-MOST_RENAMED = 0.1  # of the titles of a metadata file, that can be written in another way than the data's
+MAX_RENAMED = 0.1  # of the titles of a metadata file, that can be written in another way than the data's
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _check_movies(path: Path, names: list[str], found: list, movies: pd.DataFram
         k = names.index("title")
         pairs = [(row[k], title) for row, title in zip(found, movies["title"], strict=True) if row is not None]
         other = [pair for pair in pairs if len({plain(re.sub(YEAR_AT_END, "", title)) for title in pair}) > 1]
-        if len(other) > MOST_RENAMED * len(pairs):
+        if len(other) > MAX_RENAMED * len(pairs):
             raise UserError(
                 f"{path} was made for other movies: there, a movie is {other[0][0][:60]!r}, in the data it is "
                 f"{other[0][1][:60]!r}: make it for this data."
@@ -176,7 +176,7 @@ def _number(path: Path, name: str, field: str | None) -> float:
         value = float(field) if field and field.strip() else float("nan")
     except ValueError:
         value = float("inf")
-    if abs(value) > LARGEST_NUMBER:
+    if abs(value) > MAX_NUMBER:
         raise UserError(f"{path}: the {name} {field[:40]!r} is no number: mend it, or leave it empty.")
     return value
 
@@ -189,9 +189,9 @@ def make_block(column: Column) -> Block:
     if column.kind == "number":
         return Block(column.name, "number", np.array(column.values, np.float32)[:, None])
     counts = Counter(word for words in column.values for word in words)
-    least = FEWEST_OF_A_NAME if column.kind == "names" else 1
+    least = MIN_MOVIES_OF_A_NAME if column.kind == "names" else 1
     vocabulary = tuple(sorted(word for word, count in counts.items() if count >= least))
-    if column.kind == "category" and len(vocabulary) > MOST_CATEGORIES:
+    if column.kind == "category" and len(vocabulary) > MAX_CATEGORIES:
         raise UserError(f"The column {column.name} has {len(vocabulary):,} categories: call its kind names instead.")
     return Block(column.name, column.kind, multi_hot(column.values, vocabulary), vocabulary)
 

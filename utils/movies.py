@@ -14,7 +14,7 @@ NO_GENRE = ("(no genres listed)", "unknown", "", "\\n", "nan", "none", "null", "
 YEAR_AT_END = r"\(([0-9]{4})\)\s*$"  # of a title
 # 1995, 1995.0, 19951030, 1995-10-30 or 30-Oct-1995
 YEAR_OF_DATE = r"^\s*(?:([0-9]{4})(?:[0-9]{4}|\.0*)?(?:[-/ T].*)?|.*[-/. ]([0-9]{4}))\s*$"
-MANY_GENRES = 50
+MAX_GENRES = 50
 
 
 def split_genres(path: Path, written: pd.Series, separator: str | None = None) -> pd.Series:
@@ -33,7 +33,7 @@ def split_genres(path: Path, written: pd.Series, separator: str | None = None) -
     names = [[name.strip(" \"'") if name.strip()[:1] in "\"'" else name.strip() for name in found] for found in lists]
     names = [[name for name in found if name.lower() not in NO_GENRE] for found in names]
     spelling = _one_spelling(Counter(name for found in names for name in found))
-    if len(spelling) > MANY_GENRES:
+    if len(spelling) > MAX_GENRES:
         example = max(spelling.values(), key=len)
         note(
             f"{path}: {len(spelling):,} different genres for {len(written):,} movies, such as {example[:80]!r}: if "

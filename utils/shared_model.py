@@ -22,7 +22,7 @@ WEIGHTS, CONFIG, CARD = FILES = "model.safetensors", "config.json", "README.md"
 TENSOR, SPARSE = "$tensor", "$sparse"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what would command a screen
 NO_SIZES = ("negatives",)  # whole numbers of which a model's settings may be larger than any of its tensors
-LARGEST = 2**53  # that a whole number in JSON can be
+MAX_NUMBER = 2**53  # that a whole number in JSON can be
 LATEST = 10**11  # seconds since 1970
 SHAREABLE = "ncf-ranking, transformer or gru"
 
@@ -166,7 +166,7 @@ def from_plain(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {from_plain(key, tensors): from_plain(one, tensors) for key, one in value.items()}
     if isinstance(value, str) and CONTROL.search(value):
         raise ValueError("a text holds control characters")
-    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < LARGEST):
+    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) < MAX_NUMBER):
         raise ValueError("a number is not finite, or too large")
     return value
 

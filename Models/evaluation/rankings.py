@@ -22,9 +22,9 @@ from utils.metrics import INFINITY, Ranking, beyond_accuracy, mean_metrics, metr
 from utils.splits import Split
 
 K = 10  # positions of a top-N that count
-LEAST_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
+MIN_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
 SAMPLED = 99  # negatives of the sampled protocol
-MOST_USERS = 20_000  # whose lists are evaluated; a mean over them has a standard error of .0036 at most
+MAX_USERS = 20_000  # whose lists are evaluated; a mean over them has a standard error of .0036 at most
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class RankingEvaluator:
     relevance_threshold: float
     k: int = K
     chunk_users: int = 256
-    most_users: int = MOST_USERS
+    most_users: int = MAX_USERS
     mode: ClassVar = "max"
     test_file: ClassVar = "test_topn.csv"
 
@@ -167,7 +167,7 @@ class RankingEvaluator:
         relevant = self.relevant(self.split.test)
         parts = {"new_movie": self.new_movies(), "known_movie": self.popularity(self.split.train).numpy() > 0}
         of_part = {name: relevant[movies[self.data.movie[relevant]]] for name, movies in parts.items()}
-        if len(of_part["new_movie"]) < LEAST_NEW * len(relevant):
+        if len(of_part["new_movie"]) < MIN_NEW * len(relevant):
             return {}
         found, names = {}, (f"hr@{self.k}", f"ndcg@{self.k}")
         for name in (name for name, rows in of_part.items() if len(rows)):
@@ -216,7 +216,7 @@ class RankingEvaluator:
         return pd.DataFrame(columns | {"score": ranking.scores[row, position].numpy()})
 
 
-def of_evaluated(user: np.ndarray, most: int = MOST_USERS) -> np.ndarray:
+def of_evaluated(user: np.ndarray, most: int = MAX_USERS) -> np.ndarray:
     """Which rows are of users who are evaluated, bool [n]: all or, of more than `most` users, so many drawn at random.
 
     Args:

@@ -180,4 +180,4 @@ def run_encoder(info: dict[str, Any], device: torch.device) -> Encoder:
     folder, _ = find_encoder(info["encoder"])
     if encoder_hash(folder) != info["encoder_sha256"]:
         raise UserError(f"The encoder {info['encoder']} is another one than the run's: put the earlier one there.")
-    return Encoder.load(folder, device, info.get("precision", "float32"))
+    return Encoder.load(folder, device, info["precision"])

@@ -27,8 +27,8 @@ SAME_FEATURES = {
     "text": "text",
     "blocks": "list of blocks",
 }
-MOST_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
-MOST_RENAMED = 0.1  # of the movies, whose title can have changed
+MAX_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
+MAX_RENAMED = 0.1  # of the movies, whose title can have changed
 UNKNOWN = TEST + 1  # the part of a row that was not there
 ANEW = "train anew without --continue-from"
 
@@ -53,7 +53,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
     """
     earlier = Earlier(run, [load_model(one / "best.pt", torch.device("cpu")) for one in _lineage(run)])
     saved, record = earlier.saved, read_json(run / "config.json")
-    now, then = asdict(data.features.info), {"precision": "float32"} | record.get("features", {})
+    now, then = asdict(data.features.info), record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
     if columns_of(saved.inputs.space["scales"]) != columns_of(data.features.blocks(), saved.inputs.space["scales"]):
@@ -65,7 +65,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
     n_ratings = (known_parts(saved, data) != UNKNOWN).sum()
     titles = data.movies["title"].to_numpy()[movies[movies >= 0]]
     renamed = titles != np.array(saved.ids.titles, dtype=object)[movies >= 0]
-    if not len(titles) or renamed.mean() > MOST_RENAMED:
+    if not len(titles) or renamed.mean() > MAX_RENAMED:
         example = f", such as {titles[renamed][0]!r}" if renamed.any() else ""
         raise UserError(f"{data.name} holds other movies than {run} was trained with{example}: {ANEW}.")
     print(
@@ -137,7 +137,7 @@ def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
     scale, low, high = earlier.saved.model.stats.scale, float(data.rating.min()), float(data.rating.max())
     words = f"The ratings of {data.name} are from {low:g} to {high:g} and were from {scale.low:g} to {scale.high:g}"
     outside = max(scale.low - low, high - scale.high)
-    if outside > (scale.high - scale.low) * MOST_OUTSIDE:
+    if outside > (scale.high - scale.low) * MAX_OUTSIDE:
         raise UserError(f"{words}, which is another scale: {ANEW}.")
     if outside > 0:
         note(f"{words}: the model keeps its scale, so that no prediction lies outside it.")
