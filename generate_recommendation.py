@@ -30,9 +30,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from Models.checkpoint import SavedModel, load_model
+from Models.Dataset import Model
 from Models.inference.explain import explained
 from Models.inference.named import find_movies
 from Models.inference.new_movies import add_new_movies, read_new_movies
@@ -138,7 +139,7 @@ def several(request: Request) -> bool:
     return request.all_users or request.users is not None
 
 
-def value_names(saved: SavedModel, rating_model: nn.Module | None) -> list[str]:
+def value_names(saved: SavedModel, rating_model: Model | None) -> list[str]:
     """The columns of a list: the score of a ranking, the prediction of a rating, or both."""
     is_ranking = saved.model.config.task == "ranking"
     return ["score"] * is_ranking + ["prediction"] * (not is_ranking or rating_model is not None)
@@ -236,15 +237,15 @@ def new_user(request: Request, saved: SavedModel) -> tuple[PaddedHistory | None,
     return history, is_timed
 
 
-def check_new_users(*models: nn.Module | None) -> None:
+def check_new_users(*models: Model | None) -> None:
     """Raises UserError where a model knows its users by embeddings alone."""
     for model in models:
-        if not getattr(model, "serves_new_users", True):
+        if model is not None and not model.serves_new_users:
             kind = type(model).__name__
             raise UserError(f"{kind} knows only the users that it was trained on: take a run of another preset.")
 
 
-def load_rating_model(request: Request, saved: SavedModel, device: torch.device) -> nn.Module | None:
+def load_rating_model(request: Request, saved: SavedModel, device: torch.device) -> Model | None:
     """The model of --predictions-from.
 
     Raises:

@@ -46,7 +46,7 @@ from Models.training.run_folder import make_logger, restore, test_record, traini
 from Models.training.warm_start import load_earlier, on_scale_of, split_after, start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
-from utils.files import UserError, write_json
+from utils.files import UserError, write_json, write_table
 from utils.splits import Split
 
 
@@ -97,7 +97,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     replica = distributed.wrap_ddp(model)
     optimizer = torch.optim.AdamW(parameter_groups(model, optim.weight_decay), lr=optim.lr, fused=True)
     loader = make_loader(data, split.train, optim.batch_size, seed, model.batching, device)
-    for notice in getattr(model, "notices", []):
+    for notice in model.notices:
         print(notice)
 
     # run folder
@@ -147,7 +147,7 @@ def save(
     save_checkpoint(folder / "last.pt", states | {"epochs": epochs})
     if best_epoch(epochs, evaluator) == len(epochs):
         save_checkpoint(folder / "best.pt", {"state": states["state"], "epoch": len(epochs)} | known)
-    runs.write_table(folder / "metrics.csv", pd.DataFrame(epochs))
+    write_table(folder / "metrics.csv", pd.DataFrame(epochs))
 
 
 # --- one epoch -----------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test(
         distributed.shard_tables(model)
     metrics, table = evaluator.test(model)
     if distributed.rank() == 0:
-        runs.write_table(folder / evaluator.test_file, table)
+        write_table(folder / evaluator.test_file, table)
         write_json(folder / runs.TEST_METRICS, metrics | test_record(config, evaluator, epochs))
     print(f"Best epoch {best_epoch(epochs, evaluator)}: test {evaluator.summary(metrics)}.")
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.Dataset import Batch, Model, TrainingOutput, UserBatches
 from Models.EASE import as_numpy, content_gram, item_weights, log_score, most_rated, rating_matrix
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, NonNegFloat, PositiveInt
 from Models.layers import TYPICAL_LENGTH, loss_of_hidden, rating_weights
@@ -42,7 +42,7 @@ class AutoencoderConfig:
     task: ClassVar = "ranking"
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Model):
     """The autoencoder beside EASE of the formula above."""
 
     batching = UserBatches(size_in="users", similar_length=False)

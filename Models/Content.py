@@ -12,6 +12,7 @@ In training, the B of a user is solved from the other half of the users: the own
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.Dataset import Batch, Model, TrainingOutput, UserBatches
 from Models.EASE import content_gram, item_weights, log_score, products, rating_matrix
 from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, NonNegFloat, UnsuitableData
 from Models.layers import ALL, RATING_WEIGHTS, loss_of_hidden, rating_weights
@@ -47,7 +48,7 @@ class ContentConfig:
     task: ClassVar = "ranking"
 
 
-class Content(nn.Module):
+class Content(Model):
     """The content model of the formula above.
 
     Raises:
@@ -70,12 +71,10 @@ class Content(nn.Module):
         popularity = torch.zeros(n) if popularity is None else popularity.squeeze(1)
         self.register_buffer("popularity", popularity, persistent=False)
         self.register_buffer("rated", inputs.count > 0, persistent=False)
-        self.make_similarity = lambda: scaled_similarities(stats, inputs)
-        self.made_similarity: Tensor | None = None
+        self.inputs = inputs
         self.made_vectors: Tensor | None = None
         solved = inputs.item_weights
-        self.register_buffer("item_weights", self.ease(inputs) if solved is None else solved)
-        self.ease_without = lambda half: self.ease(inputs, half)
+        self.register_buffer("item_weights", self.ease() if solved is None else solved)
         self.of_other_half: list[Tensor] | None = None
         self.log_share = nn.Parameter(torch.zeros(n_blocks))  # of a
         self.weight_steps = nn.Parameter(torch.tensor(RATING_WEIGHTS))
@@ -83,27 +82,24 @@ class Content(nn.Module):
         self.of_popularity = nn.Parameter(torch.tensor(0.7))  # p
         self.of_known = nn.Parameter(torch.tensor([0.5, 3.0, 0.0]))  # c, w, d
 
-    @property
+    @cached_property
     def similarity(self) -> Tensor:
         """How alike movies are by each block, [blocks, n_movies, n_movies]; made for the first score: it takes long."""
         with torch.inference_mode(False):  # whoever asks first, it is trained with as well
-            if self.made_similarity is None:
-                self.made_similarity = self.make_similarity()
-            self.made_similarity = self.made_similarity.to(self.popularity.device)
-        return self.made_similarity
+            return scaled_similarities(self.stats, self.inputs).to(self.popularity.device)
 
-    def ease(self, inputs: ModelInputs, left_out: int | None = None) -> Tensor:
+    def ease(self, left_out: int | None = None) -> Tensor:
         """B from the training ratings, [n_movies, n_movies]; of users with even (0) or odd numbers (1) left out."""
-        known = inputs.training()
+        known = self.inputs.training()
         rows = ALL if left_out is None else known.users() % 2 != left_out
         x = rating_matrix(known, self.stats, rows)
-        return item_weights(x, content=self.config.feature_weight * content_gram(inputs, self.stats))
+        return item_weights(x, content=self.config.feature_weight * content_gram(self.inputs, self.stats))
 
     def train(self, mode: bool = True) -> "Content":
         """Before the first training step, B is solved from each half of the users for the other half."""
         self.made_vectors = None
         if mode and self.of_other_half is None:
-            self.of_other_half = [self.ease_without(half).to(self.item_weights.device) for half in range(2)]
+            self.of_other_half = [self.ease(half).to(self.item_weights.device) for half in range(2)]
         return super().train(mode)
 
     def tables(self) -> dict[str, list[Tensor]]:
@@ -119,18 +115,18 @@ class Content(nn.Module):
 
     def logits(self, history: PaddedHistory, known: Tensor) -> Tensor:
         """Scores of every movie for users with these histories, [B, n_movies]; of those not `known`, as of new ones."""
-        alike = (self.average(history) @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
+        alike = (self.mean_weights(history) @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
         as_new = self.exponent * (alike + FLOOR).log() + self.of_popularity * self.popularity
         of_content, of_ease, shift = self.of_known
-        near = log_score(self.near(history))
-        return torch.where(known, of_content * as_new + of_ease * near + shift, as_new)
+        by_ease = log_score(self.ease_scores(history))
+        return torch.where(known, of_content * as_new + of_ease * by_ease + shift, as_new)
 
-    def average(self, history: PaddedHistory) -> Tensor:
+    def mean_weights(self, history: PaddedHistory) -> Tensor:
         """x of users: how highly they rated which movies, over how many, [B, n_movies]."""
         x = history.spread(rating_weights(history.rating, self.weight_steps), self.stats.n_movies)
         return x / history.lengths().clamp(min=1)[:, None]
 
-    def near(self, history: PaddedHistory) -> Tensor:
+    def ease_scores(self, history: PaddedHistory) -> Tensor:
         """x B of EASE, [B, n_movies]; in training with the B of the other half of the users."""
         x = history.spread(rating_weights(history.rating), self.stats.n_movies)
         if not self.training:
@@ -159,7 +155,7 @@ class Content(nn.Module):
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
         """Vectors whose products with those of movies are how alike these are to what users rated, [B, 128]."""
-        return self.average(history) @ self.movie_vectors().to(history.rating.device)
+        return self.mean_weights(history) @ self.movie_vectors().to(history.rating.device)
 
 
 def mean_sum(similarity: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The torch Dataset over columns of ratings, the batches that models want, and what models give back."""
+"""The torch Dataset over columns of ratings, the batches that models want, and what the scripts ask of a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -59,9 +59,25 @@ class UserBatches:
     longest: int | None = None
 
 
-def reads_histories(model: nn.Module) -> bool:
-    """Whether a model's scores and predictions depend on histories: they do where it does not say."""
-    return getattr(model, "reads_histories", True)
+class Model(nn.Module):
+    """The base of all models; what else they may have is in docs/extending.md.
+
+    batching: how training batches are made
+    reads_histories: whether scores and predictions depend on users' histories
+    serves_new_users: whether users who were not in training can be served, by their histories
+    ranks_new_by_ease: whether EASE, where it has one, is solved anew for movies that were not in training
+    looked_up: the embeddings of which rows are looked up and nothing else, so that --shard can share them out
+    unsupported_devices: types of devices that lack what it computes
+    notices: what to say before the training
+    """
+
+    batching: RowBatches | UserBatches = RowBatches()
+    reads_histories: bool = True
+    serves_new_users: bool = True
+    ranks_new_by_ease: bool = True
+    looked_up: tuple[str, ...] = ()
+    unsupported_devices: tuple[str, ...] = ()
+    notices: Sequence[str] = ()
 
 
 class MovieLensDataset(Dataset):

@@ -15,7 +15,7 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch, RowBatches, TrainingOutput
+from Models.Dataset import Batch, Model, TrainingOutput
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.layers import Dropout
 from Models.sequences import History, PaddedHistory
@@ -41,10 +41,9 @@ class OriginalConfig:
             raise ValueError("--hidden-dims: give the units of at least one layer.")
 
 
-class OriginalRecommender(nn.Module):
+class OriginalRecommender(Model):
     """The original of the formula above. It knows users by their embeddings alone, so new ones can't be served."""
 
-    batching = RowBatches()
     serves_new_users = reads_histories = False
     looked_up = ("user", "movie")  # embeddings of which rows are looked up and nothing else: --shard can share them out
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch, RowBatches, TrainingOutput
+from Models.Dataset import Batch, TrainingOutput
 from Models.inputs import (
     DataStats,
     Fraction,
@@ -77,9 +77,6 @@ class NCFConfig:
 
 class Recommender(ItemTower):
     """The NCF of the formula above."""
-
-    batching = RowBatches()
-    reads_histories = True
 
     def __init__(self, config: NCFConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from Models.Dataset import Batch, TrainingOutput, UserBatches
+from Models.Dataset import Batch, Model, TrainingOutput, UserBatches
 from Models.inputs import HIGHEST, LOWEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.sequences import PaddedHistory, longest_gap, pad_batch
 
@@ -136,7 +136,7 @@ class RelativeBias(nn.Module):
         return bias.permute(3, 0, 1, 2).unflatten(0, self.shape).transpose(1, 2).contiguous()
 
 
-class Sequential(nn.Module):
+class Sequential(Model):
     """The causal Transformer or GRU of the formula above."""
 
     batching = UserBatches(size_in="users")

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from Models.configs import MODELS
+from Models.Dataset import Model
 from Models.inputs import DataStats, FeatureBlock, ModelInputs, RatingScale, UnsuitableData
 from Models.ratings_data import RatingsData
 from Models.sequences import History
@@ -53,7 +54,7 @@ class KnownRatings:
 class SavedModel:
     """What a checkpoint holds for recommending, read once."""
 
-    model: nn.Module
+    model: Model
     ids: IdMaps
     known: KnownRatings
     inputs: ModelInputs
@@ -63,7 +64,7 @@ class Unsuitable(UserError):
     """A model that this data does not suit."""
 
 
-def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module:
+def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> Model:
     """A new model with these settings.
 
     Raises:
@@ -75,9 +76,9 @@ def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> nn.Module
         raise Unsuitable(str(error)) from error
 
 
-def place(model: nn.Module, device: torch.device) -> nn.Module:
+def place(model: Model, device: torch.device) -> Model:
     """The model on this device or, where it computes what the device can't, on the CPU, with a note."""
-    if device.type in getattr(model, "unsupported_devices", ()):
+    if device.type in model.unsupported_devices:
         note(f"{type(model).__name__} computes what {device.type} can't: it runs on the CPU.")
         device = torch.device("cpu")
     return model.to(device)
@@ -99,7 +100,7 @@ def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
     return {"ids": vars(ids), "known": known}
 
 
-def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
+def describe_model(model: Model, inputs: ModelInputs) -> dict[str, Any]:
     """What a model is built from, without the training ratings."""
     return {
         "model": type(model).__name__,
@@ -111,7 +112,7 @@ def describe_model(model: nn.Module, inputs: ModelInputs) -> dict[str, Any]:
     }
 
 
-def not_in_tables(tables: dict[str, list[Tensor]], model: nn.Module) -> list[Tensor]:
+def not_in_tables(tables: dict[str, list[Tensor]], model: Model) -> list[Tensor]:
     """The parameters of a model that are none of these tables."""
     of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
     return [one for one in model.parameters() if one.data_ptr() not in of_rows]

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, Union
 
 import numpy as np
 import tyro
-from torch import nn
 
 from Models.Autoencoder import Autoencoder, AutoencoderConfig
 from Models.Content import Content, ContentConfig
+from Models.Dataset import Model
 from Models.features import FeatureConfig
 from Models.HistoryRecommender import HistoryConfig, HistoryRecommender
 from Models.inputs import HIGHEST, LOWEST, NonNegFloat, NonNegInt, PositiveInt, RatingScale
@@ -38,7 +38,7 @@ from utils.splits import Ratios, Split, SplitName
 MIDDLE = (LOWEST + HIGHEST) / 2  # of the scale of models
 
 # A model is one line here, and one preset at least below: the class of its settings and its own class.
-MODELS: dict[type, type[nn.Module]] = {
+MODELS: dict[type, type[Model]] = {
     NCFConfig: Recommender,
     RankingNCFConfig: RankingRecommender,
     OriginalConfig: OriginalRecommender,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from Models.Dataset import Model
 from Models.inputs import HIGHEST
 from Models.sequences import History, PaddedHistory
 
@@ -68,7 +69,7 @@ class Dropout(nn.Module):
         return x * is_kept.to(x.dtype).mul_(65_536 / (65_536 - self.n_dropped))
 
 
-class ItemTower(nn.Module):
+class ItemTower(Model):
     """The base of models that compute what they know of the movies, whoever the user is, in `item_tower`.
 
     In inference mode it is computed once, until a parameter or buffer changes or `train` or `eval` is called: the steps

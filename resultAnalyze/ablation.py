@@ -57,9 +57,8 @@ from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
 from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
-from utils.files import RUNS, UserError, atomic_write
+from utils.files import RUNS, UserError, write_table, write_text
 from utils.metrics import auc_by_user, metrics_at
-from utils.runs import write_table
 
 # Groups of blocks; the blocks of a features file that are in none of them are the rest.
 GROUPS = {
@@ -146,8 +145,7 @@ def main() -> None:
     write_table(output / "ablation.csv", result_table(results))
     write_table(output / "effects.csv", effect_table(effects))
     text = markdown(evaluator, groups, results, effects)
-    with atomic_write(output / "ablation.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(output / "ablation.md", text)
     draw(effects, output / "ablation.png", f"{data.name}, {settings.data.split} split, {settings.preset}")
     print(f"\n{text}\nWrote ablation.csv, effects.csv, ablation.md and ablation.png into {display_path(output)}.")
 

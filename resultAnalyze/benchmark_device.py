@@ -26,10 +26,11 @@ from torch import nn
 from Models.checkpoint import build_model, place
 from Models.configs import PRESETS, DataConfig, TrainConfig
 from Models.dataLoader import make_loader
+from Models.evaluation.evaluators import make_evaluator
 from Models.inference.recommend import on_device_of
 from Models.ratings_data import RatingsData, model_inputs
 from resultAnalyze.markdown import markdown_table
-from train import make_evaluator, parameter_groups, train_epoch
+from train import parameter_groups, train_epoch
 from utils import cli
 from utils.cli import display_path
 from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, FeaturesFile, OptionalFileName, parse

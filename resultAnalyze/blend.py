@@ -34,9 +34,9 @@ from Models.ratings_data import split_fingerprint
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse
-from utils.files import RUNS, UserError, read_json, write_json
+from utils.files import RUNS, UserError, read_json, write_json, write_table
 from utils.metrics import mean_metrics
-from utils.runs import TEST_METRICS, finished_run, write_table
+from utils.runs import TEST_METRICS, finished_run
 
 MAX_SCORES = 500_000_000  # kept at once: 2 GB
 SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protocols

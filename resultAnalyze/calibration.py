@@ -25,7 +25,7 @@ from resultAnalyze.run_files import equal_parts, results_table
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
-from utils.files import ROOT, UserError, atomic_write, read_json
+from utils.files import ROOT, UserError, atomic_write, read_json, write_table
 from utils.splits import TEST
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     predictions = results_table(run / "test_predictions.csv")
     rows = with_counts(predictions, load_model(run / "best.pt", torch.device("cpu")))
     table = calibration(rows, settings.groups)
-    runs.write_table(settings.output.with_suffix(".csv"), table)
+    write_table(settings.output.with_suffix(".csv"), table)
     figure = draw(table, read_json(run / runs.TEST_METRICS))
     with atomic_write(settings.output) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -54,9 +54,9 @@ from train import Diverged
 from utils import cli
 from utils.cli import display_path
 from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
-from utils.files import RUNS, UserError, atomic_write, note, read_json
+from utils.files import RUNS, UserError, note, read_json, write_table, write_text
 from utils.metrics import auc_by_user, beyond_accuracy, mae, mean_metrics, metric_names, metrics_at, rmse
-from utils.runs import TEST_METRICS, write_table
+from utils.runs import TEST_METRICS
 
 BEYOND = ("coverage", "overlap", "popularity", "novelty")
 
@@ -115,8 +115,7 @@ def main() -> None:
         raise UserError("No model could be compared: name others, or pip install -r requirements-baselines.txt.")
     comparison = Comparison(evaluator, done, missing, output / UNITS)
     text = comparison.markdown()
-    with atomic_write(output / "comparison.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(output / "comparison.md", text)
     comparison.draw(output / "comparison.png", f"{data.name}, {settings.data.split} split")
     print(f"\n{text}\nWrote comparison.csv, comparison.md and comparison.png into {display_path(output)}.")
 

@@ -31,9 +31,8 @@ from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, optional, parse
-from utils.files import ROOT, RUNS, UserError, atomic_write, read_json
+from utils.files import ROOT, RUNS, UserError, read_json, write_table, write_text
 from utils.metrics import metrics_at
-from utils.runs import write_table
 
 SCRIPT = ROOT / "resultAnalyze" / "rectools_models.py"
 PYTHON = ROOT / ".venv-rectools" / "bin" / "python"
@@ -84,8 +83,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     write_table(output / "rectools.csv", table)
     text = f"{data.name}: {split.protocol}; whole catalogue, known movies out.\n\n{markdown(table)}"
-    with atomic_write(output / "rectools.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(output / "rectools.md", text)
     print(f"\n{text}\nWrote rectools.csv and rectools.md into {display_path(output)}.")
 
 

@@ -32,7 +32,7 @@ from Models.layers import rating_weights
 from utils import cli
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
-from utils.files import ROOT, UserError, atomic_write
+from utils.files import ROOT, UserError, write_text
 from utils.runs import finished_run
 
 TEMPLATE = ROOT / "resultAnalyze" / "demo.html"
@@ -92,8 +92,7 @@ def main() -> None:
 
 def write_page(content: dict[str, Any], output: Path) -> None:
     page = TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", as_script(content))
-    with atomic_write(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(output, page)
 
 
 def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str, Any]:

@@ -34,8 +34,8 @@ from resultAnalyze.run_files import Run, equal_parts, relevant_rows, results_tab
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse
-from utils.files import UserError, atomic_write
-from utils.runs import GROUPS, finished_run, write_table
+from utils.files import UserError, atomic_write, write_table
+from utils.runs import GROUPS, finished_run
 from utils.splits import TEST
 
 PARTS = 5  # of about equal size, by numbers of ratings

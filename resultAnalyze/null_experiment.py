@@ -35,9 +35,8 @@ from resultAnalyze.markdown import markdown_table
 from utils import cli
 from utils.cli import display_path
 from utils.config import Device, OptionalFolder, parse
-from utils.files import RUNS, UserError, atomic_write
+from utils.files import RUNS, UserError, write_table, write_text
 from utils.metrics import metrics_at
-from utils.runs import write_table
 
 METRICS = ("hr", "ndcg", "recall")
 SEED = 0  # of the draws
@@ -76,8 +75,7 @@ def main() -> None:
     found = false_claims(trainings, settings.compared, settings.draws)
     write_table(output / "null_experiment.csv", found)
     text = markdown(found, settings, f"{data.name}: {split.protocol}")
-    with atomic_write(output / "null_experiment.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(output / "null_experiment.md", text)
     print(f"\n{text}\nWrote null_experiment.csv and null_experiment.md into {display_path(output)}.")
 
 

@@ -40,7 +40,7 @@ from resultAnalyze.run_files import (
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, as_typed, parse
-from utils.files import ROOT, atomic_write
+from utils.files import ROOT, write_text
 from utils.splits import TEST
 
 TEMPLATE = ROOT / "resultAnalyze" / "report.html"
@@ -70,8 +70,7 @@ def write_report(folder: Path, output: Path) -> None:
     parts = [f"<h1>{text(title)}</h1>", f'<p class="note">{text(display_path(folder))}</p>', *sections(run)]
     page = TEMPLATE.read_text(encoding="utf-8").replace("TITLE", text(title))
     page = page.replace("BODY", "\n".join(parts))
-    with atomic_write(output) as temporary:
-        temporary.write_text(page, encoding="utf-8", errors="replace")
+    write_text(output, page)
 
 
 def sections(run: Run) -> list[str]:

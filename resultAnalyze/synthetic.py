@@ -31,10 +31,9 @@ from Models.inputs import NonNegInt, PositiveInt
 from utils import cli
 from utils.cli import display_path
 from utils.config import Folder, parse
-from utils.files import DATASET, UserError, atomic_write, write_json
+from utils.files import DATASET, UserError, atomic_write, write_json, write_table
 from utils.memory_map import make_room
 from utils.rating_columns import write_mapped
-from utils.runs import write_table
 
 GENRES = ("Action", "Adventure", "Animation", "Comedy", "Crime", "Drama", "Fantasy", "Horror", "Romance", "Thriller")
 FACTORS = 8
@@ -73,8 +72,7 @@ def main() -> None:
     settings.output.mkdir(parents=True, exist_ok=True)
     if settings.mapped:
         make_room(settings.output)
-    with atomic_write(settings.output / "movies.csv") as temporary:
-        world.table().to_csv(temporary, index=False)
+    write_table(settings.output / "movies.csv", world.table())
     sums = np.zeros(4)  # over all ratings, of: 1, squared noise, rating, squared rating
     tables = added_up(rated(world, settings, random), sums)
     if settings.mapped:
@@ -82,7 +80,7 @@ def main() -> None:
         ids = (range(1, n + 1) for n in (settings.users, settings.movies))
         write_mapped(settings.output, map(as_columns, tables), *ids)
     else:
-        write_text(settings.output / "ratings.csv", tables)
+        write_ratings(settings.output / "ratings.csv", tables)
     n, noise, total, squares = sums
     truth = {
         "ratings": int(n),
@@ -111,7 +109,7 @@ def as_columns(table: pd.DataFrame) -> dict[str, np.ndarray]:
     return {name: column.to_numpy() for name, column in columns.items()}
 
 
-def write_text(path: Path, tables: Iterable[pd.DataFrame]) -> None:
+def write_ratings(path: Path, tables: Iterable[pd.DataFrame]) -> None:
     with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         for table in tables:
             table.to_csv(file, index=False, header=file.tell() == 0)

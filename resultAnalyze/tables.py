@@ -36,7 +36,7 @@ from resultAnalyze.markdown import effect_in_words, markdown_table
 from utils import cli
 from utils.cli import display_path
 from utils.config import FileName, parse
-from utils.files import ROOT, UserError, atomic_write
+from utils.files import ROOT, UserError, write_text
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ class Settings:
 def main() -> None:
     settings = parse(Settings, __doc__)
     text = settings.document.read_text(encoding="utf-8")
-    with atomic_write(settings.document) as temporary:
-        temporary.write_text(with_results(text), encoding="utf-8")
+    write_text(settings.document, with_results(text))
     print(f"{display_path(settings.document)} shows the results of {display_path(RESULTS)}.")
 
 

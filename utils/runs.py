@@ -9,10 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from utils.files import RUNS, UserError, atomic_write
+from utils.files import RUNS, UserError
 
 # Written last: the presence of one of them says that the run is finished.
 TEST_METRICS = "test_metrics.json"
@@ -102,12 +101,6 @@ def finished_runs(tested: bool = False) -> list[Path]:
     """Finished runs in runs/, oldest first."""
     marks = [*RUNS.glob(f"*/{TEST_METRICS}"), *([] if tested else RUNS.glob(f"*/{FINAL}"))]
     return [mark.parent for mark in sorted(marks, key=lambda mark: mark.stat().st_mtime)]
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically; missing values are empty."""
-    with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:

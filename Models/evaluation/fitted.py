@@ -4,14 +4,14 @@ import functools
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from Models.Dataset import FittedModel, reads_histories
+from Models.Dataset import FittedModel, Model
 from Models.ratings_data import RatingsData
 
 
 def as_fitted(
-    model: nn.Module, data: RatingsData, known: np.ndarray, request_time: np.ndarray | None = None
+    model: Model, data: RatingsData, known: np.ndarray, request_time: np.ndarray | None = None
 ) -> FittedModel:
     """A model of this repo as evaluation sees it.
 
@@ -28,7 +28,7 @@ def as_fitted(
         batch = {"user": user, "movie": movie, "time": time}
         with torch.inference_mode():
             columns = {name: torch.from_numpy(column).to(device) for name, column in batch.items()}
-            return model.predict(columns, history() if reads_histories(model) else None).cpu().numpy()
+            return model.predict(columns, history() if model.reads_histories else None).cpu().numpy()
 
     def score(users: Tensor) -> Tensor:
         users = users.to(device)

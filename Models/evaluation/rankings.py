@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from Models.Dataset import FittedModel, ScoreFn
+from Models.Dataset import FittedModel, Model, ScoreFn
 from Models.evaluation.fitted import as_fitted
 from Models.evaluation.request_times import RequestTimes
 from Models.ratings_data import RatingsData
@@ -79,12 +79,12 @@ class RankingEvaluator:
         rows = self.relevant(rows)
         return self.data.select(rows[of_evaluated(self.data.user[rows], self.most_users)]).matrix()
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def validate(self, model: Model) -> dict[str, float]:
         train, val = self.split.train, self.split.val
         fitted = as_fitted(model, self.data, train, self.request_times.of(train, val))
         return self.hr_and_ndcg(self.rank(fitted.score, train, val))
 
-    def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
+    def test(self, model: Model) -> tuple[dict[str, Any], pd.DataFrame]:
         """Metrics of the top-N beside those of the most popular movies, and the top-N in the data's own ids."""
         score = self.fitted_for_test(model).score
         ranking = self.rank(score, self.split.known, self.split.test)
@@ -116,7 +116,7 @@ class RankingEvaluator:
             words += f"; without the time of the request, {unknown[hr]:.4f}, {unknown[ndcg]:.4f}"
         return words
 
-    def fitted_for_test(self, model: nn.Module) -> FittedModel:
+    def fitted_for_test(self, model: Model) -> FittedModel:
         """A model that knows the training and validation ratings, and when the test's lists are asked for."""
         known = self.split.known
         return as_fitted(model, self.data, known, self.request_times.of(known, self.split.test))
@@ -125,7 +125,7 @@ class RankingEvaluator:
     def request_times(self) -> RequestTimes:
         return RequestTimes(self.data, self.split)
 
-    def by_request(self, model: nn.Module, ranking: Ranking) -> dict[str, dict[str, float]]:
+    def by_request(self, model: Model, ranking: Ranking) -> dict[str, dict[str, float]]:
         """How rankings depend on when they are asked for; {} where the data has no times or the test is no forecast.
 
         Returns:

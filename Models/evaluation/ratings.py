@@ -5,9 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
-from Models.Dataset import FittedModel
+from Models.Dataset import FittedModel, Model
 from Models.evaluation.fitted import as_fitted
 from Models.inputs import HIGHEST, LOWEST
 from Models.ratings_data import RatingsData
@@ -41,10 +40,10 @@ class RatingEvaluator:
                 "ranks, such as --preset autoencoder."
             )
 
-    def validate(self, model: nn.Module) -> dict[str, float]:
+    def validate(self, model: Model) -> dict[str, float]:
         return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
 
-    def test(self, model: nn.Module) -> tuple[dict[str, Any], pd.DataFrame]:
+    def test(self, model: Model) -> tuple[dict[str, Any], pd.DataFrame]:
         """Metrics of the test rows, also of always the mean training rating; each prediction in the data's own ids."""
         rows = self.data.by_user_and_time(self.split.test)
         prediction = self.predict(as_fitted(model, self.data, self.split.train), rows)

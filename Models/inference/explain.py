@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from Models.checkpoint import SavedModel
+from Models.Dataset import Model
 from Models.features import FeatureSpace
 from Models.sequences import PaddedHistory
 from utils.lists import Reason, Recommendations
@@ -60,7 +61,7 @@ def reasons(saved: SavedModel, history: PaddedHistory, movies: list[int], n: int
 
 
 @torch.inference_mode()
-def falls_of(model: nn.Module, history: PaddedHistory, movies: Tensor) -> Tensor:
+def falls_of(model: Model, history: PaddedHistory, movies: Tensor) -> Tensor:
     """How much the scores of these movies fall without each rating of one user's history, [n_ratings, n]."""
     movies, n = movies.to(history.movie.device), int(history.mask.sum())
     base, others = model.score(history)[0, movies], history.without_each()

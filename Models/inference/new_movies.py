@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from Models.checkpoint import SavedModel, build_model, not_in_tables, place
+from Models.Dataset import Model
 from Models.features import BlockScale, FeatureSpace
 from Models.layers import Posterior
 from utils.columns import Block, Column, main_texts, multi_hot, read_columns
@@ -90,7 +91,7 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
 
 def padded_item_weights(saved: SavedModel, k: int) -> Tensor | None:
     """B of EASE with zeros for k more movies; None, to solve it anew, where the model ranks new movies by it."""
-    if saved.inputs.item_weights is None or getattr(saved.model, "ranks_new_by_ease", True):
+    if saved.inputs.item_weights is None or saved.model.ranks_new_by_ease:
         return None
     return F.pad(saved.inputs.item_weights, (0, k, 0, k))
 
@@ -102,7 +103,7 @@ def typed_like(ids: list, written: str) -> int | str:
 
 
 @torch.no_grad()
-def copy_weights(old: nn.Module, new: nn.Module) -> None:
+def copy_weights(old: Model, new: Model) -> None:
     """Give a model the parameters of one with fewer movies: the others have what an untrained movie has.
 
     That is 0 or, of what is learned as a Gaussian, its prior.

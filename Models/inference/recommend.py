@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from Models.checkpoint import IdMaps
-from Models.Dataset import reads_histories
+from Models.Dataset import Model
 from Models.inputs import HIGHEST, LOWEST
 from Models.sequences import NEW_USER, History, PaddedHistory
 from utils import distributed
@@ -33,11 +33,11 @@ class TopNRecommender:
     request_time: when they are asked for, in seconds since 1970; never before a user's latest rating
     """
 
-    model: nn.Module
+    model: Model
     ids: IdMaps
     top_n: int = 10
     include_seen: bool = False
-    rating_model: nn.Module | None = None
+    rating_model: Model | None = None
     allowed: Tensor | None = None
     request_time: int = 0
 
@@ -92,11 +92,11 @@ class TopNRecommender:
         exact = self.model.score(known, movies.to(known.movie.device)).cpu()
         return exact.masked_fill(rough.gather(1, movies) == -torch.inf, -torch.inf), movies
 
-    def scores(self, model: nn.Module, known: PaddedHistory) -> Tensor:
+    def scores(self, model: Model, known: PaddedHistory) -> Tensor:
         """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
         known = on_device_of(model, asked_at(known, self.request_time))
         scores = model.score(known).cpu().clone()
-        if self.include_seen and reads_histories(model):
+        if self.include_seen and model.reads_histories:
             for k in range(len(scores)):
                 scores[k, known.movie[k][known.mask[k]].cpu()] = scores_of_known(model, known.row(k)).cpu()
         return scores
@@ -120,7 +120,7 @@ class TopNRecommender:
         return [self.ids.movie_ids[i] for i in movies[0].tolist() if i >= 0]
 
     @staticmethod
-    def clipped(values: Tensor, model: nn.Module) -> Tensor:
+    def clipped(values: Tensor, model: Model) -> Tensor:
         """Predicted ratings on the scale; only now, as the best would all be equal if they were clipped before."""
         if model.config.task == "ranking":
             return values
@@ -135,13 +135,13 @@ def asked_at(history: PaddedHistory, time: int) -> PaddedHistory:
     return dataclasses.replace(history, request_time=history.request_time.clamp(min=time))
 
 
-def on_device_of(model: nn.Module, history: PaddedHistory) -> PaddedHistory:
+def on_device_of(model: Model, history: PaddedHistory) -> PaddedHistory:
     """The history on the model's device."""
     device = next(model.parameters()).device
     return PaddedHistory(*(column.to(device) for column in vars(history).values()))
 
 
-def scores_of_known(model: nn.Module, history: PaddedHistory) -> Tensor:
+def scores_of_known(model: Model, history: PaddedHistory) -> Tensor:
     """Of each movie of one user's history, [1, L], its score from the other ratings, [L]."""
     n = int(history.mask.sum())
     if not n:
@@ -153,7 +153,7 @@ def scores_of_known(model: nn.Module, history: PaddedHistory) -> Tensor:
 
 
 @torch.inference_mode()
-def similar(model: nn.Module, ids: IdMaps, movie: int, n: int, allowed: Tensor | None = None) -> list[Movie]:
+def similar(model: Model, ids: IdMaps, movie: int, n: int, allowed: Tensor | None = None) -> list[Movie]:
     """The movies, of the allowed ones, whose vectors have the highest cosine with this movie's, and the cosines."""
     vectors = F.normalize(model.movie_vectors())
     cosine = (vectors @ vectors[movie])[None].cpu()
@@ -196,7 +196,7 @@ def make_list(ids: IdMaps, movies: Tensor, values: dict[str, Tensor]) -> list[Mo
 
 
 @torch.inference_mode()
-def vectors(model: nn.Module, ids: IdMaps, known: History, request_time: int = 0) -> dict[str, np.ndarray]:
+def vectors(model: Model, ids: IdMaps, known: History, request_time: int = 0) -> dict[str, np.ndarray]:
     """The ids and vectors of all movies and, where the model has vectors of users, of all users by these ratings.
 
     Args:

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from Models.checkpoint import read_checkpoint
 from Models.configs import TrainConfig
+from Models.Dataset import Model
 from Models.evaluation.evaluators import Evaluator, best_epoch
 from Models.ratings_data import RatingsData, split_fingerprint
 from utils import distributed
 from utils.config import to_json
 from utils.files import UserError, read_json, sha256, write_json
+from utils.runs import read_checkpoint
 from utils.splits import Split, share_before_training_end
 
 
@@ -51,7 +51,7 @@ def check_same_data(folder: Path, config: TrainConfig, data: RatingsData) -> Non
 
 
 def restore(
-    config: TrainConfig, model: nn.Module, optimizer: torch.optim.Optimizer, data: RatingsData
+    config: TrainConfig, model: Model, optimizer: torch.optim.Optimizer, data: RatingsData
 ) -> list[dict[str, Any]]:
     """Put model and optimizer where the stopped training left them; returns the metrics of its epochs, maybe none."""
     folder = config.run.resume

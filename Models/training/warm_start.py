@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from Models.checkpoint import SavedModel, load_model, not_in_tables
 from Models.configs import saved_config
+from Models.Dataset import Model
 from Models.ratings_data import RatingsData
 from utils import runs
 from utils.files import UserError, note, read_json
@@ -145,7 +145,7 @@ def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
 
 
 @torch.no_grad()
-def start_from(earlier: Earlier, data: RatingsData, model: nn.Module) -> None:
+def start_from(earlier: Earlier, data: RatingsData, model: Model) -> None:
     """Give the model the earlier one's weights: users and movies by their ids; new ones stay as they were drawn.
 
     Raises:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils import runs
-from utils.files import UserError, atomic_dir, atomic_write, read_json, text_hash, write_json
+from utils.files import UserError, atomic_dir, atomic_write, read_json, text_hash, write_json, write_table
 
 # --- atomic writing ------------------------------------------------------------------------------
 
@@ -131,5 +131,5 @@ def test_the_newest_finished_run_is_taken(folder):
 
 
 def test_missing_values_of_a_table_are_empty(tmp_path):
-    runs.write_table(tmp_path / "t.csv", pd.DataFrame([{"a": 1, "b": "ü"}, {"a": 2}]))
+    write_table(tmp_path / "t.csv", pd.DataFrame([{"a": 1, "b": "ü"}, {"a": 2}]))
     assert (tmp_path / "t.csv").read_bytes() == "a,b\n1,ü\n2,\n".encode()

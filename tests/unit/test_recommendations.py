@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from Models.checkpoint import SavedModel, load_model
-from Models.Dataset import RowBatches
+from Models.Dataset import Model, RowBatches
 from Models.inference.named import allowed_movies, find_movies, find_users
 from Models.inference.recommend import TopNRecommender, scores_of_known, similar, vectors
 from Models.sequences import PaddedHistory
@@ -117,7 +117,7 @@ def test_of_a_large_catalogue_the_movies_with_the_best_rough_scores_are_scored(p
         assert values == pytest.approx(recommender.clipped(exact[k, best], saved.model).tolist(), abs=1e-5)
 
 
-class Constant(torch.nn.Module):
+class Constant(Model):
     """A model that predicts 7 for everything."""
 
     batching = RowBatches()
