@@ -17,7 +17,9 @@ import shlex
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the data asks for. The data itself is not kept: each stage is a process that reads it.
+    """What the data asks for. The data itself is not kept: each stage is a process that reads it anew.
 
     configs: what is trained
     record: the `data_record`, by which current runs are known
@@ -76,7 +78,6 @@ class Plan:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
-    warnings.simplefilter("ignore", Note)  # utils/BERT.py prints the notes on the data
     device = ("--device", settings.device)
     heading("1. Data")
     data = choose_data(settings.data, settings.offline)
@@ -88,7 +89,8 @@ def main() -> None:
     more = [*(("--metadata", metadata) if metadata else ()), *["--offline"] * settings.offline]
     stage("utils/BERT.py", *data_flags(settings, data), "--encoder", settings.encoder, *more, *device, notes=True)
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
-    plan = planned(settings, data)
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # whose memory ends with it
+        plan = process.submit(planned, settings, data).result()
     trainings = [trained(settings, data, plan.record, config) for config in plan.configs]
     heading("4. Loss curve, reports and a demo page")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])
@@ -152,6 +154,7 @@ def planned(settings: Settings, folder: Path) -> Plan:
     Raises:
         UserError: the asked user has no ratings.
     """
+    warnings.simplefilter("ignore", Note)  # utils/BERT.py prints the notes on the data
     data = load_data(folder, settings.features, encoding=settings.encoding)
     if settings.user is not None and settings.user not in map(str, data.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {data.name}: name another with --user.")
