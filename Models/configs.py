@@ -259,6 +259,7 @@ def saved_config(folder: Path) -> TrainConfig:
         raise UserError(f"{folder} holds no training: start one with python train.py --run {folder}.")
     try:
         values = read_json(path)["config"]
+        values["run"] = {"shard": "none"} | values["run"]  # a flag that earlier training runs did not have
         return from_json(PRESETS[values["preset"]], values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(

@@ -41,7 +41,7 @@ def test_every_row_is_in_just_one_part(rows, ratios, name):
     try:
         split = split_rows(data, name, ratios)
     except UserError as error:  # a part may be too small to have a row
-        assert "too small for these ratios" in str(error)
+        assert "rows with these ratios" in str(error)
         assume(False)
     assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(len(rows)))
     if name == "random":

@@ -76,7 +76,7 @@ def test_the_seed_decides_every_byte(folder, tmp_path):
 
 
 def test_sizes_that_are_not_possible_are_refused(tmp_path):
-    with pytest.raises(UserError, match="at least 20 for each of the 100 users"):
+    with pytest.raises(UserError, match="100 users need at least 20 each"):
         write(tmp_path, "--users", 100, "--ratings", 500)
     with pytest.raises(UserError, match="a quarter of all pairs"):
         write(tmp_path, "--users", 100, "--movies", 50, "--ratings", 4000)
