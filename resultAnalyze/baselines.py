@@ -88,6 +88,15 @@ def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: b
     return FittedModel(score=linear_score(ratings, x, item_weights(x, penalty)))
 
 
+def ease_and_lately(ratings: Interactions, seed: int, penalty: float = PENALTY, lately: float = 0.5) -> FittedModel:
+    """EASE, weighted by rating, and what everyone rates now: plus `lately` times log(1 + ratings in the last week).
+
+    The default weight is the best of seven by validation on MovieLens 1M, `--split time` 80/10/10.
+    """
+    taste, now = ease(ratings, seed, penalty, weighted=True).score, popular_lately(ratings, seed).score
+    return FittedModel(score=lambda users: taste(users) + lately * torch.log1p(now(users).float()))
+
+
 def linear_score(ratings: Interactions, x: sp.csr_matrix, weights: Tensor) -> ScoreFn:
     """Scores X B of the users asked for."""
     return or_most_popular(ratings, lambda users: torch.from_numpy(x[users.numpy()].toarray()) @ weights)
@@ -274,6 +283,7 @@ BASELINES: dict[str, Baseline] = {
     "SLIM (scikit-learn)": Baseline(slim),
     "EASE": Baseline(ease),
     "EASE, weighted by rating": Baseline(partial(ease, weighted=True)),
+    "EASE, weighted, and the last week": Baseline(ease_and_lately, needs_times=True),
 }
 
 

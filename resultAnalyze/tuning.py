@@ -79,6 +79,7 @@ SPACES: dict[str, dict[str, Range | tuple]] = {
     },
     "EASE": {"penalty": Range(20.0, 5000.0, True)},
     "EASE, weighted by rating": {"penalty": Range(20.0, 5000.0, True)},
+    "EASE, weighted, and the last week": {"penalty": Range(20.0, 5000.0, True), "lately": Range(0.01, 5.0, True)},
     "original": {
         "embedding_dim": Range(8, 128, True),
         "lr": Range(1e-4, 1e-2, True),
