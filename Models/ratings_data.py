@@ -221,7 +221,7 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
         split = dataclasses.replace(split, protocol=f"{split.protocol}, of rows by user and time")
     for part, rows in (("training", split.train), ("test", split.test), ("validation", split.val)):
         if not len(rows) and not (part == "validation" and ratios[1] == 0):
-            raise UserError(f"{data.name} has no {part} rows with these ratios: change --ratios.")
+            raise UserError(f"{data.name} is too small for these ratios: no {part} rows are left, change --ratios.")
     return split
 
 

@@ -227,19 +227,23 @@ def reindexed(values: np.ndarray, index: dict[int, int], n: int) -> np.ndarray:
 
 
 def bayesian_fm(ratings: Interactions, seed: int, rank: int = 32, samples: int = 200) -> FittedModel:
-    """Factorisation machine on user, movie and the user's other movies, by Gibbs sampling (package myfm).
+    """Factorisation machine on user, movie, the movies of the user and the users of the movie (package myfm, by Gibbs).
 
     Predicted is the expectation of an ordered probit model of the ratings (Rendle et al. 2019, "On the Difficulty of
     Evaluating Baselines") or, where there are more than `MAX_LEVELS` different ones, of a regression.
     """
     from myfm import MyFMOrderedProbit, MyFMRegressor, RelationBlock
 
-    def blocks(user: np.ndarray, movie: np.ndarray) -> list[RelationBlock]:
-        return [RelationBlock(user, user_block), RelationBlock(movie, sp.eye(ratings.n_movies, format="csr"))]
+    def block_of(x: sp.csr_matrix) -> sp.csr_matrix:
+        """Each row's own id and, as in SVD++, n^-1/2 for each of the n others that it has ratings with."""
+        implicit = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))) @ x
+        return sp.hstack([sp.eye(x.shape[0]), implicit], format="csr")
 
-    x = ratings.matrix()
-    implicit = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))) @ x  # as in SVD++: n_u^-1/2 for each movie
-    user_block = sp.hstack([sp.eye(ratings.n_users), implicit], format="csr")
+    def blocks(user: np.ndarray, movie: np.ndarray) -> list[RelationBlock]:
+        return [RelationBlock(user, users), RelationBlock(movie, movies)]
+
+    x, n_users, n_movies = ratings.matrix(), ratings.n_users, ratings.n_movies
+    users, movies = block_of(x), block_of(x.T.tocsr())
     levels, level = np.unique(ratings.rating, return_inverse=True)
     is_ordered = len(levels) <= MAX_LEVELS
     model = (MyFMOrderedProbit if is_ordered else MyFMRegressor)(rank=rank, random_seed=seed)
@@ -249,7 +253,7 @@ def bayesian_fm(ratings: Interactions, seed: int, rank: int = 32, samples: int =
         X_rel=blocks(ratings.user, ratings.movie),
         n_iter=samples,
         n_kept_samples=samples - 20,
-        group_shapes=[ratings.n_users, ratings.n_movies, ratings.n_movies],
+        group_shapes=[n_users, n_movies, n_movies, n_users],
     )
 
     def predict(user: np.ndarray, movie: np.ndarray, time: np.ndarray) -> np.ndarray:

@@ -279,7 +279,7 @@ def test_a_run_that_was_made_anew_is_not_gone_on_from(places, tmp_path):
     shutil.rmtree(earlier)
     train_here(*flags, "--seed", 1, "--run", earlier)
     (run / "test_metrics.json").unlink()
-    with pytest.raises(UserError, match=r"earlier is not as it was when .*run went on from it"):
+    with pytest.raises(UserError, match=r"earlier is not as it was when .*run continued from it"):
         train_here("--resume", run)
 
 

@@ -41,7 +41,7 @@ def test_every_row_is_in_just_one_part(rows, ratios, name):
     try:
         split = split_rows(data, name, ratios)
     except UserError as error:  # a part may be too small to have a row
-        assert "rows with these ratios" in str(error)
+        assert "too small for these ratios" in str(error)
         assume(False)
     assert sorted(np.concatenate([split.train, split.val, split.test])) == list(range(len(rows)))
     if name == "random":
@@ -63,7 +63,7 @@ def test_every_row_is_in_just_one_part(rows, ratios, name):
     [("random", (0.9, 0.05, 0.05), "test"), ("user-time", (0.8, 0.01, 0.19), "validation")],
 )
 def test_a_part_without_rows_is_refused(name, ratios, part):
-    with pytest.raises(UserError, match=f"made has no {part} rows"):
+    with pytest.raises(UserError, match=f"made is too small for these ratios: no {part} rows"):
         split_rows(made([0] * 8, range(8)), name, ratios)
 
 
