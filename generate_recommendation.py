@@ -23,14 +23,11 @@ ratings. Movies that the user has rated are left out, unless --include-seen; eve
 appear, whether somebody has rated it or not. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
 """
 
-import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from Models.checkpoint import SavedModel, load_model
 from Models.Dataset import Model
@@ -38,6 +35,7 @@ from Models.inference.explain import explained
 from Models.inference.named import find_movies
 from Models.inference.new_movies import add_new_movies, read_new_movies
 from Models.inference.new_users import who_likes, with_ratings
+from Models.inference.notes import note_on_later, note_on_lists, note_on_popular, note_on_training
 from Models.inference.recommend import TopNRecommender, asked_at, audience, on_device_of, similar, vectors
 from Models.inference.request import (
     Request,
@@ -53,20 +51,11 @@ from utils import cli, distributed, hub
 from utils.cli import display_path
 from utils.config import parse
 from utils.files import UserError, atomic_write
-from utils.lists import WRITERS, Recommendations, Subject, opened, write_audience
+from utils.lists import WRITERS, Recommendations, Shown, Subject, opened, write_audience
 from utils.runs import finished_run
 from utils.shared_model import is_shared
 
 MIN_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
-
-
-@dataclass(frozen=True)
-class Shown:
-    """Lists that were written: how many, how many of them are shorter than wanted, and the last one."""
-
-    n: int
-    n_short: int
-    last: Recommendations
 
 
 def main() -> None:
@@ -90,8 +79,7 @@ def generate(request: Request, device: torch.device) -> None:
     else:
         recommend(request, saved, device)
     distributed.say(f"From {display_path(run)}: {type(saved.model).__name__}, trained on {saved.ids.dataset}.")
-    if text := about_training(saved, run):
-        distributed.say(text)
+    note_on_training(saved, run)
 
 
 def load_with_new(request: Request, run: Path, device: torch.device) -> SavedModel:
@@ -125,9 +113,12 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
     if request.explain:
         found = explained(saved, found, (on_device_of(saved.model, asked_at(history, time)) for history in histories))
     shown = show(request, value_names(saved, rating_model), found)
-    if not several(request) and shown.last.movies and len(every.movie):
-        distributed.say(about_popular(shown.last, recommender.most_popular(every, first)))
-    notes_on_lists(request, saved, shown)
+    if not request.for_several and shown.last.movies and len(every.movie):
+        note_on_popular(shown.last, recommender.most_popular(every, first))
+    note_on_lists(request, saved, shown)
+    if request.output:
+        users = f"{shown.n:,} user{'s' * (shown.n > 1)}"
+        print(f"Wrote the recommendations for {users} to {display_path(request.output)}.")
 
 
 def scored_from(request: Request, saved: SavedModel) -> History:
@@ -135,34 +126,10 @@ def scored_from(request: Request, saved: SavedModel) -> History:
     return saved.known.training() if request.known == "train" else saved.known.history
 
 
-def several(request: Request) -> bool:
-    return request.all_users or request.users is not None
-
-
 def value_names(saved: SavedModel, rating_model: Model | None) -> list[str]:
     """The columns of a list: the score of a ranking, the prediction of a rating, or both."""
     is_ranking = saved.model.config.task == "ranking"
     return ["score"] * is_ranking + ["prediction"] * (not is_ranking or rating_model is not None)
-
-
-def notes_on_lists(request: Request, saved: SavedModel, shown: Shown) -> None:
-    """What there is to say of lists that were written: what their model is not made for, and what they lack."""
-    last = shown.last
-    if request.explain and not several(request) and last.movies and not any(movie.reasons for movie in last.movies):
-        distributed.say(
-            "No rating of the user raises these scores: the model reads no ratings, or knows too few of them."
-        )
-    if saved.model.config.task != "ranking":
-        distributed.say(
-            "The model learned to predict ratings, not which movies are chosen; for movies that users would choose: "
-            "python train.py --preset autoencoder."
-        )
-    if shown.n_short:
-        of_users = f"For {shown.n_short:,} of {shown.n:,} users fewer" if several(request) else "Fewer"
-        distributed.say(f"{of_users} than {request.top_n} movies are left.")
-    if request.output:
-        users = f"{shown.n:,} user{'s' * (shown.n > 1)}"
-        print(f"Wrote the recommendations for {users} to {display_path(request.output)}.")
 
 
 def list_similar(request: Request, saved: SavedModel) -> None:
@@ -277,35 +244,11 @@ def show(request: Request, columns: list[str], found: Iterable[Recommendations],
     """Write lists to the screen or --output."""
     n = n_short = 0
     with opened(request.output) as file:
-        write = WRITERS[request.format](file, columns, of, only_one=not several(request))
+        write = WRITERS[request.format](file, columns, of, only_one=not request.for_several)
         for one in found:
             write(one)
             n, n_short = n + 1, n_short + (len(one.movies) < request.top_n)
     return Shown(n, n_short, one)
-
-
-def note_on_later(request: Request, time: int, latest: Tensor) -> None:
-    """Say how many of the users, with their latest ratings at these times, rated after --at."""
-    if request.at is not None and (n := int((latest > time).sum())):
-        of_users = f"{n:,} of {len(latest):,} users have" if len(latest) > 1 else "The user has"
-        distributed.say(f"{of_users} ratings after --at: lists are as of the latest one.")
-
-
-def about_popular(found: Recommendations, popular: list) -> str:
-    """How the recommendations compare with the most popular movies."""
-    common = len({movie.id for movie in found.movies} & set(popular))
-    return f"Overlap with the {len(popular)} most popular movies that are left: {common} of {len(found.movies)}."
-
-
-def about_training(saved: SavedModel, run: Path) -> str | None:
-    """A note where the model was trained on a part of the ratings; None where it was trained on all."""
-    n, n_trained = len(saved.known.part), len(saved.known.training().movie)
-    if n == n_trained:
-        return None
-    return (
-        f"The model was trained on {n_trained:,} of {n:,} ratings; for recommending, "
-        f"python train.py --final {shlex.quote(display_path(run))} trains it on all."
-    )
 
 
 if __name__ == "__main__":

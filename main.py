@@ -17,9 +17,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +87,7 @@ def main() -> None:
     more = [*(("--metadata", metadata) if metadata else ()), *["--offline"] * settings.offline]
     stage("utils/BERT.py", *data_flags(settings, data), "--encoder", settings.encoder, *more, *device, notes=True)
     heading("3. Training: to predict ratings and to rank, each on training rows and then on all ratings")
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # whose memory ends with it
-        plan = process.submit(planned, settings, data).result()
+    plan = planned(settings, data)
     trainings = [trained(settings, data, plan.record, config) for config in plan.configs]
     heading("4. Loss curve, reports and a demo page")
     stage("resultAnalyze/loss_ananlyze.py", "--run", trainings[0][0])

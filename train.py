@@ -74,11 +74,12 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     earlier = load_earlier(config.run.continue_from, data) if config.run.continue_from else None
     if config.run.final:
         split, n_epochs = all_rows(config, data)
-        data = config.data.scaled(data, split.train)
     elif earlier:
         split = split_after(earlier, data, split)
     if earlier:
         data = on_scale_of(earlier, data)
+    elif config.run.final:
+        data = config.data.scaled(data, split.train)
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
     for part in (split.val, split.test):

@@ -91,7 +91,7 @@ def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: b
 def ease_and_lately(ratings: Interactions, seed: int, penalty: float = PENALTY, lately: float = 0.5) -> FittedModel:
     """EASE, weighted by rating, and what everyone rates now: plus `lately` times log(1 + ratings in the last week).
 
-    The default weight is the best of seven by validation on MovieLens 1M, `--split time` 80/10/10.
+    The default weight is the best of 13 from 0 to 1 by validation on MovieLens 1M, `--split time` 80/10/10.
     """
     taste, now = ease(ratings, seed, penalty, weighted=True).score, popular_lately(ratings, seed).score
     return FittedModel(score=lambda users: taste(users) + lately * torch.log1p(now(users).float()))

@@ -74,6 +74,16 @@ def tiny_run(places, tmp_path_factory) -> Path:
     return train_here(*places, "--run", tmp_path_factory.mktemp("runs") / "run", *TINY_TRAINING)
 
 
+@pytest.fixture(scope="module")
+def saved(tiny_run):
+    """Its model, loaded."""
+    import torch
+
+    from Models.checkpoint import load_model
+
+    return load_model(tiny_run / "best.pt", torch.device("cpu"))
+
+
 @pytest.fixture(scope="session")
 def data(tiny, tiny_features):
     """The small data set as the models get it."""

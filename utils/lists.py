@@ -55,6 +55,15 @@ class Recommendations:
     movies: list[Movie]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Lists that were written: how many, how many of them are shorter than wanted, and the last one."""
+
+    n: int
+    n_short: int
+    last: Recommendations
+
+
 @contextmanager
 def opened(output: Path | None) -> Iterator[TextIO]:
     """The screen, or a file that appears only once it is complete; of several ranks, rank 0 alone writes it."""

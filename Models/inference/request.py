@@ -84,6 +84,11 @@ class Request:
     encoding: Encoding = None
     device: Device = "auto"
 
+    @property
+    def for_several(self) -> bool:
+        """Whether lists are for several users."""
+        return self.all_users or self.users is not None
+
 
 FILTERS = ("genres", "years", "exclude", "candidates")
 # What can be asked for, one at a time, and the settings that it does not support.
@@ -118,7 +123,7 @@ def check_request(request: Request) -> None:
         raise UserError("--explain and --include-seen: what a user has rated needs no reasons, leave one of them out.")
     if request.explain and request.format in ("ids", "csv"):
         raise UserError(f"--format {request.format} has no room for reasons: take text or json.")
-    if request.explain and request.format == "text" and (request.all_users or request.users is not None):
+    if request.explain and request.format == "text" and request.for_several:
         raise UserError("--explain: the text of several users has no room for reasons, take --format json.")
     if request.export_vectors is not None and request.export_vectors.suffix != ".npz":
         raise UserError(f"--export-vectors {request.export_vectors}: name a file that ends in .npz.")

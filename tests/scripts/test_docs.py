@@ -1,6 +1,7 @@
 """The documents say what is so: figures equal the result files, links lead somewhere, the worked extension works."""
 
 import ast
+import csv
 import json
 import re
 import statistics
@@ -67,6 +68,13 @@ def test_the_figure_of_the_blend_is_that_of_its_files():
         blends = sorted((RESULTS / "blends").glob(f"ml-1m-{rows}-seed-?.json"))
         values = [json.loads(path.read_text())["ndcg@10"] for path in blends]
         assert len(values) == 3 and words.format(f"{statistics.mean(values):.4f}".lstrip("0")) in README
+
+
+def test_the_baselines_of_the_temporal_split_in_the_readme_are_those_of_their_table():
+    with (RESULTS / "ml-1m-time/comparison.csv").open(encoding="utf-8") as file:
+        figures = {row["model"]: f"{float(row['ndcg@10']):.3f}".lstrip("0") for row in csv.DictReader(file)}
+    one, other = (figures[name] for name in ("EASE, weighted by rating", "EASE, weighted, and the last week"))
+    assert f"| EASE {one}, with the last week {other} |" in README
 
 
 def test_the_figure_of_the_original_configuration_is_that_of_its_runs():
