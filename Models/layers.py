@@ -51,24 +51,6 @@ class Posterior(nn.Module):
         return prior.sum() - self.log_std.sum()
 
 
-class Dropout(nn.Module):
-    """As nn.Dropout, but one random word decides four units: on a CPU, drawing for each costs more than an MLP's layer.
-
-    p: share of units dropped, to 1/65536
-    """
-
-    def __init__(self, p: float):
-        super().__init__()
-        self.n_dropped = min(round(65_536 * p), 65_535)  # of the values of 16 bits
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.n_dropped):
-            return x
-        words = torch.empty(x.numel() // 4 + 1, dtype=torch.int64, device=x.device).random_(-(2**63), None)
-        is_kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= self.n_dropped - 32_768
-        return x * is_kept.to(x.dtype).mul_(65_536 / (65_536 - self.n_dropped))
-
-
 class ItemTower(Model):
     """The base of models that compute what they know of the movies, whoever the user is, in `item_tower`.
 

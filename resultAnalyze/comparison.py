@@ -117,7 +117,10 @@ class Comparison:
         return "behind" if one.p <= 1 - CONFIDENCE else "no difference is shown"
 
     def draw(self, target: Path, title: str) -> None:
-        """Each metric of each model, the best on top, with its interval over training runs and users or movies."""
+        """Each metric of each model, the best on top, with its interval over training runs and users or movies.
+
+        Presets of this project have another marker than baselines.
+        """
         import matplotlib
 
         matplotlib.use("agg")
@@ -132,11 +135,15 @@ class Comparison:
             is_error = metric.endswith("rmse")
             found = {name: estimate(trainings) for name, trainings in self.units[metric].items()}
             ordered = sorted(found, key=lambda name, found=found: found[name].value, reverse=is_error)
-            for name in ordered:
-                value, low, high, _ = found[name]
-                axis.errorbar(value, name, xerr=[[value - low], [high - value]], fmt="o", capsize=3, color="tab:blue")
+            axis.set_yticks(range(len(ordered)), ordered)
+            for kind, marker, is_preset in (("preset", "s", True), ("baseline", "o", False)):
+                rows = [row for row, name in enumerate(ordered) if (name in PRESETS) == is_preset]
+                if rows:
+                    value, low, high, _ = np.array([found[ordered[row]] for row in rows]).T
+                    axis.errorbar(value, rows, xerr=[value - low, high - value], fmt=marker, capsize=3, label=kind)
             axis.set_title(f"{metric.upper().replace('_', ' ')} ({'lower' if is_error else 'higher'} is better)")
             axis.grid(alpha=0.3)
+            axis.legend()
         figure.suptitle(f"{title}, 95 % intervals")
         with atomic_write(target) as temporary:
             figure.savefig(temporary, format="png", dpi=120)

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 
 from utils.columns import Block
 from utils.config import DEFAULT_FEATURES
-from utils.files import UserError, atomic_write, read_json, read_pickle, sha256, text_hash, write_json, write_pickle
+from utils.files import UserError, atomic_write, read_json, sha256, text_hash, write_json
+from utils.pickles import read_pickle, write_pickle
 
 REMAKE = "make it with python utils/BERT.py and the same --data and --features"
 

@@ -1,13 +1,9 @@
-"""Files: the repo's folders, errors for the user, atomic writing, hashes and pickles that are only data."""
+"""Files: the repo's folders, errors for the user, atomic writing, JSON, archives and hashes."""
 
 import errno
 import hashlib
-import io
 import json
-import math
 import os
-import pickle
-import re
 import shutil
 import tempfile
 import warnings
@@ -16,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DATASET = ROOT / "dataset"
@@ -160,72 +154,3 @@ def text_hash(*lines: str) -> str:
     for line in lines:
         digest.update(line.encode() + b"\x1e")
     return digest.hexdigest()
-
-
-def write_pickle(target: Path, value: Any) -> None:
-    with atomic_write(target) as temporary:
-        temporary.write_bytes(pickle.dumps(value, protocol=4))
-
-
-class _NumberType:
-    """A NumPy number type as a pickle names it; stands in for np.dtype, whose own reading trusts the file."""
-
-    def __init__(self, name: str, *_: Any):
-        if not re.fullmatch(r"[biuf][1248]", name):
-            raise UserError(f"it holds an array of {name[:20]!r}, not of numbers")
-        self.type = np.dtype(name)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.type = self.type.newbyteorder(state[1])
-
-
-class _NumberArray(np.ndarray):
-    """An array that is built only from as many bytes as its shape and type say."""
-
-    def __setstate__(self, state: tuple) -> None:
-        version, shape, kind, fortran, content = state
-        if not isinstance(content, bytes) or any(n < 0 for n in shape):
-            raise UserError("it holds an array without its numbers")
-        if math.prod(shape) * kind.type.itemsize != len(content):
-            raise UserError("it holds an array of another size than its numbers have")
-        super().__setstate__((version, shape, kind.type, fortran, content))
-
-
-def _empty_array(*_: Any) -> np.ndarray:
-    return np.ndarray.__new__(_NumberArray, (0,), np.int8)
-
-
-def _array_of(content: Any, kind: _NumberType, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(content, kind.type).reshape(shape, order=order)
-
-
-def _number(kind: _NumberType, content: bytes) -> Any:
-    return np.frombuffer(content, kind.type, count=1)[0]
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, strings and numpy arrays; a pickle that would run anything else is refused."""
-
-    NUMPY_CORES = r"numpy(\._?core\.(multiarray|numeric))?"  # numpy._core since numpy 2.0
-    NAMES: ClassVar = {
-        "ndarray": np.ndarray,
-        "dtype": _NumberType,
-        "_reconstruct": _empty_array,
-        "scalar": _number,
-        "_frombuffer": _array_of,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if re.fullmatch(self.NUMPY_CORES, module) and name in self.NAMES:
-            return self.NAMES[name]
-        raise UserError(f"it holds {module}.{name}, which is code, not data")
-
-
-def read_pickle(path: Path) -> Any:
-    """Read a pickle of plain data; raise UserError where it holds anything that could run code."""
-    try:
-        return _DataUnpickler(io.BytesIO(path.read_bytes())).load()
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(
-            f"{path} can't be read as plain data ({error}): make it again with python utils/BERT.py."
-        ) from error

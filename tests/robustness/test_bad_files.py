@@ -21,7 +21,8 @@ from Models.checkpoint import load_model, read_checkpoint
 from Models.ratings_data import demographics
 from utils import BERT
 from utils.features import read_features
-from utils.files import UserError, read_pickle
+from utils.files import UserError
+from utils.pickles import read_pickle
 from utils.readers import read_dataset
 
 EXAMPLES = 4000 if SOAK else 60

@@ -16,7 +16,8 @@ import generate_recommendation
 import train
 from utils import BERT
 from utils.features import read_features
-from utils.files import read_json, read_pickle
+from utils.files import read_json
+from utils.pickles import read_pickle
 from utils.readers import read_dataset
 from utils.runs import FINAL, is_finished
 

@@ -13,7 +13,8 @@ from helpers import ROOT, TINY_TRAINING, main_here, recommend_here, tiny_ratings
 
 from resultAnalyze import experiment, loss_ananlyze
 from utils import BERT
-from utils.files import atomic_dir, atomic_write, read_json, read_pickle, write_json, write_pickle
+from utils.files import atomic_dir, atomic_write, read_json, write_json
+from utils.pickles import read_pickle, write_pickle
 
 FOLDERS = (".", "Models", "Models/evaluation", "Models/inference", "Models/training", "utils", "resultAnalyze")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))

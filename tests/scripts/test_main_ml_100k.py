@@ -34,5 +34,5 @@ def test_main_makes_everything_from_nothing_on_ml_100k(run_script, ml_100k, real
         assert json.loads((final / "config.json").read_text())["config"]["run"]["final"] == str(tested)
     tested = [json.loads((found[0] / "test_metrics.json").read_text()) for found in runs.values()]
     figures = {test["preset"]: test for test in tested}
-    assert figures["ncf"]["rmse"] < 0.95
+    assert figures["ncf"]["rmse"] < 0.94  # biases alone reach .95
     assert figures["autoencoder"]["ndcg@10"] > 1.5 * figures["autoencoder"]["most_popular"]["ndcg@10"]

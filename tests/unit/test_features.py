@@ -12,7 +12,8 @@ from helpers import Evil, tiny_ratings, write_dat
 from utils import BERT, download, encoder
 from utils.encoder import Encoder, encoder_hash, find_encoder
 from utils.features import read_features
-from utils.files import UserError, read_pickle
+from utils.files import UserError
+from utils.pickles import read_pickle
 from utils.readers import read_dataset
 
 CPU = torch.device("cpu")

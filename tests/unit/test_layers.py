@@ -13,7 +13,6 @@ from Models.HistoryRecommender import clock_features
 from Models.layers import (
     DAY,
     N_CLOCK,
-    Dropout,
     Posterior,
     SessionBiases,
     SumOverRaters,
@@ -334,29 +333,3 @@ def test_the_softmax_over_candidates_has_the_denominator_of_all_movies_on_averag
     mean, error = statistics.mean(denominators), statistics.stdev(denominators) / len(denominators) ** 0.5
     assert abs(mean - float(scores.exp().sum())) < 4 * error
     assert error < 0.02 * mean
-
-
-# --- dropout -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("p", [0.0, 0.2, 0.75])
-def test_dropout_drops_its_share_and_keeps_the_mean(p):
-    torch.manual_seed(0)
-    x = torch.ones(1000, 1003, requires_grad=True)
-    dropped = Dropout(p).train()(x)
-    assert float((dropped == 0).float().mean()) == pytest.approx(p, abs=0.002)
-    torch.testing.assert_close(dropped[dropped > 0].unique(), torch.tensor([1 / (1 - p)]), atol=1e-4, rtol=1e-4)
-    dropped.sum().backward()
-    assert torch.equal(x.grad, dropped.detach())  # what is dropped is not trained, the rest as much more
-    by_column = (dropped == 0).float().mean(0)
-    assert float(by_column.std()) == pytest.approx((p * (1 - p) / 1000) ** 0.5, rel=0.15, abs=1e-9)  # independent
-
-
-def test_dropout_is_drawn_anew_and_repeats_with_the_seed():
-    x, dropout = torch.ones(7, 3, 5), Dropout(0.5)
-    torch.manual_seed(1)
-    first, second = dropout(x), dropout(x)
-    torch.manual_seed(1)
-    assert torch.equal(dropout(x), first) and not torch.equal(first, second)
-    assert torch.equal(dropout.eval()(x), x)
-    assert Dropout(1 - 1e-9)(torch.ones(1000)).isfinite().all()
