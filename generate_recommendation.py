@@ -7,20 +7,20 @@
     python generate_recommendation.py --all-users --format csv --output top10.csv
     python generate_recommendation.py --liked 1,3114,2355          # a new user who likes these movies
     python generate_recommendation.py --ratings mine.csv           # or rated them: userId,movieId,rating,timestamp
-    python generate_recommendation.py --explain                    # with the ratings that each movie owes most to
-    python generate_recommendation.py --at 2003-02-28T20:00        # asked for then, of a sequential model; default: now
+    python generate_recommendation.py --explain                    # with the ratings that matter most for each movie
+    python generate_recommendation.py --at 2003-02-28T20:00        # as of then, for sequential models; default: now
     python generate_recommendation.py --similar-to 260
-    python generate_recommendation.py --new-movies new.csv         # also movies that were not there: movieId,title ...
+    python generate_recommendation.py --new-movies new.csv         # also movies new to the run: movieId,title ...
     python generate_recommendation.py --audience-of 260            # the users who would like a movie most
-    python generate_recommendation.py --genres Comedy,Drama --years 1990-1999 --exclude 1,2      # of these movies alone
-    python generate_recommendation.py --run runs/ranking --predictions-from runs/ratings      # predictions beside it
+    python generate_recommendation.py --genres Comedy,Drama --years 1990-1999 --exclude 1,2      # only of these movies
+    python generate_recommendation.py --run runs/ranking --predictions-from runs/ratings      # with predicted ratings
     python generate_recommendation.py --export-vectors vectors.npz # the vectors of movies and users
-    python generate_recommendation.py --run hf:owner/name --liked 1,3114   # a shared model, of utils/hub.py
-    torchrun --nproc-per-node 2 -- generate_recommendation.py --all-users --output top10.csv    # shared by processes
+    python generate_recommendation.py --run hf:owner/name --liked 1,3114   # a model shared by utils/hub.py
+    torchrun --nproc-per-node 2 -- generate_recommendation.py --all-users --output top10.csv    # split over processes
 
-Recommendations are made from all ratings of a user in the data set, whether they were training, validation or test
-ratings. Movies that the user has rated are left out, unless --include-seen; every other movie of the catalogue can
-appear, whether somebody has rated it or not. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
+Recommendations are made from all ratings of a user in the data set, whether for training, validation or test. Movies
+that the user has rated are left out unless --include-seen is given; every other movie of the catalogue can appear,
+whether or not anybody has rated it. The last line is `Top 10 recommended movie IDs for user 1: [...]`.
 """
 
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ from utils.lists import WRITERS, Recommendations, Shown, Subject, opened, write_
 from utils.runs import finished_run
 from utils.shared_model import is_shared
 
-MIN_SHARED = 0.5  # of the ratings of two runs on the same data, one of them perhaps with newer ratings
+MIN_SHARED = 0.5  # share of ratings that two runs on the same data have in common; one may have newer ones
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def generate(request: Request, device: torch.device) -> None:
-    """What was asked for, made by all ranks and written by rank 0."""
+    """Make what was requested on all ranks, and write it on rank 0."""
     check_request(request)
     run = hub.find_shared(request.run) or finished_run(None if request.run is None else Path(request.run))
     saved = load_with_new(request, run, device)
@@ -91,7 +91,7 @@ def load_with_new(request: Request, run: Path, device: torch.device) -> SavedMod
 
 
 def recommend(request: Request, saved: SavedModel, device: torch.device) -> None:
-    """Recommendations to users of the data or to a new one, and how they compare with the most popular movies."""
+    """Recommend to users of the data or to a new one, and compare with the most popular movies."""
     allowed = movie_filter(request, saved.ids)
     rating_model = load_rating_model(request, saved, device)
     new, is_timed = new_user(request, saved)
@@ -122,7 +122,7 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
 
 
 def scored_from(request: Request, saved: SavedModel) -> History:
-    """The ratings that scores are made from: all that are known or, with --known train, those of the training."""
+    """The ratings that scores are made from: all known ones or, with --known train, the training ratings."""
     return saved.known.training() if request.known == "train" else saved.known.history
 
 
@@ -141,7 +141,7 @@ def list_similar(request: Request, saved: SavedModel) -> None:
     (movie,) = find_movies(saved.ids, [request.similar_to])
     movies = similar(saved.model, saved.ids, movie, request.top_n, movie_filter(request, saved.ids))
     if not movies:
-        raise UserError(f"The filters leave no movie but {request.similar_to} itself: change them.")
+        raise UserError(f"The filters leave no movie but {request.similar_to} itself: relax them.")
     show(request, ["cosine"], [Recommendations(saved.ids.movie_ids[movie], movies)], of="movie")
     if len(movies) < request.top_n:
         distributed.say(f"Fewer than {request.top_n} other movies are left.")
@@ -192,7 +192,7 @@ def new_user(request: Request, saved: SavedModel) -> tuple[PaddedHistory | None,
     """The history of --liked or --ratings, None without them, and whether times are known.
 
     Raises:
-        UserError: there are none, and --at is given.
+        UserError: there are no times, but --at is given.
     """
     if request.liked is not None:
         return who_likes(saved, listed(request, "liked")), False
@@ -200,16 +200,16 @@ def new_user(request: Request, saved: SavedModel) -> tuple[PaddedHistory | None,
         return None, True
     history, is_timed = with_ratings(saved, request.ratings, request.encoding)
     if request.at is not None and not is_timed:
-        raise UserError(f"--at: {request.ratings} has no times, so that it can't be told how long before that is.")
+        raise UserError(f"--at: {request.ratings} has no times to compare with it: add them, or leave --at out.")
     return history, is_timed
 
 
 def check_new_users(*models: Model | None) -> None:
-    """Raises UserError where a model knows its users by embeddings alone."""
+    """Raises UserError if a model knows its users only by embeddings."""
     for model in models:
         if model is not None and not model.serves_new_users:
             kind = type(model).__name__
-            raise UserError(f"{kind} knows only the users that it was trained on: take a run of another preset.")
+            raise UserError(f"{kind} knows only the users that it was trained on: use a run of another preset.")
 
 
 def load_rating_model(request: Request, saved: SavedModel, device: torch.device) -> Model | None:
@@ -223,7 +223,7 @@ def load_rating_model(request: Request, saved: SavedModel, device: torch.device)
     run = finished_run(request.predictions_from)
     other = load_with_new(request, run, device)
     if saved.model.config.task != "ranking" or other.model.config.task != "rating":
-        raise UserError("--predictions-from takes a run that predicts ratings, beside a --run that ranks.")
+        raise UserError("--predictions-from needs a run that predicts ratings, beside a --run that ranks.")
     names = ("user_ids", "movie_ids", "titles")
     are_alike = all(getattr(other.ids, name) == getattr(saved.ids, name) for name in names)
     if not are_alike or shared_ratings(saved, other) < MIN_SHARED:
@@ -235,7 +235,7 @@ def load_rating_model(request: Request, saved: SavedModel, device: torch.device)
 
 
 def shared_ratings(one: SavedModel, other: SavedModel) -> float:
-    """The share of the ratings of one data set, of the same users and movies, that the other has: 0 to 1."""
+    """The share of one run's ratings that the other, of the same users and movies, also has: 0 to 1."""
     pairs = [known.history.users() * len(one.ids.movie_ids) + known.history.movie for known in (one.known, other.known)]
     return float(torch.isin(*pairs).double().mean())
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Every stage in order: data, metadata, features, training, loss curve, recommendations. What is current is skipped.
+"""Run every stage in order: data, metadata, features, training, loss curve, recommendations; skip what is current.
 
     python main.py
     python main.py --data dataset/ml-100k --user 42
 
-A model that predicts ratings ranks badly. So two are trained: the multimodal NCF predicts ratings, and one that learned
-to rank chooses the recommended movies. Each is trained twice: on a part of the ratings, which tells how good it is, and
-then on all of them, to recommend. Each stage is a command of its own, shown as it is run. Where the ratings are all
-equal or missing, so that they only say who chose what, no ratings are predicted. Who made the movies is found for
-MovieLens; for other data, --metadata names a file that says it.
+A model that predicts ratings ranks badly, so two are trained: the multimodal NCF predicts ratings, and a ranking model
+chooses the recommended movies. Each is trained twice: on a part of the ratings, to measure how good it is, and then on
+all of them, for recommending. Each stage is a separate command, which is shown before it runs. If the ratings are all
+equal or missing, so that they only say who chose what, no ratings are predicted. For MovieLens, the people who made the
+movies are looked up; for other data, --metadata names a file with what is known of the movies.
 """
 
 import dataclasses
@@ -37,9 +37,9 @@ from utils.files import DATASET, ROOT, Note, UserError
 from utils.metadata import METADATA, fetch_films
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
-LARGE_CATALOGUE, RANKING_OF_LARGE = 30_000, "ncf-ranking"  # movies from which this preset ranks, as it scales better
-MANY_RATINGS, MIN_EPOCHS = 5_000_000, 4  # from so many on fewer epochs are enough, in proportion, down to these
-RATINGS_PER_BATCH_SIZE = 1_000_000  # the NCF's batches grow with the ratings, as each of its steps sums over all
+LARGE_CATALOGUE, RANKING_OF_LARGE = 30_000, "ncf-ranking"  # above so many movies, this preset ranks: it scales better
+MANY_RATINGS, MIN_EPOCHS = 5_000_000, 4  # above this many ratings, proportionally fewer epochs, but at least these
+RATINGS_PER_BATCH_SIZE = 1_000_000  # the NCF's batches grow with the data, as each step sums over all ratings
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Settings:
     features: OptionalFileName = None
     """movie features (default: dataset/movie_bert_dict.pkl or, with --data, dataset/<name of the data set>.pkl)"""
     metadata: OptionalFileName = None
-    """what else is known of the movies (default: for MovieLens, what utils/metadata.py finds)"""
+    """file with more about the movies (default: for MovieLens, what utils/metadata.py finds)"""
     encoder: str = DEFAULT_ENCODER
     """name on the Hugging Face hub, or folder, of a BERT-like model"""
     offline: bool = False
@@ -62,11 +62,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the data asks for. The data itself is not kept: each stage is a process that reads it anew.
+    """What to train for this data. The data itself is not kept: each stage is a process that reads it again.
 
-    configs: what is trained
-    record: the `data_record`, by which current runs are known
-    has_demo: whether a movie has ratings enough for the demo page
+    configs: the configurations to train
+    record: the `data_record`, by which current runs are recognised
+    has_demo: whether some movie has enough ratings for the demo page
     """
 
     configs: list[TrainConfig]
@@ -115,21 +115,21 @@ def choose_data(named: Path | None, offline: bool) -> Path:
     try:
         folder, source = fetch_dataset("ml-1m", offline=offline)
     except UserError as error:
-        print(f"{error}\nGoing on with MovieLens 100K.", flush=True)
+        print(f"{error}\nContinuing with MovieLens 100K.", flush=True)
         folder, source = fetch_dataset("ml-100k", offline=offline)
     print(f"Using {display_path(folder)}, from {source}.")
     return folder
 
 
 def metadata_of(settings: Settings, data: Path) -> Path | None:
-    """The file that says what else is known of the movies; None where there is none."""
+    """The metadata file of the movies; None if there is none."""
     name = data.resolve().name
     if settings.metadata is not None or not name.startswith("ml-"):
         return settings.metadata
     try:
         fetch_films(settings.offline)
     except UserError as error:
-        print(f"{error}\nGoing on with titles, genres and years.", flush=True)
+        print(f"{error}\nContinuing with titles, genres and years.", flush=True)
         return None
     path = METADATA.with_name(f"{name}_metadata.csv") if settings.data else METADATA
     stage("utils/metadata.py", "--data", data, "--output", path, *encoding_flags(settings))
@@ -146,12 +146,12 @@ def encoding_flags(settings: Settings) -> tuple[str, ...]:
 
 
 def planned(settings: Settings, folder: Path) -> Plan:
-    """Look at the data, and say what is to be made of it.
+    """Look at the data and decide what to train.
 
     Raises:
-        UserError: the asked user has no ratings.
+        UserError: the requested user has no ratings.
     """
-    warnings.simplefilter("ignore", Note)  # utils/BERT.py prints the notes on the data
+    warnings.simplefilter("ignore", Note)  # utils/BERT.py prints the notes about the data
     data = load_data(folder, settings.features, encoding=settings.encoding)
     if settings.user is not None and settings.user not in map(str, data.user_ids):
         raise UserError(f"User {settings.user!r} has no ratings in {data.name}: name another with --user.")
@@ -160,14 +160,14 @@ def planned(settings: Settings, folder: Path) -> Plan:
 
 
 def configs_for(n_movies: int, n_ratings: int, has_ratings: bool) -> list[TrainConfig]:
-    """What is trained on data of this size: presets, for many ratings with fewer epochs and larger batches."""
+    """The presets to train on data of this size, for many ratings with fewer epochs and larger batches."""
     ranking = RANKING if n_movies < LARGE_CATALOGUE else RANKING_OF_LARGE
     configs = [PRESETS[preset] for preset in ([RATING, ranking] if has_ratings else [ranking])]
     return configs if n_ratings <= MANY_RATINGS else [for_many(config, n_ratings) for config in configs]
 
 
 def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
-    """A preset for more than MANY_RATINGS."""
+    """A preset adapted to more than MANY_RATINGS ratings."""
     optim = config.optim
     changes = {"epochs": max(MIN_EPOCHS, optim.epochs * MANY_RATINGS // n_ratings)}
     if config.preset == RATING:
@@ -176,7 +176,7 @@ def for_many(config: TrainConfig, n_ratings: int) -> TrainConfig:
 
 
 def trained(settings: Settings, folder: Path, record: dict[str, Any], config: TrainConfig) -> tuple[Path, Path]:
-    """Two finished runs of this configuration on data of this record, the tested and the final one."""
+    """The tested and the final run of this configuration, both finished, on the data with this record."""
     changes = [word for name, value in config.changes().items() for word in as_typed(name, value)]
     data = dataclasses.replace(config.data, folder=folder, features=settings.features, encoding=settings.encoding)
     config = dataclasses.replace(config, data=data)
@@ -186,7 +186,7 @@ def trained(settings: Settings, folder: Path, record: dict[str, Any], config: Tr
 
 
 def run_of(config: TrainConfig, settings: Settings, record: dict[str, Any], *flags: object) -> Path:
-    """A finished run with exactly this configuration: one that is there, or a new one with these flags."""
+    """A finished run with exactly this configuration: an existing one, or a new one with these flags."""
     words = f"preset {config.preset}, {'all ratings' if config.run.final else 'training rows'}"
     for run in reversed(runs.finished_runs()):
         if is_run_of(run, config, record):
@@ -198,9 +198,9 @@ def run_of(config: TrainConfig, settings: Settings, record: dict[str, Any], *fla
 
 
 def stage(script: str, *arguments: object, notes: bool = False) -> None:
-    """Run a script of this repo as a command; if it fails, it has explained why, and this one ends as well.
+    """Run a script of this repo as a command; if it fails, it has explained why, and this script ends too.
 
-    notes: whether it prints what there is to say about the data, which once is enough
+    notes: whether it prints its notes about the data, which need printing only once
     """
     words = [str(argument) for argument in arguments]
     print("$ python " + shlex.join([script, *words]), flush=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Train a model, keep its best epoch by validation and test that one once.
+"""Train a model, keep the epoch that is best by validation, and test it once.
 
     python train.py                                          # the multimodal NCF on dataset/ml-1m, random 50/30/20
-    python train.py --preset original                        # the original's configuration, in this code
+    python train.py --preset original                        # the original configuration, in this code
     python train.py --preset history                         # ratings from the user's other ratings: lowest RMSE
     python train.py --preset autoencoder                     # what else a user would like: best lists, random split
     python train.py --preset transformer --split leave-one-out --relevance-threshold 0      # the next movie; or gru
@@ -14,10 +14,10 @@
     torchrun --nproc-per-node 2 -- train.py                  # two processes, or GPUs, share each batch
     python train.py --resume runs/20260101-120000            # resume an interrupted training
     python train.py --final runs/20260101-120000             # that configuration on all ratings, for recommending
-    python train.py --continue-from runs/20260101-120000     # from its weights, when there are more ratings
+    python train.py --continue-from runs/20260101-120000     # start from its weights, on more ratings
 
-Writes runs/RUN/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv or, of rankings,
-test_topn.csv and, once all is done, test_metrics.json. A --final training has no test and writes final.json instead.
+Writes runs/RUN/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv (for rankings,
+test_topn.csv) and, at the very end, test_metrics.json. A --final training has no test and writes final.json instead.
 """
 
 import math
@@ -51,7 +51,7 @@ from utils.splits import Split
 
 
 class Diverged(UserError):
-    """A loss or validation that is not finite."""
+    """A loss or validation metric is not finite."""
 
 
 def main() -> None:
@@ -61,9 +61,9 @@ def main() -> None:
 
 
 def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Path:
-    """One training from data to test; returns its run folder. Of several ranks, rank 0 writes.
+    """Run one training from data to test; returns its run folder. Of several ranks, only rank 0 writes.
 
-    tested: without, it ends with the last epoch, and the run stays unfinished
+    tested: if False, it ends with the last epoch, and the run stays unfinished
     """
     writes = distributed.rank() == 0
     optim, seed = config.optim, config.run.seed
@@ -84,7 +84,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     describe_split(config, data, split)
     for part in (split.val, split.test):
         if len(part):
-            distributed.shard(len(part))  # too few are refused before an epoch is trained in vain
+            distributed.shard(len(part))  # refuse too few rows before an epoch is trained in vain
 
     # model and optimizer
     torch.manual_seed(seed)
@@ -123,9 +123,9 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
             save(model, optimizer, epochs, evaluator, folder, known)
             log(epochs[-1])
 
-        # the one test, of the epoch that validation chose, as it was saved
-        distributed.barrier()  # until rank 0 has saved it
-        del model, replica, optimizer, loader, inputs  # the memory is needed for the saved one
+        # the only test, of the saved epoch that validation chose
+        distributed.barrier()  # wait until rank 0 has saved it
+        del model, replica, optimizer, loader, inputs  # the saved model needs the memory
         if config.run.final:
             finish_final(config, data, split, epochs, folder)
         elif tested:
@@ -141,7 +141,7 @@ def save(
     folder: Path,
     known: dict[str, Any],
 ) -> None:
-    """Save where the training is as last.pt and, if validation prefers the latest epoch, its model as best.pt."""
+    """Save the training's state as last.pt and, if the latest epoch is the best by validation, its model as best.pt."""
     states = distributed.gather_tables({"state": model.state_dict(), "optimizer": optimizer.state_dict()})
     if distributed.rank():
         return
@@ -163,13 +163,13 @@ def run_epoch(
     evaluator: Evaluator,
     epoch: int,
 ) -> dict[str, Any]:
-    """Train for one epoch and validate: a row of metrics.csv.
+    """Train for one epoch and validate; returns a row of metrics.csv.
 
     Raises:
         Diverged: a loss or the validation was not finite.
     """
     optim, started = config.optim, time.perf_counter()
-    torch.manual_seed(epoch_seed(config.run.seed, epoch))  # so that dropout depends on it, not on what ran before
+    torch.manual_seed(epoch_seed(config.run.seed, epoch))  # so dropout depends on the epoch, not on what ran before
     loader.sampler.set_epoch(epoch)
     rates = learning_rates(optim.schedule, optim.lr, optim.epochs, epoch, len(loader))
     row = {"epoch": epoch, "train_loss": train_epoch(model, replica, loader, optimizer, rates, epoch, optim.amp)}
@@ -178,7 +178,7 @@ def run_epoch(
     if not all(map(math.isfinite, row.values())):
         raise Diverged(
             f"The validation was not finite in epoch {epoch}: the learning rate is the likely cause, lower --lr; the "
-            "checkpoints of the epochs before are kept."
+            "checkpoints of earlier epochs are kept."
         )
     return row | {"seconds": time.perf_counter() - started}
 
@@ -200,7 +200,7 @@ def train_epoch(
         amp: whether products are in bfloat16
 
     Returns:
-        the mean loss of a ranking or, of ratings, the mean squared error on rating / highest in training
+        for models that rank, the mean loss; for ratings, the mean squared training error of rating / HIGHEST
 
     Raises:
         Diverged: a loss was not finite.
@@ -218,7 +218,7 @@ def train_epoch(
         with torch.autocast(batch["user"].device.type, torch.bfloat16, enabled=amp):
             output = replica(batch)
         count = torch.as_tensor(output.n_samples * counted, device=output.loss.device, dtype=torch.float32)
-        # the ranks' gradients are averaged, so each loss counts by its share of the whole batch
+        # the ranks' gradients are averaged, so each loss is weighted by its share of the whole batch
         loss = output.loss * (count * distributed.world_size() / distributed.all_reduce_sum(count))
         optimizer.zero_grad()
         loss.backward()
@@ -234,13 +234,13 @@ def train_epoch(
         wrong = int((~by_batch.isfinite()).nonzero()[0]) + 1
         raise Diverged(
             f"The loss was not finite in epoch {epoch}, batch {wrong}: the learning rate is the likely cause, "
-            "lower --lr; the checkpoints of the epochs before are kept."
+            "lower --lr; the checkpoints of earlier epochs are kept."
         )
     return float(by_batch.sum() / total.sum())
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay for linear layers only: what models have for each user or movie has priors of its own, or none."""
+    """Weight decay for linear layers only: parameters per user or movie have their own priors, or none."""
     linear = [p for module in model.modules() if isinstance(module, nn.Linear) for p in module.parameters()]
     ids = {id(p) for p in linear}
     others = [p for p in model.parameters() if id(p) not in ids]
@@ -248,7 +248,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def learning_rates(schedule: str, lr: float, epochs: int, epoch: int, n_batches: int) -> list[float]:
-    """The learning rate of each step of an epoch: constant, or up over 5 % of all steps and along a cosine to 0."""
+    """The learning rate of each step of an epoch: constant, or warm-up over 5 % of all steps and a cosine to 0."""
     if schedule == "constant":
         return [lr] * n_batches
     done = [(epoch - 1 + k / n_batches) / epochs for k in range(n_batches)]
@@ -261,7 +261,7 @@ def learning_rates(schedule: str, lr: float, epochs: int, epoch: int, n_batches:
 def test(
     config: TrainConfig, evaluator: Evaluator, epochs: list[dict[str, Any]], folder: Path, device: torch.device
 ) -> None:
-    """Test the best epoch; test_metrics.json is written last, and says that the run is finished."""
+    """Test the best epoch; test_metrics.json is written last and marks the run as finished."""
     model = load_model(folder / "best.pt", device).model
     if config.run.shard == "rows":
         distributed.shard_tables(model)
@@ -275,7 +275,7 @@ def test(
 def finish_final(
     config: TrainConfig, data: RatingsData, split: Split, epochs: list[dict[str, Any]], folder: Path
 ) -> None:
-    """Say that a training on all ratings, which has no test, is finished."""
+    """Mark a training on all ratings, which has no test, as finished."""
     if distributed.rank() == 0:
         record = training_record(config, data, split, epochs)
         record |= {"split": "all ratings", "ratios": None, "epochs_chosen_by": str(config.run.final)}

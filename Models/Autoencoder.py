@@ -1,14 +1,14 @@
-"""Autoencoder + EASE: what else a user would rate highly, from the set of movies that they rated, in any order.
+"""Autoencoder + EASE: what else a user would rate highly, from the unordered set of movies that they rated.
 
     score(u, i) = log(max(x_u · B_i, 0) + 0.1) + weight * log softmax_i(h_u · v_i + b_i)
     h_u = MLP([rated or not, how highly])    v_i = q_i + W f_i    f_i = [title, genres, decade, ...], see features.py
 
-B is EASE's closed form (Models/EASE.py) over x, a rating counting by its height, and over texts, categories, decades
-and (at a tenth) names, each as if it were a user who rated the movies that have it; in large catalogues, B has the
-movies with the most ratings alone.
+B is EASE's closed form (Models/EASE.py), solved from x, the ratings weighted by how high they are, and from texts,
+categories, decades and (at a tenth) names, each treated as a user who rated the movies that have it. In large
+catalogues, B covers only the movies with the most ratings.
 The network is a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders"): each training step
-hides some of a user's ratings, and the softmax over the other movies must find those of them that the user rated
-highly. With weight 0 it is EASE alone.
+hides some of a user's ratings, and the softmax over all movies not shown must find the hidden ones that the user
+rated highly. With weight 0 the model is EASE alone.
 """
 
 from dataclasses import dataclass
@@ -33,17 +33,17 @@ class AutoencoderConfig:
     dropout: Fraction = 0.5
     """share of units dropped in training"""
     network_weight: NonNegFloat = 0.3
-    """weight of the network beside EASE; 0: EASE alone"""
+    """weight of the network relative to EASE; 0: EASE alone"""
     ease_movies: PositiveInt = 12_000
-    """movies that EASE is solved for, those with the most ratings: 0.6 GB for 12,000, several times that at first"""
+    """number of most-rated movies that EASE is solved for: 0.6 GB for 12,000, several times that while solving"""
     feature_weight: NonNegFloat = 100.0
-    """how many users a feature of movies counts as in EASE"""
+    """number of users that one movie feature counts as in EASE"""
 
     task: ClassVar = "ranking"
 
 
 class Autoencoder(Model):
-    """The autoencoder beside EASE of the formula above."""
+    """The autoencoder with EASE of the formula above."""
 
     batching = UserBatches(size_in="users", similar_length=False)
 
@@ -63,12 +63,12 @@ class Autoencoder(Model):
         self.from_features = nn.Linear(self.features.shape[1], dim, bias=False)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each movie; the encoder has two inputs of each."""
+        """The parameters with one row per movie; the encoder has two inputs per movie."""
         inputs = self.encoder[0].weight.unflatten(1, (2, self.stats.n_movies)).permute(2, 0, 1)
         return {"movie": [self.vectors, self.bias, inputs]}
 
     def ease(self, inputs: ModelInputs) -> Tensor:
-        """B, from the training ratings, [n, n] of the n solved movies."""
+        """B from the training ratings, [n, n] for the n solved movies."""
         x = rating_matrix(inputs.training(), self.stats)
         content = self.config.feature_weight * content_gram(inputs, self.stats, self.solved)
         return item_weights(x[:, as_numpy(self.solved)], content=content)
@@ -78,7 +78,7 @@ class Autoencoder(Model):
         return self.vectors + self.from_features(self.features)
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The loss of finding hidden movies of the batch's users."""
+        """The loss of predicting hidden movies of the batch's users."""
         history = pad_batch(batch)[0]
         return TrainingOutput(loss_of_hidden(history, self.logits), len(history.user))
 
@@ -95,7 +95,7 @@ class Autoencoder(Model):
         return self.user_vectors(history) @ self.movie_vectors().T + self.bias
 
     def score(self, history: PaddedHistory) -> Tensor:
-        """How much users with these histories would want each movie, [B, n_movies]."""
+        """Scores of every movie for users with these histories, [B, n_movies]."""
         x = history.spread(rating_weights(history.rating), self.stats.n_movies)
         near = torch.zeros_like(x)
         near[:, self.solved] = x[:, self.solved] @ self.item_weights

@@ -1,14 +1,14 @@
-"""Content + EASE: movies like those that a user chose, by what they are, and by who else chose them.
+"""Content + EASE: movies like those that a user chose, by their features and by who else chose them.
 
-    as new(u, i) = gamma log(x_u · S_i + 0.01) + p popularity_i             S_ij = sum_b a_b similarity_b(i, j)
+    as_new(u, i) = gamma log(x_u · S_i + 0.01) + p popularity_i             S_ij = sum_b a_b similarity_b(i, j)
     known(u, i)  = c as_new(u, i) + w log(max(x_u · B_i, 0) + 0.1) + d
 
-x_u is how highly u rated which movies, over how many; B is EASE's closed form (Models/EASE.py). A movie without
-training ratings is scored as new: by its similarity, block by block, to what the user rated, and by the popularity
-predicted from its features (Models/features.py). So is half of the others, at random, in each training step. The few
-weights are found by a softmax over all rated movies, which must find hidden ones that the user rated highly, as those
-of MARec are by regression on clicks (Monteil et al. 2024, "MARec: Metadata Alignment for cold-start Recommendation").
-In training, the B of a user is solved from the other half of the users: the own ratings are not to be found in it.
+x_u are the weights of u's ratings by movie, for S divided by their number; B is EASE's closed form (Models/EASE.py). A
+movie without training ratings is scored as new: by its similarity, block by block, to what the user rated, and by the
+popularity predicted from its features (Models/features.py). So is a random half of the others in each training step.
+The few weights are learned with a softmax over all rated movies, which must find hidden ones that the user rated
+highly; MARec's are by regression on clicks (Monteil et al. 2024, "MARec: Metadata Alignment for cold-start
+Recommendation"). In training, a user's B is solved from the other half of the users, without the user's own ratings.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ from Models.inputs import POPULARITY, YEAR, DataStats, Fraction, ModelInputs, No
 from Models.layers import ALL, RATING_WEIGHTS, loss_of_hidden, rating_weights
 from Models.sequences import PaddedHistory, pad_batch
 
-OF_PAIRS = ("text", "category", YEAR, "number")  # kinds of blocks that movies are compared by; names as well
+OF_PAIRS = ("text", "category", YEAR, "number")  # kinds of blocks by which movies are compared, besides names
 MAX_MOVIES = 10_000  # 400 MB for each block's similarities
-YEARS_APART = 5.0  # at which two movies are alike by e^-1
-FLOOR = 0.01  # of the similarity to what a user rated, which is 1 on average
+YEARS_APART = 5.0  # at which the similarity of two movies is e^-1
+FLOOR = 0.01  # added to the similarity to what a user rated, which is 1 on average
 N_VECTORS = 128
 
 
@@ -41,9 +41,9 @@ class ContentConfig:
     share_as_new: Fraction = 0.5
     """share of movies that are scored as new in a training step"""
     new_penalty: NonNegFloat = 1.4
-    """by how much movies without training ratings are scored lower, so that lists lose little to wrong ones"""
+    """how much lower movies without training ratings are scored, so that lists lose little to wrong ones"""
     feature_weight: NonNegFloat = 100.0
-    """how many users a feature of movies counts as in EASE"""
+    """number of users that one movie feature counts as in EASE"""
 
     task: ClassVar = "ranking"
 
@@ -66,7 +66,7 @@ class Content(Model):
             raise UnsuitableData(f"Content keeps several numbers per pair of {n:,} movies: take --preset ncf-ranking.")
         n_blocks = sum(block.kind in OF_PAIRS for block in stats.blocks) + len(stats.names)
         if not n_blocks:
-            raise UnsuitableData("The content model needs what the movies are: name some of it with --blocks.")
+            raise UnsuitableData("The content model needs features of the movies: name some with --blocks.")
         popularity = inputs.block(POPULARITY, stats)
         popularity = torch.zeros(n) if popularity is None else popularity.squeeze(1)
         self.register_buffer("popularity", popularity, persistent=False)
@@ -84,12 +84,12 @@ class Content(Model):
 
     @cached_property
     def similarity(self) -> Tensor:
-        """How alike movies are by each block, [blocks, n_movies, n_movies]; made for the first score: it takes long."""
-        with torch.inference_mode(False):  # whoever asks first, it is trained with as well
+        """Similarity of movies by each block, [blocks, n_movies, n_movies]; made on first use, as it takes long."""
+        with torch.inference_mode(False):  # wherever it is first used, training must be able to use it too
             return scaled_similarities(self.stats, self.inputs).to(self.popularity.device)
 
     def ease(self, left_out: int | None = None) -> Tensor:
-        """B from the training ratings, [n_movies, n_movies]; of users with even (0) or odd numbers (1) left out."""
+        """B from the training ratings, [n_movies, n_movies]; `left_out`: without users of even (0) or odd (1) index."""
         known = self.inputs.training()
         rows = ALL if left_out is None else known.users() % 2 != left_out
         x = rating_matrix(known, self.stats, rows)
@@ -103,18 +103,18 @@ class Content(Model):
         return super().train(mode)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """None of the parameters has a row for each movie."""
+        """No parameter has a row per movie."""
         return {"movie": []}
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The loss of finding hidden movies of the batch's users among all rated ones, some of them as if new."""
+        """The loss of predicting hidden movies of the batch's users among all rated ones, some scored as new."""
         history = pad_batch(batch)[0]
         known = torch.rand(self.stats.n_movies, device=history.user.device) >= self.config.share_as_new
         loss = loss_of_hidden(history, lambda shown: self.logits(shown, known).masked_fill(~self.rated, -torch.inf))
         return TrainingOutput(loss, len(history.user))
 
     def logits(self, history: PaddedHistory, known: Tensor) -> Tensor:
-        """Scores of every movie for users with these histories, [B, n_movies]; of those not `known`, as of new ones."""
+        """Scores of every movie for users with these histories, [B, n_movies]; as new where `known` is False."""
         alike = (self.mean_weights(history) @ torch.tensordot(self.log_share.exp(), self.similarity, 1)).clamp(min=0)
         as_new = self.exponent * (alike + FLOOR).log() + self.of_popularity * self.popularity
         of_content, of_ease, shift = self.of_known
@@ -122,12 +122,12 @@ class Content(Model):
         return torch.where(known, of_content * as_new + of_ease * by_ease + shift, as_new)
 
     def mean_weights(self, history: PaddedHistory) -> Tensor:
-        """x of users: how highly they rated which movies, over how many, [B, n_movies]."""
+        """x of users for S: the weights of their ratings, divided by their number, [B, n_movies]."""
         x = history.spread(rating_weights(history.rating, self.weight_steps), self.stats.n_movies)
         return x / history.lengths().clamp(min=1)[:, None]
 
     def ease_scores(self, history: PaddedHistory) -> Tensor:
-        """x B of EASE, [B, n_movies]; in training with the B of the other half of the users."""
+        """EASE's x B, [B, n_movies]; in training with the B from the other half of the users."""
         x = history.spread(rating_weights(history.rating), self.stats.n_movies)
         if not self.training:
             return x @ self.item_weights
@@ -138,13 +138,13 @@ class Content(Model):
         return found
 
     def score(self, history: PaddedHistory) -> Tensor:
-        """How much users with these histories would want each movie, [B, n_movies]."""
+        """Scores of every movie for users with these histories, [B, n_movies]."""
         return self.logits(history, self.rated) - self.config.new_penalty * ~self.rated
 
     def movie_vectors(self) -> Tensor:
-        """Vectors whose products are the similarities of all blocks together, as far as 128 numbers tell.
+        """Vectors whose products approximate the summed similarities of all blocks, [n_movies, at most 128].
 
-        They are found once, until the model trains on.
+        They are computed once, until `train` or `eval` is called.
         """
         if self.made_vectors is None:
             total = torch.tensordot(self.log_share.exp(), self.similarity, 1).detach().cpu().numpy()
@@ -154,19 +154,19 @@ class Content(Model):
         return self.made_vectors
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
-        """Vectors whose products with those of movies are how alike these are to what users rated, [B, 128]."""
+        """Vectors whose products with movie vectors are the similarity to what users rated, [B, at most 128]."""
         return self.mean_weights(history) @ self.movie_vectors().to(history.rating.device)
 
 
 def mean_sum(similarity: Tensor) -> Tensor:
-    """The mean over movies of their similarity to all others together, a scalar."""
+    """The mean over movies of their summed similarity to all others, a scalar."""
     return similarity.sum().clamp(min=1e-9) / len(similarity)
 
 
 def scaled_similarities(stats: DataStats, inputs: ModelInputs) -> Tensor:
-    """How alike movies are by each block, scaled so that a movie's similarities add up to 1 in the mean.
+    """Similarity of movies by each block, scaled so that a movie's similarities sum to 1 on average.
 
-    New movies change no scale.
+    New movies do not change the scale.
 
     Returns:
         [blocks, n_movies, n_movies]
@@ -176,10 +176,10 @@ def scaled_similarities(stats: DataStats, inputs: ModelInputs) -> Tensor:
 
 
 def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
-    """How alike movies are by each block, [n_movies, n_movies], 0 to 1, and 0 of a movie with itself.
+    """Similarity of movies by each block, [n_movies, n_movies], 0 to 1, and 0 of a movie with itself.
 
-    The cosine of names and of categories, both weighted by how rare they are; the squared positive cosine of texts,
-    which are all a little alike; years and numbers by how far they are apart.
+    Names and categories: cosine, weighted by inverse document frequency. Texts: squared positive cosine, as all are a
+    little similar. Years and numbers: e^-|difference|.
     """
     found = {}
     for block in stats.blocks:
@@ -202,5 +202,5 @@ def similarities(stats: DataStats, inputs: ModelInputs) -> dict[str, Tensor]:
 
 
 def nearness(values: Tensor, known: Tensor) -> Tensor:
-    """e^-|difference| of one number of every two movies, [n, n]; 0 where one is unknown."""
+    """e^-|difference| of one number for every two movies, [n, n]; 0 where either is unknown."""
     return torch.exp(-(values - values.T).abs()) * (known[:, None] & known)

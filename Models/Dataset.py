@@ -1,4 +1,4 @@
-"""The torch Dataset over columns of ratings, the batches that models want, and what the scripts ask of a model."""
+"""The torch Dataset over columns of ratings, the kinds of training batches, and the interface of a model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ Batch = dict[str, Tensor]
 
 
 class TrainingOutput(NamedTuple):
-    """What a model's forward gives for a training batch.
+    """What a model's forward returns for a training batch.
 
     loss: a mean, a scalar
     n_samples: number of samples the loss is averaged over
-    prediction: predicted ratings, not clipped to the scale, [B]; None where the model only ranks
+    prediction: predicted ratings, not clipped to the scale, [B]; None if the model only ranks
     """
 
     loss: Tensor
@@ -30,7 +30,7 @@ ScoreFn = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A trained model, whatever made it, as evaluation sees it; None where the model can't.
+    """A trained model of any origin, as evaluation sees it; None for what it cannot do.
 
     predict: user, movie and time, [n] each -> predicted ratings on the scale of models, not clipped, [n]
     score: see ScoreFn
@@ -50,8 +50,8 @@ class UserBatches:
     """Training batches of whole users, each user's ratings oldest first; the users are shuffled in each epoch.
 
     size_in: what --batch-size counts
-    similar_length: group users with about as many ratings, to reduce padding
-    longest: ratings of a user in an epoch; of a user with more, successive ones from a random place on
+    similar_length: group users with similar numbers of ratings, to reduce padding
+    longest: most ratings of a user in an epoch; of users with more, consecutive ones from a random place on
     """
 
     size_in: Literal["ratings", "users"]
@@ -60,15 +60,15 @@ class UserBatches:
 
 
 class Model(nn.Module):
-    """The base of all models; what else they may have is in docs/extending.md.
+    """Base of all models; docs/extending.md lists what else they may have.
 
     batching: how training batches are made
     reads_histories: whether scores and predictions depend on users' histories
-    serves_new_users: whether users who were not in training can be served, by their histories
-    ranks_new_by_ease: whether EASE, where it has one, is solved anew for movies that were not in training
-    looked_up: the embeddings of which rows are looked up and nothing else, so that --shard can share them out
-    unsupported_devices: types of devices that lack what it computes
-    notices: what to say before the training
+    serves_new_users: whether users who were not in training can be served, from their histories
+    ranks_new_by_ease: whether EASE, if the model has it, is solved again with movies that were not in training
+    looked_up: names of the embeddings that are used by row lookup only, so that --shard can distribute them
+    unsupported_devices: types of devices that lack operations it needs
+    notices: messages to print before training
     """
 
     batching: RowBatches | UserBatches = RowBatches()
@@ -83,7 +83,7 @@ class Model(nn.Module):
 class MovieLensDataset(Dataset):
     """Ratings as equally long tensors on one device, so that a batch is gathered where it is used.
 
-    Item features live once in the model, not once per rating.
+    Item features are stored once in the model, not once per rating.
 
     Args:
         user: indices of users, int64 [n]

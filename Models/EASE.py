@@ -2,8 +2,8 @@
 
 B = I - P / diag(P)        P = (X'X + penalty I)^-1        X: users by movies, 0 where there is no rating
 
-Time and memory grow with the third and the second power of the number of movies, so that in large catalogues B is
-solved for the movies with the most ratings alone.
+Time grows with the third and memory with the second power of the number of movies, so in large catalogues B is solved
+only for the movies with the most ratings.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ from Models.layers import ALL, rating_weights
 from Models.sequences import History
 
 PENALTY = 500.0
-OF_CONTENT = ("text", "category", YEAR)  # kinds of blocks that count as users
-OF_NAMES = 0.1  # what names count beside them; by validation on MovieLens 1M, 75/5/20
+OF_CONTENT = ("text", "category", YEAR)  # kinds of blocks whose features count as users
+OF_NAMES = 0.1  # weight of names relative to these; by validation on MovieLens 1M, 75/5/20
 
 
 def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | None = None) -> Tensor:
@@ -37,31 +37,31 @@ def item_weights(x: sp.csr_matrix, penalty: float = PENALTY, content: Tensor | N
 
 
 def rating_matrix(known: History, stats: DataStats, rows: Tensor | slice = ALL) -> sp.csr_matrix:
-    """x: how much each rating of these rows of the histories says for its movie, users by movies, float32."""
+    """x: the weights of the ratings in these rows of the histories, users by movies, float32."""
     pairs = known.users()[rows].numpy(), known.movie[rows].numpy()
     weights = rating_weights(known.rating[rows]).numpy()
     return sp.csr_matrix((weights, pairs), (stats.n_users, stats.n_movies), np.float32)
 
 
 def log_score(product: Tensor) -> Tensor:
-    """x B as a part of a sum of logarithms; a movie that nothing speaks for is not lost."""
+    """x B as a term of a sum of logarithms; finite for movies that no rating supports."""
     return (product.clamp(min=0) + 0.1).log()
 
 
 def most_rated(count: Tensor, n: int) -> Tensor | slice:
-    """The n movies with the most ratings, int64 ascending, or all as a slice, from their numbers of ratings."""
+    """The n movies with the most ratings, int64 ascending, or a slice for all; `count` is the ratings of each movie."""
     if len(count) <= n:
         return ALL
     return count.argsort(descending=True, stable=True)[:n].sort().values
 
 
 def as_numpy(movies: Tensor | slice) -> np.ndarray | slice:
-    """The same movies for a matrix of SciPy."""
+    """The same movies as an index of a SciPy matrix."""
     return movies if isinstance(movies, slice) else movies.numpy()
 
 
 def content_gram(inputs: ModelInputs, stats: DataStats, movies: Tensor | slice = ALL) -> Tensor:
-    """F F' of texts, categories and decades, and a tenth of that of names, of n movies: float64 [n, n]."""
+    """F F' of n movies' texts, categories and decades, plus a tenth of that of names: float64 [n, n]."""
     kept = [block.name for block in stats.blocks if block.kind in OF_CONTENT]
     n = len(inputs.count[movies])
     total = torch.zeros(n, n, dtype=torch.float64)

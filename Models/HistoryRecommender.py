@@ -1,6 +1,6 @@
-"""The history model: a user's other ratings, as a Gaussian process, around what an NCF expects of the movie.
+"""The history model: a Gaussian process over the user's ratings, with an NCF as its prior mean.
 
-A rating is predicted from the user's other ratings, weighted by how alike the movies are and how close in time:
+A rating is predicted from the user's other ratings, weighted by how similar the movies and how close the times are:
 
     prediction(u, i, t) = m(u, i, t) + sum_j K((i, t), (j, t_j)) a_j        a = (K + 1)^-1 (r_u - m)
 
@@ -10,13 +10,13 @@ K is the covariance of two ratings of one user, m the prior mean, before any of 
     k0(z, z')         = z · z' + c_2 cos(z, z')^2 + c_6 exp(6 cos(z, z') - 6)
     m(u, i, t)        = mean + b_i + w · f_i + z_i · h_u + MLP([h_u, z_i, x_uit])
     z_i = q_i + W f_i + n_i^-1/2 sum_v y_v             v: the users who rated i in training
-    h_u = n_u^-1/2 sum_j x_j + C x_uit                 j: the movies in u's history, i left out
+    h_u = n_u^-1/2 sum_j x_j + C x_uit                 j: the movies in u's history, except i
     f_i = [title vector, genres, release decade]       x_uit = [demographics of u, clock of t]
 
 z · z' is matrix factorisation with the user's factors integrated out (Lawrence and Urtasun 2009, "Non-linear matrix
 factorization with Gaussian processes"). The sums are those of SVD++ (Koren 2008), on both sides: x_j are implicit item
-factors, y_v implicit user factors. The MLP is that of He et al. 2017. Nothing but y_v is learned for a single user, so
-new users need ratings and no training. Training maximises the log marginal likelihood of each user's ratings
+factors, y_v implicit user factors. The MLP is that of He et al. 2017. Only y_v is learned for a single user, so new
+users need ratings but no training. Training maximises the log marginal likelihood of each user's ratings
 (Rasmussen and Williams 2006, "Gaussian Processes", equation 2.30), less the divergence of the movies' vectors from
 their prior.
 """
@@ -41,9 +41,9 @@ from Models.inputs import (
 from Models.layers import DAY, N_CLOCK, ItemTower, Posterior, SumOverRaters, clock_numbers
 from Models.sequences import History, PaddedHistory, group_by_size, offsets, pad_batch
 
-TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: a page of ratings to a season
-CHUNK_RATINGS = 8192  # history and asked ratings predicted at a time: bounds memory
-CHUNK_PAIRS = 16_000_000  # and their pairs, of which K is computed at a time
+TIME_SCALES = (1.0, 30.0, 400.0, 1_800.0, DAY, 60 * DAY)  # the w of K, in seconds: from a page of ratings to a season
+CHUNK_RATINGS = 8192  # history and requested ratings handled at a time: bounds memory
+CHUNK_PAIRS = 16_000_000  # pairs of these for which K is computed at a time
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class HistoryConfig:
     hidden_dim: NonNegInt = 64
     """units of the MLP's hidden layer; 0: no MLP"""
     context: tuple[Literal["time", "year", "demographics"], ...] = ("time", "year", "demographics")
-    """context inputs; what the data lacks is left out, with a notice"""
+    """context inputs; those that the data lacks are left out, with a notice"""
     max_length: PositiveInt = 2500
-    """ratings of a user that are read: the latest, in training any successive ones; memory grows with the square"""
+    """ratings read per user: the latest, in training any consecutive ones; memory grows with the square"""
     history_dropout: Fraction = 0.0
-    """share of users whose implicit item factors are dropped in a training step, for users without a history"""
+    """share of users whose implicit item factors are dropped in a training step, to serve users without a history"""
     history_precision: NonNegFloat = 10.0
     """prior precision of the implicit item factors"""
     audience_precision: NonNegFloat = 500.0
@@ -75,7 +75,7 @@ class HistoryConfig:
 class HistoryRecommender(ItemTower):
     """The Gaussian process of the formulas above."""
 
-    unsupported_devices = ("mps",)  # PyTorch's Cholesky factors are not whole there
+    unsupported_devices = ("mps",)  # PyTorch's Cholesky factors are incomplete there
 
     def __init__(self, config: HistoryConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
@@ -108,25 +108,25 @@ class HistoryRecommender(ItemTower):
             self.mlp = nn.Sequential(*layers)
             nn.init.zeros_(self.mlp[2].weight)
         self.mean = nn.Parameter(torch.tensor(stats.mean_rating))
-        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating
-        self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # the logarithms of c, c_2 and c_6, a_w and b_w
+        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # log of a rating's noise variance
+        self.log_constant = nn.Parameter(torch.tensor(0.2).log())  # here and below, logs of c, c_2 and c_6, a_w and b_w
         self.log_cosine = nn.Parameter(torch.full((2,), -3.0))
         self.log_time = nn.Parameter(torch.tensor([[-4.0], [-3.0]]).repeat(1, len(TIME_SCALES)))
         self.log_time.requires_grad_("time" in self.context)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each user, and for each movie."""
+        """The parameters with one row per user, and those with one row per movie."""
         vectors = [*self.movies.parameters(), *self.history.parameters()]
         return {"user": [self.audience], "movie": [*vectors, self.bias]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The training loss per rating of users with all their training ratings.
+        """The training loss per rating, for a batch of whole users.
 
-        `prediction` is the leave-one-out one: each rating from the user's others.
+        `prediction` is leave-one-out: each rating is predicted from the user's others.
         """
         history, where = pad_batch(batch)
         n = len(batch["rating"])
-        with torch.autocast(history.rating.device.type, enabled=False):  # a rounded covariance is none
+        with torch.autocast(history.rating.device.type, enabled=False):  # a rounded covariance may be indefinite
             loss, loo_error = self.log_marginal_likelihood(self.item_tower(), history)
         n_training = self.rated_movies.numel()
         loss = (loss + self.divergence() * n / n_training) / n
@@ -135,7 +135,7 @@ class HistoryRecommender(ItemTower):
     def predict(self, batch: Batch, history: History) -> Tensor:
         """Predicted ratings of the rows, [B], from the users' latest ratings in `history`; not clipped to the scale.
 
-        Users with about as long a history are computed together.
+        Users with histories of similar length are computed together.
         """
         users, inverse = torch.unique(batch["user"], return_inverse=True)
         length = history.lengths(users).clamp(max=self.config.max_length)
@@ -151,7 +151,7 @@ class HistoryRecommender(ItemTower):
     # --- movies ----------------------------------------------------------------------------------
 
     def item_tower(self) -> dict[str, Tensor]:
-        """Of every movie: z_i, bias and implicit item factor, [n_movies, D], [n_movies] and [n_movies, D]."""
+        """For every movie: z_i, bias and implicit item factor, [n_movies, D], [n_movies] and [n_movies, D]."""
         released = decades(self.year) * ("year" in self.context)
         from_features = torch.cat([self.features, released], 1) @ self.feature_weights  # [M, D + 1]
         factors = self.movies() + from_features[:, :-1] + self.audience_sum()
@@ -167,7 +167,7 @@ class HistoryRecommender(ItemTower):
         return self.items()["factors"]
 
     def divergence(self) -> Tensor:
-        """What the loss adds once for all ratings: priors of what is learned."""
+        """The term that the loss counts once for all ratings: the priors of the learned parameters."""
         c = self.config
         penalties = (
             (c.audience_precision, self.audience),
@@ -180,7 +180,7 @@ class HistoryRecommender(ItemTower):
     # --- the Gaussian process --------------------------------------------------------------------
 
     def log_marginal_likelihood(self, items: dict[str, Tensor], history: PaddedHistory) -> tuple[Tensor, Tensor]:
-        """Its negative for the users' ratings, a scalar, and each rating's leave-one-out error, [B, L]."""
+        """Negative log marginal likelihood of the ratings, a scalar, and their leave-one-out errors, [B, L]."""
         z = items["factors"][history.movie] * self.shrinkage(history)
         mean = self.prior_mean(items, history, history.movie, history.time, leave_one_out=True)
         kernel = self.kernel(z, history.time, z, history.time)
@@ -188,7 +188,7 @@ class HistoryRecommender(ItemTower):
         return MarginalLikelihood.apply(with_noise(kernel, history.mask), error, self.log_noise, history.lengths())
 
     def posterior_mean(self, items: dict[str, Tensor], history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
-        """Predicted ratings of movies at times, [B, T], by B users with these histories."""
+        """Predicted ratings of movies at times, [B, T], for B users with these histories."""
         scale = self.shrinkage(history)
         z_history = items["factors"][history.movie] * scale
         weights, found = self.weights(items, history, z_history), []
@@ -199,7 +199,7 @@ class HistoryRecommender(ItemTower):
         return torch.cat(found, 1)
 
     def latest(self, history: PaddedHistory) -> PaddedHistory:
-        """The ratings that are read of these histories."""
+        """The part of these histories that is read."""
         return history.latest(self.config.max_length)
 
     def weights(self, items: dict[str, Tensor], history: PaddedHistory, z: Tensor) -> Tensor:
@@ -223,7 +223,7 @@ class HistoryRecommender(ItemTower):
         return kernel + alone + times * product
 
     def shrinkage(self, history: PaddedHistory) -> Tensor:
-        """How far uncertain movie vectors hold back the user's factors, [B, 1, D]: (1 + sum_j var q_j)^-1/2."""
+        """Factor by which uncertain movie vectors shrink the user's factors, [B, 1, D]: (1 + sum_j var q_j)^-1/2."""
         uncertain = (self.movies.variance()[history.movie] * history.mask[..., None]).sum(1, keepdim=True)
         return (1 + uncertain).rsqrt()
 
@@ -235,7 +235,7 @@ class HistoryRecommender(ItemTower):
         time: Tensor,
         leave_one_out: bool = False,
     ) -> Tensor:
-        """m(u, i, t) of movies at times, [B, T]; `leave_one_out`: of the history's own, each left out of its sum."""
+        """m(u, i, t) of movies at times, [B, T]; `leave_one_out`: the history's own, each left out of its sum."""
         taste = self.taste(items, history, leave_one_out)
         if self.training and self.config.history_dropout:
             taste = taste * (torch.rand(len(taste), 1, 1, device=taste.device) >= self.config.history_dropout)
@@ -249,13 +249,13 @@ class HistoryRecommender(ItemTower):
         return mean
 
     def taste(self, items: dict[str, Tensor], history: PaddedHistory, leave_one_out: bool = False) -> Tensor:
-        """h_u without its context: n_u^-1/2 sum_j x_j, [B, 1, D]; `leave_one_out`: without each of the L, [B, L, D]."""
+        """h_u without context: n_u^-1/2 sum_j x_j, [B, 1, D]; `leave_one_out`: the sums without each j, [B, L, D]."""
         vectors = items["history"][history.movie] * history.mask[..., None]  # [B, L, D]
         total, n = vectors.sum(1, keepdim=True), history.lengths()[:, None, None]
         return (total - vectors) / (n - 1).clamp(min=1).sqrt() if leave_one_out else total / n.clamp(min=1).sqrt()
 
     def context_inputs(self, history: PaddedHistory, movie: Tensor, time: Tensor) -> Tensor:
-        """x_uit, [B, T, n_user_features + N_CLOCK]; zeros for what is off and for the demographics of new users."""
+        """x_uit, [B, T, n_user_features + N_CLOCK]; zeros for inputs that are off and new users' demographics."""
         known = (history.user >= 0)[:, None] & ("demographics" in self.context)
         demographics = (self.user_features[history.user.clamp(min=0)] * known)[:, None].expand(-1, movie.shape[1], -1)
         clock = clock_features(history, time, self.year[movie]) * ("time" in self.context)
@@ -269,18 +269,18 @@ class HistoryRecommender(ItemTower):
         return torch.cat([self.score_after_last(items, history.row(k)) for k in range(len(history.user))])
 
     def score_after_last(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
-        """The same for one user, [1, n_movies]; without a history, at the time of the newest training rating."""
+        """`score` for one user, [1, n_movies]; without a history, at the time of the newest training rating."""
         movies = torch.arange(self.stats.n_movies, device=history.movie.device)[None]
         now = history.last_times(without=self.stats.newest)[:, None]
         return self.posterior_mean(items, history, movies, now.expand_as(movies))
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
-        """What is multiplied with z_i in a prediction at any time: h_u + sum_j a_j z_j, without context, [B, D]."""
+        """The factor of z_i in predictions that does not depend on time: h_u + sum_j a_j z_j, no context, [B, D]."""
         items, history = self.items(), self.latest(history)
         return torch.cat([self.user_vector(items, history.row(k)) for k in range(len(history.user))])
 
     def user_vector(self, items: dict[str, Tensor], history: PaddedHistory) -> Tensor:
-        """The same for one user, [1, D]; both z in K's z_i · z_j are shrunk."""
+        """`user_vectors` for one user, [1, D]; both z in K's z_i · z_j are shrunk."""
         scale = self.shrinkage(history)
         z = items["factors"][history.movie] * scale
         from_ratings = (self.weights(items, history, z) * z).sum(1, keepdim=True) * scale
@@ -288,7 +288,7 @@ class HistoryRecommender(ItemTower):
 
 
 def available_context(config: HistoryConfig, stats: DataStats) -> tuple[tuple[str, ...], list[str]]:
-    """The context that the data has of what the config asks for, and a notice of the rest."""
+    """The context inputs of the config that the data has, and a notice of those that it lacks."""
     lacking = {
         "time": (stats.newest == 0, "no times"),
         "year": (not stats.has_years, "no release years"),
@@ -300,7 +300,7 @@ def available_context(config: HistoryConfig, stats: DataStats) -> tuple[tuple[st
 
 
 def clock_features(history: PaddedHistory, time: Tensor, year: Tensor) -> Tensor:
-    """When in the user's history, the day, the week and the movie's life a rating is: [B, T, N_CLOCK]."""
+    """Clock features: place in the user's history, time of day and of week, age of the movie, [B, T, N_CLOCK]."""
     sorted_times = torch.where(history.mask, history.time, torch.iinfo(torch.int64).max)
     first = torch.where(history.mask[:, :1], history.time[:, :1], time)  # without a history, the row's own time
     position = torch.searchsorted(sorted_times, time.contiguous())
@@ -314,7 +314,7 @@ def with_noise(kernel: Tensor, mask: Tensor) -> Tensor:
 
 
 def cholesky(matrices: Tensor) -> Tensor:
-    """The lower factors of [B, L, L]; NaN of those that are not positive definite, as of a diverged training."""
+    """Lower Cholesky factors, [B, L, L]; NaN for matrices that are not positive definite, as after divergence."""
     factor, failed = torch.linalg.cholesky_ex(matrices)
     return factor.masked_fill(failed[:, None, None] > 0, torch.nan)
 
@@ -322,13 +322,13 @@ def cholesky(matrices: Tensor) -> Tensor:
 class MarginalLikelihood(torch.autograd.Function):
     """Negative log marginal likelihood of B Gaussian processes with covariance noise * K, and leave-one-out errors.
 
-    -log N(e; 0, noise K) = (e · K^-1 e / noise + log |K| + n log noise) / 2, up to a constant, and its gradients, which
-    are cheaper so than by autograd: Rasmussen and Williams 2006, equations 5.8 and 5.9; leave-one-out errors: 5.12.
+    -log N(e; 0, noise K) = (e · K^-1 e / noise + log |K| + n log noise) / 2, up to a constant. The explicit gradients
+    (Rasmussen and Williams 2006, equations 5.8 and 5.9) are cheaper than autograd's; leave-one-out errors: 5.12.
     """
 
     @staticmethod
     def forward(ctx, kernel: Tensor, error: Tensor, log_noise: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-        """From [B, L, L] and [B, L], padded with rows of the identity and with zeros, to a scalar and [B, L]."""
+        """kernel [B, L, L], padded with identity rows; error [B, L], padded with zeros -> a scalar and [B, L]."""
         factor = cholesky(kernel)
         inverse = torch.cholesky_inverse(factor)
         weights = (inverse @ error[..., None]).squeeze(-1)

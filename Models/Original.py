@@ -1,9 +1,9 @@
-"""The NCF that this project started from: everything about the user and the movie through one MLP.
+"""The NCF that this project started from: one MLP over user and movie embeddings and movie features.
 
     prediction(u, i) = highest * sigmoid(MLP([p_u, q_i, f_i]))        f_i = [title vector, genres]
 
-An MLP's first layer is linear in its three inputs. So a movie's part of it, where most of the work lies, is computed
-once for each movie of a batch and not once for each rating.
+The MLP's first layer is linear in its three inputs, so the movie's part of it, which is most of the work, is computed
+once per movie of a batch, not once per rating.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from Models.Dataset import Batch, Model, TrainingOutput
 from Models.inputs import HIGHEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.sequences import History, PaddedHistory
 
-CHUNK_MOVIES = 4096  # whose MLP is computed at once when all movies are scored
+CHUNK_MOVIES = 4096  # per MLP call when all movies are scored
 
 
 @dataclass(frozen=True)
 class OriginalConfig:
-    """Settings of the original."""
+    """Settings of the original NCF."""
 
     embedding_dim: PositiveInt = 32
     """size of a user or movie embedding"""
@@ -41,10 +41,10 @@ class OriginalConfig:
 
 
 class OriginalRecommender(Model):
-    """The original of the formula above. It knows users by their embeddings alone, so new ones can't be served."""
+    """The NCF of the formula above. It knows users only by their embeddings, so it cannot serve new users."""
 
     serves_new_users = reads_histories = False
-    looked_up = ("user", "movie")  # embeddings of which rows are looked up and nothing else: --shard can share them out
+    looked_up = ("user", "movie")  # embeddings used by row lookup only, so --shard can distribute them
 
     def __init__(self, config: OriginalConfig, stats: DataStats, inputs: ModelInputs):
         super().__init__()
@@ -59,40 +59,40 @@ class OriginalRecommender(Model):
         self.head = nn.Sequential(*hidden[:-1])  # no ReLU after the last layer
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each user, and for each movie."""
+        """The parameters with one row per user, and those with one row per movie."""
         return {"user": [self.user.weight], "movie": [self.movie.weight]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The mean squared error on rating / highest."""
+        """The loss is the mean squared error of rating / HIGHEST."""
         prediction = self.predict(batch)
         error = (prediction - batch["rating"]) / HIGHEST
         return TrainingOutput(error.square().mean(), len(prediction), prediction)
 
     def predict(self, batch: Batch, history: History | None = None) -> Tensor:
-        """Predicted ratings of the rows, [B]; the history is in the users' embeddings."""
+        """Predicted ratings of the rows, [B]; `history` is not used."""
         movies, inverse = torch.unique(batch["movie"], return_inverse=True)
-        # index_select, unlike part[inverse], has a gradient that is the same each time, and fast
+        # index_select, unlike part[inverse], has a fast and deterministic gradient
         return self.mlp(self.user_part(batch["user"]), self.movie_part(movies).index_select(0, inverse))
 
     def user_part(self, users: Tensor) -> Tensor:
-        """The first layer's sum over the users' embeddings, and its bias, [N, H]."""
+        """The user embeddings' part of the first layer, with its bias, [N, H]."""
         return F.linear(self.user(users), self.first.weight[:, : self.config.embedding_dim], self.first.bias)
 
     def movie_part(self, movies: Tensor) -> Tensor:
-        """The first layer's sum over the movies' embeddings and features, [N, H]."""
+        """The movie embeddings' and features' part of the first layer, [N, H]."""
         dim, weight = self.config.embedding_dim, self.first.weight
         from_ids = F.linear(self.movie(movies), weight[:, dim : 2 * dim])
-        return from_ids + F.linear(self.features[movies], weight[:, 2 * dim :])  # apart: features want no gradient
+        return from_ids + F.linear(self.features[movies], weight[:, 2 * dim :])  # separate: features need no gradient
 
     def mlp(self, user: Tensor, movie: Tensor) -> Tensor:
-        """Predictions from parts of the first layer that broadcast against each other, [..., H]."""
+        """Predictions, [...], from both parts of the first layer, which broadcast against each other, [..., H]."""
         hidden = self.dropout((user + movie).relu_())
         return HIGHEST * torch.sigmoid(self.head(hidden).squeeze(-1))
 
     def score(self, history: PaddedHistory) -> Tensor:
-        """Predicted ratings of every movie by these users, who must be users of the data, [B, n_movies]."""
+        """Predicted ratings of every movie for these users, who must be in the data, [B, n_movies]."""
         movies = self.movie_part(torch.arange(self.stats.n_movies, device=self.features.device))
-        # in chunks: the MLP's units of many users and all movies would fill the memory, these stay in the cache
+        # in chunks that stay in the cache: the hidden units of many users and all movies would exhaust the memory
         chunks = movies.split(CHUNK_MOVIES)
         return torch.stack([torch.cat([self.mlp(u, chunk) for chunk in chunks]) for u in self.user_part(history.user)])
 
@@ -101,19 +101,19 @@ class OriginalRecommender(Model):
         return self.movie.weight
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
-        """p of these users, who must be users of the data, [B, D]."""
+        """p of these users, who must be in the data, [B, D]."""
         return self.user(history.user)
 
 
 class Dropout(nn.Module):
-    """As nn.Dropout, but one random word decides four units: on a CPU, drawing for each costs more than an MLP's layer.
+    """Like nn.Dropout, but one random word decides four units: on a CPU, one draw per unit costs more than a layer.
 
-    p: share of units dropped, to 1/65536
+    p: share of units dropped, rounded to 1/65536
     """
 
     def __init__(self, p: float):
         super().__init__()
-        self.n_dropped = min(round(65_536 * p), 65_535)  # of the values of 16 bits
+        self.n_dropped = min(round(65_536 * p), 65_535)  # of the 65,536 16-bit values
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.n_dropped):

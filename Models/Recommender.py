@@ -1,14 +1,14 @@
-"""The multimodal NCF: a tower for the user and one for the movie, their product, and an MLP, trained on ratings.
+"""The multimodal NCF: a user tower, a movie tower, their product and an MLP, trained on ratings.
 
     prediction(u, i, t) = mean + b_u + b_ut + b_i + w · f_i + c · x + z_u · z_i + MLP([z_u, z_i, x])
-    z_u = p_u + (n_u + 20)^-1/2 sum_j x_j + C x     j: the movies in u's history, i left out
-    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i          v: the users who rated i in training, u left out
+    z_u = p_u + (n_u + 20)^-1/2 sum_j x_j + C x     j: the movies in u's history, except i
+    z_i = q_i + n_i^-1/2 sum_v y_v + W f_i          v: the users who rated i in training, except u
     f_i = [title, genres, decade, ...], see features.py        x = [demographics of u, clock of u, i and t]
 
 The product and the MLP are those of He et al. 2017, "Neural Collaborative Filtering"; the sums those of SVD++ (Koren
-2008, "Factorization Meets the Neighborhood"), on both sides. p, q, b_u and b_ut, of u's sessions at t, are Gaussians,
-as far as the ratings tell (Lim and Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that rare
-users and movies are trusted less. The expected squared error over them is a closed form:
+2008, "Factorization Meets the Neighborhood"), on both sides. p, q, b_u and b_ut (the bias of u's sessions at t) have
+Gaussian posteriors (Lim and Teh 2007, "Variational Bayesian Approach to Movie Rating Prediction"), so that users and
+movies with few ratings are trusted less. The expected squared error over them has a closed form:
 
     E (r - prediction)^2 = (r - mean prediction)^2 + z_u^2 · var q_i + z_i^2 · var p_u + var p_u · var q_i
                            + var b_u + var b_ut
@@ -45,8 +45,8 @@ from Models.layers import (
 from Models.sequences import History, PaddedHistory, offsets
 
 Tower = Literal["ids", "history", "audience", "features", "demographics", "clock", "sessions"]
-CHUNK_PAIRS = 16_384  # of users and movies whose MLP is computed at once: its units stay in the cache
-SESSION_BREAKS = (0, 120, 3600)  # seconds: sessions are ratings of the same second, of minutes, of an evening
+CHUNK_PAIRS = 16_384  # pairs of user and movie per MLP call: its hidden units stay in the cache
+SESSION_BREAKS = (0, 120, 3600)  # seconds: sessions of the same second, of a few minutes, of an evening
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class NCFConfig:
     hidden_dim: NonNegInt = 64
     """units of the MLP's hidden layer; 0: no MLP"""
     towers: tuple[Tower, ...] = ("ids", "history", "audience", "features", "demographics", "clock", "sessions")
-    """what the vectors are made of; what the data lacks is left out"""
+    """parts of the model to use; those that the data lacks are left out"""
     history_damping: NonNegFloat = 20.0
-    """movies by which a history is taken to be longer than it is, so that short ones say less"""
+    """number of movies added to the length of a history, so that short ones count less"""
     history_dropout: Fraction = 0.1
-    """share of users without a history in a training step, to serve those who have none"""
+    """share of users whose history is dropped in a training step, to serve those who have none"""
     history_precision: NonNegFloat = 8.0
     """prior precision of the implicit item factors x"""
     audience_precision: NonNegFloat = 100.0
@@ -101,10 +101,10 @@ class Recommender(ItemTower):
         timed = self.has("sessions") and stats.newest > 0
         self.sessions = SessionBiases(self.training_history(), SESSION_BREAKS if timed else ())  # b_ut
         self.mean = nn.Parameter(torch.tensor(stats.mean_rating))
-        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # of the variance of a rating
+        self.log_noise = nn.Parameter(torch.tensor(-0.2))  # log of a rating's noise variance
 
     def remember(self, inputs: ModelInputs) -> None:
-        """Keep who rated what in training, by user and by movie."""
+        """Register the training ratings, by user and by movie, as buffers."""
         known = inputs.training()
         raters = known.users()[torch.argsort(known.movie, stable=True)]
         parts = {"offsets": known.offsets, "rated": known.movie, "rating": known.rating, "time": known.time}
@@ -116,7 +116,7 @@ class Recommender(ItemTower):
         return History(self.training_offsets, self.training_rated, self.training_rating, self.training_time)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each user, movie and session."""
+        """The parameters with one row per user, per movie and per session."""
         users = [*self.users.parameters(), self.audience]
         movies = [*self.movies.parameters(), self.history, self.movie_bias]
         return {"user": users, "movie": movies, "session": list(self.sessions.parameters())}
@@ -124,7 +124,7 @@ class Recommender(ItemTower):
     # --- training --------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> TrainingOutput:
-        """The mean over the ratings of the negative log likelihood, and of the priors' part for each.
+        """The loss: the mean negative log likelihood of a rating, plus each rating's share of the priors.
 
         -log N(r; prediction, noise) is, in expectation, (E (r - prediction)^2 / noise + log noise) / 2
         """
@@ -148,7 +148,7 @@ class Recommender(ItemTower):
         return TrainingOutput(likelihood + self.divergence() / len(known.movie), len(prediction), prediction)
 
     def divergence(self) -> Tensor:
-        """What the loss adds once for all ratings: the priors of what is learned."""
+        """The term that the loss counts once for all ratings: the priors of the learned parameters."""
         c = self.config
         precisions = (
             (c.history_precision, self.history),
@@ -170,7 +170,7 @@ class Recommender(ItemTower):
         return vectors + self.audience_part(self.sum_of_raters(), self.training_n_of_movie), bias
 
     def item_tower_alone(self) -> tuple[Tensor, Tensor]:
-        """The same without the audience."""
+        """`item_tower` without the audience."""
         from_features = self.features @ self.feature_weights  # [n_movies, D + 1]
         bias = self.movie_bias * self.has("ids") + from_features[:, -1]
         return self.movies.mean * self.has("ids") + from_features[:, :-1], bias
@@ -181,7 +181,7 @@ class Recommender(ItemTower):
         return SumOverRaters.apply(self.audience, *edges)
 
     def audience_part(self, total: Tensor, n: Tensor) -> Tensor:
-        """n^-1/2 sum_v y_v from the sum over n users, [B, D] and [B]."""
+        """n^-1/2 sum_v y_v, [B, D], from the sum, [B, D], over n users, [B]."""
         return total * self.has("audience") / n.clamp(min=1).sqrt()[:, None]
 
     def sum_of_rated(self) -> Tensor:
@@ -190,15 +190,15 @@ class Recommender(ItemTower):
         return SumOverRaters.apply(self.history, *edges)
 
     def taste(self, total: Tensor, n: Tensor) -> Tensor:
-        """(n + damping)^-1/2 sum_j x_j from the sum over n movies, [B, D] and [B]."""
+        """(n + damping)^-1/2 sum_j x_j, [B, D], from the sum, [B, D], over n movies, [B]."""
         return total * self.has("history") / (n + self.config.history_damping).clamp(min=1).sqrt()[:, None]
 
     def context(self, history: History, place: Tensor, user: Tensor, movie: Tensor, time: Tensor) -> Tensor:
-        """x of ratings, [B, C], by the history at `place`."""
+        """x of ratings, [B, C]; `place` is the user's place in `history`."""
         return self.context_at(user, movie, time, *place_in_history(history, place, time))
 
     def context_at(self, user: Tensor, movie: Tensor, time: Tensor, first: Tensor, position: Tensor) -> Tensor:
-        """x, [..., C]: demographics, zeros for new users, and the clock; the arguments broadcast against each other."""
+        """x, [..., C]: demographics (zeros for new users) and clock; the arguments broadcast against each other."""
         demographics = self.user_features[user.clamp(min=0)] * (user >= 0)[..., None]
         numbers = clock_numbers(time, first, position, self.year[movie]) * self.has_clock()
         return torch.cat([demographics.expand(*numbers.shape[:-1], -1), numbers], -1)
@@ -220,7 +220,7 @@ class Recommender(ItemTower):
     # --- use -------------------------------------------------------------------------------------
 
     def predict(self, batch: Batch, history: History) -> Tensor:
-        """Predicted ratings of the rows, not clipped, [B], by users of the data with these histories."""
+        """Predicted ratings of the rows, not clipped, [B], for users of the data with these histories."""
         user, movie, time = batch["user"], batch["movie"], batch["time"]
         vectors, movie_bias = self.items()
         first, some = int(user.min()), history.between(int(user.min()), int(user.max()) + 1)
@@ -231,13 +231,13 @@ class Recommender(ItemTower):
         return self.interaction(own[:, :-1], bias, taste, context, vectors[movie], movie_bias[movie])[0]
 
     def rough_score(self, history: PaddedHistory) -> Tensor:
-        """Nearly in the order of `score`, and far faster: the product alone, without context and MLP, [B, n_movies]."""
+        """Fast scores, nearly in the order of `score`: movie bias and product, no context and MLP, [B, n_movies]."""
         items = self.items()
         parts = self.user_tower(history.user, history.flat(), items)
         return torch.addmm(items[1], parts["p"] + parts["taste"], items[0].T)
 
     def score(self, history: PaddedHistory, movies: Tensor | None = None) -> Tensor:
-        """Predicted ratings, not clipped, right after a user's last rating: of every movie, or of `movies` [B, K]."""
+        """Predicted ratings, not clipped, right after a user's last rating: of every movie or of `movies`, [B, K]."""
         items, known = self.items(), history.flat()
         if movies is None:
             movies = torch.arange(self.stats.n_movies, device=items[0].device).expand(len(history.user), -1)
@@ -246,7 +246,7 @@ class Recommender(ItemTower):
         parts["bias"] = parts["bias"] + self.sessions(self.training_history(), history.user, now)[0]
         place = torch.arange(len(now), device=now.device)
         of_users = [history.user, now, *place_in_history(known, place, now), *map(parts.get, ("p", "bias", "taste"))]
-        scores = []  # of a few users at a time: the MLP's units of all would fill the memory
+        scores = []  # of a few users at a time: the hidden units of all would exhaust the memory
         for k in place.split(max(1, CHUNK_PAIRS // movies.shape[1])):
             user, time, first, position, p, bias, taste = (part[k, None] for part in of_users)
             context = self.context_at(user, movies[k], time, first, position)
@@ -262,11 +262,11 @@ class Recommender(ItemTower):
         return {"p": own[:, :-1], "bias": own[:, -1], "taste": taste}
 
     def fit_new_user(self, k: int, known: History, items: tuple[Tensor, Tensor]) -> Tensor:
-        """p and bias of a new user: what the training would learn from their ratings, in closed form, [D + 1].
+        """p and bias of a new user: what training would learn from their ratings, in closed form, [D + 1].
 
-        The posterior mean of a linear regression of what is left of the ratings on [z_i, 1] (Bishop 2006, "Pattern
-        Recognition and Machine Learning", equation 3.53), with the priors of the training, and with z_i uncertain.
-        All ratings are taken for one session, whose biases are then a part of the user's. (Without ids, nothing is.)
+        The posterior mean of a linear regression of the ratings' residuals on [z_i, 1] (Bishop 2006, "Pattern
+        Recognition and Machine Learning", equation 3.53), with the priors of training and uncertain z_i. All ratings
+        count as one session, whose biases are then part of the user's. (Without ids, `user_tower` drops the result.)
         """
         rows = slice(int(known.offsets[k]), int(known.offsets[k + 1]))
         movie, n = known.movie[rows], rows.stop - rows.start
@@ -290,13 +290,13 @@ class Recommender(ItemTower):
         return self.items()[0]
 
     def user_vectors(self, history: PaddedHistory) -> Tensor:
-        """z of users with these histories but for what the context adds, [B, D]."""
+        """z of users with these histories, without the context's part, [B, D]."""
         parts = self.user_tower(history.user, history.flat(), self.items())
         return parts["p"] + parts["taste"]
 
 
 def sum_of(vectors: Tensor, history: History) -> Tensor:
-    """Of each user, the sum of the vectors of the rated movies, [n_users, D]."""
+    """For each user, the sum of the vectors of the rated movies, [n_users, D]."""
     if not len(history.movie):
         return vectors.new_zeros(len(history.offsets) - 1, vectors.shape[1])
     return F.embedding_bag(history.movie, vectors, history.offsets, mode="sum", include_last_offset=True)

@@ -1,16 +1,16 @@
-"""Sequential models: which movie a user rates next, from those that they rated so far, and when.
+"""Sequential models: which movie a user rates next, from what they have rated so far and when.
 
     score(u, i) = h_n · v_i                          h = layers([x_0, x_1, ..., x_n])      x_0: before the first rating
     x_k = sqrt(D) (v_i + rating + gap) + position    v_i = q_i + W f_i    f_i: the movie's features
 
-With the time of the request, which of a past rating is the time of the next one, `gap` is that from x_k to its request;
-without, that from the rating before to x_k.
+If the time of the request is used (for a past rating, the time of the next one), `gap` is the time from rating k to its
+request; if not, the time from the previous rating to rating k.
 
 The layers are a causal Transformer (Kang and McAuley 2018, "Self-Attentive Sequential Recommendation") or a GRU (Hidasi
 et al. 2016, "Session-based Recommendations with Recurrent Neural Networks"). The Transformer's attention has a learned
-bias by how long before the request a rating is, and by how many ratings before (after Zhai et al. 2024, "Actions Speak
+bias for the time and for the number of ratings between a rating and the request (after Zhai et al. 2024, "Actions Speak
 Louder than Words"). The loss is cross-entropy over the whole catalogue (Klenitskiy and Vasilev 2023, "Turning Dross
-Into Gold Loss"). As v_i is made of the movie's features as well, on both sides, movies that nobody has rated can be
+Into Gold Loss"). As v_i includes the movie's features, in input and output, movies that nobody has rated can be
 ranked.
 """
 
@@ -26,10 +26,10 @@ from Models.Dataset import Batch, Model, TrainingOutput, UserBatches
 from Models.inputs import HIGHEST, LOWEST, DataStats, Fraction, ModelInputs, PositiveInt
 from Models.sequences import PaddedHistory, longest_gap, pad_batch
 
-RATING_STEPS = 11  # half stars of a scale to 5, or as fine on another
-GAP_STEPS = 64  # of times apart, each 35 % longer than the one before: up to 7 years
-LOG_STEP = 0.301  # the logarithm of 1.35
-READ_USERS = 16  # whose histories are read together for their scores
+RATING_STEPS = 11  # half stars on a scale from 0 to 5, or as fine on another
+GAP_STEPS = 64  # bins of time gaps, each 35 % longer than the one before: up to 7 years
+LOG_STEP = 0.301  # about the logarithm of 1.35
+READ_USERS = 16  # users whose histories are read together when scoring
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,17 @@ class SequentialConfig:
     """Settings of the sequential models."""
 
     architecture: Literal["transformer", "gru"] = "transformer"
-    """what reads the history"""
+    """network that reads the history"""
     embedding_dim: PositiveInt = 128
     """size of a movie's vector"""
     num_layers: PositiveInt = 4
-    """layers"""
+    """number of layers"""
     num_heads: PositiveInt = 4
     """attention heads of the transformer"""
     max_length: PositiveInt = 200
-    """ratings of a user that a training step reads; lists are made from the latest ones, one fewer"""
+    """ratings per user that a training step reads; lists are made from the latest ones, one fewer"""
     request_time: bool = True
-    """the time for which a list is made is known, as a service knows it"""
+    """use the time at which a list is requested, which a service knows"""
     dropout: Fraction = 0.3
     """share of units dropped in training"""
     ids: bool = True
@@ -63,14 +63,17 @@ class SequentialConfig:
 
 
 class NextMovieLoss(torch.autograd.Function):
-    """The sum of cross-entropies of each rated movie; its gradient comes with it, while the logits are in the cache.
+    """The sum of the rated movies' cross-entropies; `forward` also computes its gradient, with the logits in the cache.
 
-    User by user, as the logits of all would fill the memory. Autograd's way takes a quarter longer.
+    User by user, as the logits of all would exhaust the memory. Autograd takes a quarter longer.
     """
 
     @staticmethod
     def forward(ctx, vectors: Tensor, hidden: Tensor, movies: Tensor, count: Tensor, unrated: Tensor) -> Tensor:
-        """vectors [n_movies, D], hidden [B, L + 1, D], movies [B, L] of which user b has count[b] -> a scalar."""
+        """vectors [n_movies, D], hidden [B, L + 1, D], movies [B, L] of which user b has count[b] -> a scalar.
+
+        unrated: indices of the movies that are no candidates
+        """
         total, to_vectors, to_hidden = hidden.new_zeros(()), torch.zeros_like(vectors), torch.zeros_like(hidden)
         for row, n in enumerate(count.tolist()):
             h, own = hidden[row, :n], movies[row, :n]
@@ -93,7 +96,7 @@ class NextMovieLoss(torch.autograd.Function):
 
 
 class TransformerBlock(nn.Module):
-    """One layer of the Transformer: attention and two linear layers, each after a norm and beside a shortcut."""
+    """One layer of the Transformer: attention and two linear layers, each with pre-norm and a residual connection."""
 
     def __init__(self, config: SequentialConfig):
         super().__init__()
@@ -104,7 +107,7 @@ class TransformerBlock(nn.Module):
         self.widen, self.narrow = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """x [B, L, D]; bias of the attention of each position to each other, [B, heads, L, L] -> [B, L, D]."""
+        """x [B, L, D]; bias of each position's attention to each other, [B, heads, L, L] -> [B, L, D]."""
         q, k, v = self.to_qkv(self.before_attention(x)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = x + self.dropout(self.from_heads(attended.transpose(1, 2).flatten(2)))
@@ -112,7 +115,7 @@ class TransformerBlock(nn.Module):
 
 
 class RelativeBias(nn.Module):
-    """What is added to attention: by the time between a rating and the request, and by the ratings between them."""
+    """Attention bias by the time and by the number of ratings between a rating and the request."""
 
     def __init__(self, config: SequentialConfig):
         super().__init__()
@@ -123,10 +126,10 @@ class RelativeBias(nn.Module):
             nn.init.zeros_(part.weight)
 
     def forward(self, gap: Tensor) -> Tensor:
-        """gap: steps of the times from each position's rating to each other's request, int64 [B, L, L].
+        """gap: bins of the times to each position's request (rows) from each position's rating, int64 [B, L, L].
 
         Returns:
-            of each layer the biases, -inf of later positions, [layers, B, heads, L, L]; all are looked up at once, as
+            the biases of each layer, -inf for later positions, [layers, B, heads, L, L]; all are looked up at once, as
             the gradient takes as long for one layer
         """
         place = torch.arange(gap.shape[1], device=gap.device)
@@ -170,7 +173,7 @@ class Sequential(Model):
         self.norm = nn.LayerNorm(dim)
 
     def tables(self) -> dict[str, list[Tensor]]:
-        """The parameters with a row for each movie."""
+        """The parameters with one row per movie."""
         return {"movie": [self.ids.weight]}
 
     def forward(self, batch: Batch) -> TrainingOutput:
@@ -188,7 +191,7 @@ class Sequential(Model):
         return self.ids.weight * has_id[:, None] + self.from_features(self.features)
 
     def window(self, history: PaddedHistory) -> PaddedHistory:
-        """At most `max_length` ratings of each user; of longer histories the latest or, half the time, any."""
+        """At most `max_length` ratings of each user; of longer histories the latest or, half the time, a random run."""
         length, count = self.config.max_length, history.lengths()
         if history.movie.shape[1] <= length:
             return history
@@ -197,7 +200,7 @@ class Sequential(Model):
         return history.window(torch.where(draw[0] < 0.5, (draw[1] * (latest + 1)).long(), latest), length)
 
     def read(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
-        """h before the first and after each rating, [B, L + 1, D]; of what is later it knows the next one's time."""
+        """h before the first and after each rating, [B, L + 1, D]; of later ratings, it reads the next one's time."""
         share = ((history.rating - LOWEST) / (HIGHEST - LOWEST)).clamp(0, 1)
         rating = self.rating((share * (RATING_STEPS - 1)).round().long())
         time, request = self.times(history)
@@ -212,14 +215,14 @@ class Sequential(Model):
         return self.norm(x)
 
     def gap_steps(self, seconds: Tensor) -> Tensor:
-        """The step of times apart; longer ones than training has count as its longest."""
+        """The bins of time gaps; gaps longer than training's longest are clipped to it."""
         seconds = seconds.clamp(min=0, max=self.stats.longest_gap)
         return (seconds.float().log1p() / LOG_STEP).long().clamp(max=GAP_STEPS - 1)
 
     def times(self, history: PaddedHistory) -> tuple[Tensor, Tensor]:
-        """Before the first and after each rating: its time, and when the next movie is asked for; [B, L + 1] each.
+        """Before the first and after each rating: its time, and that of the request that follows, [B, L + 1] each.
 
-        Without the time of the request, both are the rating's time; before the first rating, both are the request's.
+        If request times are not used, both are the rating's time; before the first rating, both are the request's.
         """
         known = self.config.request_time
         rows, n = torch.arange(len(history.user), device=history.time.device), history.lengths()
@@ -231,7 +234,7 @@ class Sequential(Model):
     def loss(self, vectors: Tensor, hidden: Tensor, history: PaddedHistory) -> Tensor:
         """Mean cross-entropy of the rated movies, each among the movies that the user has not rated in this window.
 
-        Movies without training ratings are no candidates: that they are not chosen says nothing of them.
+        Movies without training ratings are no candidates: that they are not chosen says nothing about them.
         """
         unrated, count = (~self.rated).nonzero().squeeze(1), history.lengths()
         with torch.autocast(hidden.device.type, enabled=False):
@@ -247,11 +250,11 @@ class Sequential(Model):
         return self.last_hidden(self.movie_vectors(), history)
 
     def last_hidden(self, vectors: Tensor, history: PaddedHistory) -> Tensor:
-        """The same from the movies' vectors, [n_movies, D].
+        """`user_vectors` from the movies' vectors, [n_movies, D].
 
-        Users with about as many ratings are read together, a few at a time: less padding, and it stays in the cache.
+        Users with similar numbers of ratings are read together, a few at a time: less padding, and it fits the cache.
         """
-        history = history.latest(self.config.max_length - 1)  # what training predicts its last rating from
+        history = history.latest(self.config.max_length - 1)  # as many as training predicts its last rating from
         found, lengths = vectors.new_empty(len(history.user), vectors.shape[1]), history.lengths()
         for users in lengths.argsort().split(READ_USERS):
             hidden = self.read(vectors, history.rows(users))

@@ -1,4 +1,4 @@
-"""Checkpoints: weights, ids, and the known ratings beside them, as plain types and tensors; saved and loaded here."""
+"""Checkpoints: saving and loading weights, ids and known ratings, as plain types and tensors."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,14 +30,14 @@ class IdMaps:
     titles: list[str]
     genres: list[str]  # "Action|Comedy"
     years: list[int]  # of release, 0 where unknown
-    n_new: int = 0  # of the movies, the last ones: those that were added to a finished training
+    n_new: int = 0  # number of movies, the last ones, that were added to a finished training
 
 
 @dataclass(frozen=True)
 class KnownRatings:
-    """All ratings of the data set, whichever part they are in, by user and time, as models see them.
+    """All ratings of the data set, of every part of the split, by user and time, as models see them.
 
-    part: of each rating: TRAIN, VAL or TEST, uint8 [n]
+    part: TRAIN, VAL or TEST for each rating, uint8 [n]
     """
 
     history: History
@@ -52,7 +52,7 @@ class KnownRatings:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a checkpoint holds for recommending, read once."""
+    """What a checkpoint holds for recommending, loaded once."""
 
     model: Model
     ids: IdMaps
@@ -61,7 +61,7 @@ class SavedModel:
 
 
 class Unsuitable(UserError):
-    """A model that this data does not suit."""
+    """The data does not suit the model."""
 
 
 def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> Model:
@@ -77,18 +77,18 @@ def build_model(config: Any, stats: DataStats, inputs: ModelInputs) -> Model:
 
 
 def place(model: Model, device: torch.device) -> Model:
-    """The model on this device or, where it computes what the device can't, on the CPU, with a note."""
+    """The model on this device or, if the device lacks operations it needs, on the CPU, with a note."""
     if device.type in model.unsupported_devices:
-        note(f"{type(model).__name__} computes what {device.type} can't: it runs on the CPU.")
+        note(f"{type(model).__name__} needs operations that {device.type} lacks: it runs on the CPU.")
         device = torch.device("cpu")
     return model.to(device)
 
 
 def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
-    """Ids, titles and all ratings of a data set, with the part of each."""
+    """Ids, titles and all ratings of a data set, with each rating's part of the split."""
     history = data.history()
     part = torch.from_numpy(split.parts(len(data.user))[data.by_user_and_time()])
-    known = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: a checkpoint is mostly these
+    known = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: these are most of a checkpoint
     ids = IdMaps(
         dataset=data.name,
         user_ids=data.user_ids,
@@ -108,12 +108,12 @@ def describe_model(model: Model, inputs: ModelInputs) -> dict[str, Any]:
         "stats": asdict(model.stats),
         "features": {name: getattr(inputs, name) for name in ("features", "names", "year", "user_features", "count")},
         "space": inputs.space,
-        "has_users": not hasattr(model, "tables") or "user" in model.tables(),  # knows some by numbers of their own
+        "has_users": not hasattr(model, "tables") or "user" in model.tables(),  # has parameters for each user
     }
 
 
 def not_in_tables(tables: dict[str, list[Tensor]], model: Model) -> list[Tensor]:
-    """The parameters of a model that are none of these tables."""
+    """The parameters of a model that are not among these tables."""
     of_rows = {table.data_ptr() for kind in tables.values() for table in kind}
     return [one for one in model.parameters() if one.data_ptr() not in of_rows]
 
@@ -121,7 +121,7 @@ def not_in_tables(tables: dict[str, list[Tensor]], model: Model) -> list[Tensor]
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write `content`, which must be plain types and tensors, atomically.
 
-    For `load_model`, it holds the weights as `state`, and what `describe_data` and `describe_model` give.
+    `load_model` needs the weights as `state`, and what `describe_data` and `describe_model` return.
 
     Raises:
         OSError: the disk is full.
@@ -129,7 +129,7 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path) as temporary:
         try:
             torch.save(content, temporary)
-        except RuntimeError as error:  # what PyTorch makes of a full disk
+        except RuntimeError as error:  # what PyTorch raises on a full disk
             raise OSError(None, "it could not be written whole", str(path)) from error
 
 
@@ -137,7 +137,7 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
     """The model of a checkpoint, or of a shared model's folder, ready to score on `device`, with ids and known ratings.
 
     Raises:
-        UserError: as `read_checkpoint`, or the checkpoint is of another version of this code.
+        UserError: as `read_checkpoint`, or the checkpoint is from another version of this code.
     """
     path = Path(path)
     content = read_shared(path) if path.is_dir() else read_checkpoint(path)
@@ -159,6 +159,6 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         if is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "fetch another version of it" if path.is_dir() else "train anew with python train.py"
+        remedy = "fetch another version of it" if path.is_dir() else "train again with python train.py"
         raise UserError(f"{path} does not fit this code ({reason[:200]}): {remedy}.") from error
     return SavedModel(place(model, device).eval(), ids, known, inputs)

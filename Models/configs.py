@@ -1,4 +1,4 @@
-"""The models and the presets of train.py: a preset is one complete configuration of a training."""
+"""The models and presets of train.py: a preset is one complete training configuration."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -35,9 +35,9 @@ from utils.config import (
 from utils.files import UserError, note, read_json
 from utils.splits import Ratios, Split, SplitName
 
-MIDDLE = (LOWEST + HIGHEST) / 2  # of the scale of models
+MIDDLE = (LOWEST + HIGHEST) / 2  # of the models' scale
 
-# A model is one line here, and one preset at least below: the class of its settings and its own class.
+# A model is one line here (the class of its settings and its own class) and at least one preset below.
 MODELS: dict[type, type[Model]] = {
     NCFConfig: Recommender,
     RankingNCFConfig: RankingRecommender,
@@ -60,9 +60,9 @@ class DataConfig:
     ratios: Annotated[Ratios, tyro.conf.arg(metavar="TRAIN VAL TEST")] = (0.5, 0.3, 0.2)
     """share of each part; VAL may be 0: then the number of epochs is fixed"""
     train_file: OptionalFileName = None
-    """own training ratings, with --test-file, instead of --split"""
+    """your own training ratings, with --test-file, instead of --split"""
     test_file: OptionalFileName = None
-    """own test ratings, with --train-file"""
+    """your own test ratings, with --train-file"""
     encoding: Encoding = None
     scale: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(optional)")] = (
         None
@@ -77,10 +77,10 @@ class DataConfig:
         return self.scaled(data, split.train), split
 
     def scaled(self, data: RatingsData, rows: np.ndarray) -> RatingsData:
-        """The data on the wanted scale or else on that of these training rows: other ratings say nothing of the scale.
+        """The data on the scale of --scale or else of these training rows; other ratings do not affect it.
 
         Raises:
-            UserError: --scale is not a valid range, or a rating lies outside.
+            UserError: --scale is not a valid range, or a rating lies outside it.
         """
         if self.scale is None:
             scale, n = RatingScale.of(data.rating[rows]), len(data.rating)
@@ -95,12 +95,12 @@ class DataConfig:
         if not (low <= data.rating.min() and data.rating.max() <= high and high - low < float("inf")):
             raise UserError(
                 f"--scale {low:g} {high:g}: the ratings are from {data.rating.min():g} to {data.rating.max():g}; "
-                "give the lowest and the highest that there can be."
+                "give the lowest and the highest possible rating."
             )
         return dataclasses.replace(data, scale=RatingScale(low, high))
 
     def located(self) -> "DataConfig":
-        """The same with absolute paths; own files are looked for in the data set's folder as well."""
+        """The same with absolute paths; the user's own files are also looked for in the data set's folder."""
         paths = {name: getattr(self, name) for name in ("train_file", "test_file") if getattr(self, name)}
         found = {name: path if path.is_file() else self.folder / path for name, path in paths.items()}
         found |= {"folder": self.folder, "features": self.features}
@@ -109,17 +109,17 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RankingConfig:
-    """What a ranking is measured for."""
+    """How rankings are evaluated."""
 
     relevance_threshold: RelevanceThreshold = None
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimisation by AdamW."""
+    """Optimisation with AdamW."""
 
     epochs: PositiveInt
-    """the most epochs to train"""
+    """maximum number of epochs"""
     batch_size: PositiveInt
     """ratings per step; users, for the presets that rank"""
     lr: NonNegFloat
@@ -127,11 +127,11 @@ class OptimConfig:
     weight_decay: NonNegFloat
     """decoupled weight decay of the linear layers"""
     schedule: Literal["cosine", "constant"] = "cosine"
-    """learning rate over the epochs; cosine: up, then to 0"""
+    """learning rate over the epochs; cosine: warm-up, then decay to 0"""
     patience: NonNegInt = 0
-    """stop after so many epochs without a better validation; 0: never"""
+    """stop after this many epochs without a better validation; 0: never"""
     amp: bool = False
-    """products of training steps in bfloat16 (automatic mixed precision), for devices that have them"""
+    """compute products of training steps in bfloat16 (automatic mixed precision), if the device supports it"""
 
 
 @dataclass(frozen=True)
@@ -150,17 +150,17 @@ class RunConfig:
     """seed of the model; which rows are tested does not depend on it"""
     device: Device = "auto"
     shard: Literal["none", "rows"] = "none"
-    """rows: each process of torchrun holds its part of the rows of the user and movie tables"""
+    """rows: each torchrun process holds its part of the rows of the user and movie tables"""
     tensorboard: bool = False
     """also write TensorBoard logs into the run folder"""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that a training depends on. `ranking` is None where ratings are predicted."""
+    """Everything that a training depends on. `ranking` is None if ratings are predicted."""
 
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")]
-    """a named configuration; flags beside it win"""
+    """a named configuration; other flags override it"""
     model: Union[tuple(MODELS)]  # noqa: UP007  the settings of any model
     optim: OptimConfig
     ranking: RankingConfig | None = None
@@ -174,16 +174,16 @@ class TrainConfig:
 
     @property
     def kind(self) -> str:
-        """What is trained, for the name of its folder."""
+        """What is trained, for the name of the run folder."""
         return f"{self.preset}-final" if self.run.final else self.preset
 
     def training(self) -> dict[str, Any]:
-        """All that decides what is trained, as plain values: not where, nor on which device."""
+        """All settings that determine what is trained, as plain values; not where or on which device."""
         run = dataclasses.replace(self.run, run=None, resume=None, device="auto", shard="none", tensorboard=False)
         return to_json(dataclasses.replace(self, data=self.data.located(), run=run))
 
     def changes(self) -> dict[str, Any]:
-        """The settings of model, features and optimisation that are not the preset's, by their flags' names."""
+        """The settings of model, features and optimisation that differ from the preset's, by name."""
         preset, found = PRESETS[self.preset], {}
         for part in ("model", "features", "optim"):
             mine, theirs = to_json(getattr(self, part)), to_json(getattr(preset, part))
@@ -252,7 +252,7 @@ def saved_config(folder: Path) -> TrainConfig:
     """The configuration in a run folder's config.json.
 
     Raises:
-        UserError: there is none, or it is of another version of this code.
+        UserError: there is none, or it is from another version of this code.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -263,5 +263,5 @@ def saved_config(folder: Path) -> TrainConfig:
         return from_json(PRESETS[values["preset"]], values)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path} is damaged or of another version of this code: train anew with python train.py."
+            f"{path} is damaged or from another version of this code: train again with python train.py."
         ) from error

@@ -14,9 +14,9 @@ from Models.sequences import group_by_size
 
 
 class BatchSampler(Sampler[Tensor]):
-    """Whole batches of row numbers; shuffled anew, from the seed and the epoch alone, where a seed is given.
+    """Whole batches of row numbers; with a seed, shuffled again in each epoch.
 
-    An epoch's order depends on nothing else, so a resumed training sees the batches it would have seen.
+    The order depends only on seed and epoch, so a resumed training sees the batches that it would have seen.
     """
 
     def __init__(self, rows: np.ndarray, batch_size: int, seed: int | None = None):
@@ -40,14 +40,14 @@ class BatchSampler(Sampler[Tensor]):
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """A well-mixed seed of its own for each epoch of each run."""
+    """A well-mixed seed for each epoch of each run."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
 class UserBatchSampler(BatchSampler):
     """Batches of whole users, each user's rows oldest first: at most `batch_size` rows or users, or one user.
 
-    What `UserBatches.longest` leaves out of an epoch is drawn anew for the next.
+    Users with more than `UserBatches.longest` rows get a new random window in each epoch.
     """
 
     def __init__(self, data: RatingsData, rows: np.ndarray, batch_size: int, seed: int, batching: UserBatches):
@@ -58,7 +58,7 @@ class UserBatchSampler(BatchSampler):
 
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
-        self.__dict__.pop("batches", None)  # those of the epoch before
+        self.__dict__.pop("batches", None)  # those of the previous epoch
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -68,19 +68,19 @@ class UserBatchSampler(BatchSampler):
 
     @cached_property
     def batches(self) -> list[list[Tensor]]:
-        """The rows of each user of each batch of this epoch."""
+        """The batches of this epoch: for each, the rows of each of its users."""
         random = torch.Generator().manual_seed(epoch_seed(self.seed, self.epoch))
         of_user = [self.window(rows, random) for rows in self.of_user]
         length = torch.tensor([len(rows) for rows in of_user])
         key = torch.rand(len(length), generator=random)
         if self.batching.similar_length:
-            key = length * (1 + 0.1 * key)  # other users meet in other epochs
+            key = length * (1 + 0.1 * key)  # batches mix users differently in each epoch
         size = length.tolist() if self.batching.size_in == "ratings" else [1] * len(length)
         groups = group_by_size(key.argsort(stable=True).tolist(), size, self.batch_size)
         return [[of_user[user] for user in groups[i]] for i in torch.randperm(len(groups), generator=random)]
 
     def window(self, rows: Tensor, random: torch.Generator) -> Tensor:
-        """A user's rows or, of more than `longest`, so many successive ones."""
+        """A user's rows or, if more than `longest`, that many consecutive ones."""
         longest = self.batching.longest or len(rows)
         if len(rows) <= longest:
             return rows

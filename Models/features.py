@@ -1,17 +1,16 @@
-"""What is known of movies as models take it, in the same way for movies of the data set and for new ones.
+"""Movie features in the form that models take, made in the same way for movies of the data set and for new ones.
 
 | block | in `features` |
 | --- | --- |
 | title and other texts | the encoder's vector, centred and of length 1 |
 | genres and other categories | multi-hot |
-| numbers | minus their mean, over their standard deviation; 0 where unknown, and nowhere else |
+| numbers | standardised; 0 where unknown, and nowhere else |
 | year | the decade, one-hot |
-| popularity | the logarithm of how many training ratings are predicted from the other blocks, standardised |
+| popularity | the logarithm of the number of training ratings, predicted from the other blocks, standardised |
 
-Names (directors, cast ...) are too many for columns of their own: they stand in `names`, sparse, weighted by how rare
-they are (inverse document frequency) and of length 1, and reach the other models through the predicted
-popularity. That is a ridge regression's, of rated movies by a fit without them, so that it says of no movie how
-often it was rated.
+Names (directors, cast ...) are too many for dense columns: they are in `names`, sparse, weighted by inverse document
+frequency and of length 1, and reach models that do not read `names` through the predicted popularity. A ridge
+regression predicts it, for rated movies in a fit without them, so that it does not reveal how often a movie was rated.
 """
 
 from collections.abc import Sequence
@@ -28,32 +27,32 @@ from torch.nn import functional as F
 from Models.inputs import DECADES, POPULARITY, YEAR, FeatureBlock, decades
 from utils.columns import Block
 
-KNOWN_MEAN = 1e-6  # a number at the mean, so that it is not 0, which stands for unknown
-RIDGE_PENALTY = 4.0  # of coefficients of blocks of length 1, by cross-validation on MovieLens 1M
+KNOWN_MEAN = 1e-6  # stands for a number at the mean, as 0 means unknown
+RIDGE_PENALTY = 4.0  # on coefficients of blocks of length 1, by cross-validation on MovieLens 1M
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class FeatureConfig:
-    """What models may know of movies, and how they are given it."""
+    """Which features of movies models get, and in which form."""
 
     blocks: Annotated[
         tuple[str, ...] | None, tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: all that there are)")
     ] = None
-    """what a model may know of movies: title, genres, year, columns of the metadata, and the popularity predicted
+    """features of movies for the model: title, genres, year, columns of the metadata, and the popularity predicted
     from these"""
     shuffled: Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="(default: none)")] = ()
-    """blocks that are given to the wrong movies, a control"""
+    """blocks to permute among the movies, as a control"""
     unit_titles: bool = True
-    """title vectors centred and scaled to unit length, not as the encoder gave them"""
+    """centre title vectors and scale them to unit length, instead of using the encoder's as they are"""
 
 
 @dataclass(frozen=True)
 class MovieRows:
-    """What is known of some movies.
+    """The features of some movies.
 
     features: float32 [n, n_features]
-    names: a matrix of words for each block of names, sparse float32 [n, width]
+    names: one matrix of words per block of names, sparse float32 [n, width]
     """
 
     features: Tensor
@@ -62,7 +61,7 @@ class MovieRows:
 
 @dataclass(frozen=True)
 class BlockScale:
-    """How the values of a block are scaled, from the catalogue.
+    """How the values of a block are scaled, fitted to the catalogue.
 
     center, scale: mean and standard deviation of a number, mean of text vectors, or the inverse document frequencies
         of words (`scale`)
@@ -84,7 +83,7 @@ class BlockScale:
             center = known.mean(0) * unit_titles if len(known) else center
         elif block.kind == "number":
             known = block.values[np.isfinite(block.values)].astype(np.float64)
-            if len(known) and known.std() > 1e-6 * max(1.0, abs(known.mean())):  # else all are equal, but for rounding
+            if len(known) and known.std() > 1e-6 * max(1.0, abs(known.mean())):  # else all are equal, up to rounding
                 center[:], scale[:] = known.mean(), known.std()
             elif len(known):
                 center[:] = known.mean()
@@ -112,7 +111,7 @@ class BlockScale:
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """How blocks of a features file become what models take, kept so that new movies become the same.
+    """How blocks of a features file become model inputs, kept so that new movies are treated alike.
 
     scales: of the blocks of the file that are used, in the order of the file
     has_year: whether decades are used
@@ -129,7 +128,7 @@ class FeatureSpace:
     def fit(
         cls, blocks: Sequence[Block], year: np.ndarray, count: np.ndarray, config: FeatureConfig
     ) -> tuple["FeatureSpace", MovieRows]:
-        """The space of a catalogue, and the catalogue in it.
+        """The space fitted to a catalogue, and the catalogue in it.
 
         Args:
             blocks: of all movies
@@ -161,7 +160,7 @@ class FeatureSpace:
         """Movies in this space.
 
         Args:
-            predicted: the popularity of each, where it is known better than by the regression on all rated movies
+            predicted: the popularity of each, to use instead of the prediction fitted on all rated movies
         """
         by_name = {block.name: block for block in blocks}
         dense = [one.dense(by_name[one.name], self.unit_titles) for one in self.scales if one.kind != "names"]
@@ -174,7 +173,7 @@ class FeatureSpace:
         return MovieRows(torch.from_numpy(columns), tuple(map(as_tensor, names)))
 
     def predictors(self, blocks: Sequence[Block], year: np.ndarray) -> sp.csr_matrix:
-        """All blocks beside one another, as the regression takes them, [n, n_predictors]."""
+        """All blocks side by side, as the regression takes them, [n, n_predictors]."""
         by_name = {block.name: block for block in blocks}
         parts = [
             one.words(by_name[one.name]) if one.vocabulary else sp.csr_matrix(one.dense(by_name[one.name]))
@@ -199,12 +198,12 @@ class FeatureSpace:
 
 
 def fit_popularity(predictors: sp.csr_matrix, count: np.ndarray) -> tuple[tuple[Tensor, Tensor], np.ndarray]:
-    """A ridge regression of log(1 + count), and what it says of each movie, standardised, [n_movies].
+    """A ridge regression of log(1 + count), and its prediction for each movie, standardised, [n_movies].
 
-    Of a rated movie, that is what a fit without its fold says (cross-fitting): what is said of rated and of new movies
-    is then equally trustworthy.
+    A rated movie's prediction is from a fit without its fold (cross-fitting), so that predictions for rated and for new
+    movies are equally reliable.
     """
-    from sklearn.linear_model import Ridge  # half a second that no script without a training should wait for
+    from sklearn.linear_model import Ridge  # half a second, for which only training should wait
     from sklearn.model_selection import KFold, cross_val_predict
 
     rated = count > 0
@@ -220,7 +219,7 @@ def fit_popularity(predictors: sp.csr_matrix, count: np.ndarray) -> tuple[tuple[
 
 
 def as_tensor(matrix: sp.csr_matrix) -> Tensor:
-    """A sparse matrix of SciPy as one of PyTorch."""
+    """A sparse SciPy matrix as a PyTorch tensor."""
     parts = matrix.tocoo()
     indices = torch.from_numpy(np.stack([parts.row, parts.col]).astype(np.int64))
     values, is_valid = torch.from_numpy(parts.data), {"is_coalesced": True, "check_invariants": False}

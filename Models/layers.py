@@ -1,4 +1,4 @@
-"""What the models are made of: Gaussian parameters, sums over raters, clock and sessions, the loss of hidden movies."""
+"""Parts of the models: Gaussian parameters, sums over raters, clock features, session biases, loss of hidden movies."""
 
 import dataclasses
 import math
@@ -15,15 +15,15 @@ from Models.sequences import History, PaddedHistory
 
 DAY = 86_400.0  # seconds
 N_CLOCK = 7
-RATING_WEIGHTS = (0.05, 0.15, 0.4, 0.8, 1.0)  # what a rating at 1/5, 2/5, ... of the highest says of what a user wants
-TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # what finding a hidden movie with such a rating counts
+RATING_WEIGHTS = (0.05, 0.15, 0.4, 0.8, 1.0)  # input weight of a rating at 1/5, 2/5, ... of the highest
+TARGET_WEIGHTS = (0.0, 0.03, 0.15, 1.0, 1.0)  # weight of such a rating's movie as a hidden target
 ALL = slice(None)
-TYPICAL_LENGTH = 100  # ratings: sums over a history are scaled as if every user had so many
-SHOWN = (0.5, 0.9)  # the least and the greatest share of a user's ratings that a training step shows
+TYPICAL_LENGTH = 100  # ratings: sums over a history are scaled as if every user had this many
+SHOWN = (0.5, 0.9)  # smallest and largest share of a user's ratings that a training step shows
 
 
 class Posterior(nn.Module):
-    """Vectors with a Gaussian posterior of independent elements (mean field); in training, `forward` gives a sample."""
+    """Vectors with a mean-field Gaussian posterior; `forward` returns a sample in training, the mean otherwise."""
 
     def __init__(self, n: int, dim: int, std: float):
         super().__init__()
@@ -34,17 +34,17 @@ class Posterior(nn.Module):
         return self.mean + self.log_std.exp() * torch.randn_like(self.mean) if self.training else self.mean
 
     def variance(self, index: Tensor | None = None) -> Tensor:
-        """Of all or of those at `index`, [B, D]."""
+        """The variances of all vectors or of those at `index`, [B, D]."""
         return (2 * (self.log_std if index is None else take(self.log_std, index))).exp()
 
     def prior_variance(self) -> Tensor:
-        """The variance of each dimension's prior that makes the divergence least (empirical Bayes), [D]."""
+        """The prior variance of each dimension that minimises the divergence (empirical Bayes), [D]."""
         return (self.mean.square() + self.variance()).mean(0)
 
     def divergence(self, precision: float | None = None) -> Tensor:
         """Kullback-Leibler divergence from the prior N(0, 1 / precision), up to a constant.
 
-        Without a precision, each dimension has the one that makes this least.
+        Without a precision, each dimension uses the one that minimises the divergence.
         """
         square = (self.mean.square() + self.variance()).sum(0)
         prior = 0.5 * len(self.mean) * square.log() if precision is None else 0.5 * precision * square
@@ -52,10 +52,10 @@ class Posterior(nn.Module):
 
 
 class ItemTower(Model):
-    """The base of models that compute what they know of the movies, whoever the user is, in `item_tower`.
+    """Base of models that compute the user-independent part of their movies in `item_tower`.
 
-    In inference mode it is computed once, until a parameter or buffer changes or `train` or `eval` is called: the steps
-    of a fused optimizer, and changes by `.data`, leave no other trace.
+    Without gradients, its result is cached until a parameter or buffer changes or `train` or `eval` is called: steps of
+    a fused optimizer and changes through `.data` leave no other trace.
     """
 
     _items: tuple[list[tuple[int, int, int]], Any] | None = None
@@ -65,7 +65,7 @@ class ItemTower(Model):
         return super().train(mode)
 
     def items(self) -> Any:
-        """What `item_tower` gives."""
+        """The result of `item_tower`, cached where possible."""
         parts = [*self.parameters(), *self.buffers()]
         if torch.is_grad_enabled() or any(part.is_inference() for part in parts):
             return self.item_tower()
@@ -76,16 +76,16 @@ class ItemTower(Model):
 
 
 def take(table: Tensor, index: Tensor) -> Tensor:
-    """table[index], with a gradient that is the same each time, however many threads add it up."""
+    """table[index], with a gradient that is deterministic for any number of threads."""
     return table.index_select(0, index)
 
 
 class SumOverRaters(torch.autograd.Function):
-    """Of each movie, the sum of the vectors of the users who rated it; its gradient is the same sum the other way."""
+    """For each movie, the sum of its raters' vectors; the gradient is the same sum in the other direction."""
 
     @staticmethod
     def forward(ctx, vectors: Tensor, users: Tensor, start: Tensor, movies: Tensor, start_back: Tensor) -> Tensor:
-        """`users` of movie after movie, the first of each at `start`; `movies` of user after user likewise."""
+        """`users` are grouped by movie, group i from start[i] on; `movies` by user, in the same way."""
         ctx.save_for_backward(movies, start_back)
         return F.embedding_bag(users, vectors, start, mode="sum")
 
@@ -95,7 +95,7 @@ class SumOverRaters(torch.autograd.Function):
 
 
 def place_in_history(history: History, user: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-    """The time of the user's first rating, `time` without one, and how many are older than `time`: int64 [B] each."""
+    """The time of the user's first rating (`time` if none) and how many are older than `time`: int64 [B] each."""
     if not len(history.time):
         return time, torch.zeros_like(time)
     start, n = history.offsets[user], history.lengths(user)
@@ -104,11 +104,11 @@ def place_in_history(history: History, user: Tensor, time: Tensor) -> tuple[Tens
 
 
 def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -> Tensor:
-    """The clock of ratings at `time`, [..., N_CLOCK]; the arguments broadcast against each other.
+    """Clock features of ratings at `time`, [..., N_CLOCK]; the arguments broadcast against each other.
 
     Args:
         first: the time of the user's first rating
-        position: how many ratings of the user are older
+        position: how many of the user's ratings are older
         year: release year of the movie, 0 where unknown
     """
     day = 2 * torch.pi * (time % int(DAY)).float() / DAY
@@ -124,7 +124,7 @@ def clock_numbers(time: Tensor, first: Tensor, position: Tensor, year: Tensor) -
 
 
 def count_before(history: History, user: Tensor, time: Tensor) -> Tensor:
-    """How many ratings of the user's history are older than `time`, [B]: by bisection, of all at once."""
+    """How many ratings of the user's history are older than `time`, [B], by bisection over all rows at once."""
     low, high = history.offsets[user], history.offsets[user + 1]
     for _ in range(int((high - low).max()).bit_length() if len(user) else 0):
         middle = (low + high) // 2
@@ -134,15 +134,15 @@ def count_before(history: History, user: Tensor, time: Tensor) -> Tensor:
 
 
 class SessionBiases(nn.Module):
-    """How much above a user's other ratings those of a session are: Gaussians, one for each session in training.
+    """How far a session's ratings lie above the user's others: one Gaussian for each training session.
 
-    A session is a run of a user's ratings without a break of more than some seconds; with several of these there are
-    sessions within sessions, whose biases add up (after the day's biases of Koren 2009, "Collaborative Filtering with
-    Temporal Dynamics").
+    A session is a run of a user's ratings without a break longer than a given time. Several such times give nested
+    sessions, whose biases are added (after the day biases of Koren 2009, "Collaborative Filtering with Temporal
+    Dynamics").
 
     Args:
         known: the training ratings
-        breaks: seconds
+        breaks: the longest break within a session, in seconds, for each kind of session
     """
 
     def __init__(self, known: History, breaks: tuple[int, ...]):
@@ -157,11 +157,11 @@ class SessionBiases(nn.Module):
         self.biases = nn.ModuleList(Posterior(int(row[-1]) + 1, 1, 0.01) for row in numbers)
 
     def forward(self, known: History, user: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the variance of the biases at these times, [B] each; 0 outside all sessions, and of new users.
+        """Mean and variance of the summed biases at these times, [B] each; 0 outside all sessions and for new users.
 
         Args:
             known: the training ratings
-            user: NEW_USER for a new one, [B]
+            user: indices, NEW_USER for new users, [B]
             time: [B]
         """
         is_known, user = user >= 0, user.clamp(min=0)
@@ -182,7 +182,7 @@ class SessionBiases(nn.Module):
 
 
 def rating_weights(rating: Tensor, steps: Tensor | tuple[float, ...] = RATING_WEIGHTS) -> Tensor:
-    """What ratings count: `steps` at 1/5, 2/5, ... of the highest, with straight lines between."""
+    """Weights of ratings: `steps` at 1/5, 2/5, ... of the highest, linearly interpolated."""
     steps = torch.as_tensor(steps, device=rating.device)
     n = len(steps)
     position = (rating / HIGHEST * n - 1).clamp(0, n - 1)
@@ -193,17 +193,17 @@ def rating_weights(rating: Tensor, steps: Tensor | tuple[float, ...] = RATING_WE
 def draw_candidates(
     history: PaddedHistory, n_movies: int, n_others: int
 ) -> tuple[PaddedHistory, Tensor | slice, Tensor]:
-    """The movies over which a training step's softmax is taken: those that its users rated, and others at random.
+    """The candidates of a training step's softmax: the movies that its users rated, and a random sample of the others.
 
-    Each of the drawn ones stands for several, so that the softmax's denominator is right on average (Bengio and
-    Senecal 2003, "Quick Training of Probabilistic Neural Nets by Importance Sampling").
+    Each sampled movie stands for several, so that the softmax's denominator is right on average (Bengio and Senecal
+    2003, "Quick Training of Probabilistic Neural Nets by Importance Sampling").
 
     Args:
-        n_others: how many (one at least) are drawn of the movies that none of them rated; all where there are no more
+        n_others: how many (at least one) are drawn from the movies that none of the users rated; all if no more exist
 
     Returns:
-        the history with its movies numbered as candidates; the candidates, int64 [K] ascending, or all as a slice;
-        what is to be added to their scores, [K] or a scalar
+        the history with its movies renumbered as candidates; the candidates, int64 [K] ascending, or a slice for all;
+        the term to add to their scores, [K] or a scalar
     """
     is_candidate = torch.zeros(n_movies, dtype=torch.bool, device=history.movie.device)
     is_candidate[history.movie[history.mask]] = True
@@ -218,15 +218,15 @@ def draw_candidates(
 
 
 def loss_of_hidden(history: PaddedHistory, logits: Callable[[PaddedHistory], Tensor]) -> Tensor:
-    """The mean over users of the loss of finding, among all movies not shown, those that were hidden and highly rated.
+    """The mean loss per user of predicting, among all movies not shown, the hidden ones that the user rated highly.
 
     The cross-entropy of a denoising autoencoder (Wu et al. 2016, "Collaborative Denoising Auto-Encoders") with a
     softmax over the catalogue (Liang et al. 2018, "Variational Autoencoders for Collaborative Filtering"); users with
     many hidden movies count more, but only by the square root of their number.
 
     Args:
-        logits: scores of the movies that can be chosen, [B, K], from histories in which some ratings are hidden; the
-            histories number these movies from 0 to K - 1
+        logits: returns the scores of the K candidate movies, [B, K], for histories in which some ratings are hidden;
+            the histories number these movies from 0 to K - 1
     """
     low, high = SHOWN
     draw, share = torch.rand_like(history.rating), torch.rand(len(history.user), 1, device=history.rating.device)

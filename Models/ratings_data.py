@@ -1,4 +1,4 @@
-"""From files to columns: ratings by index, features in the order of the movies, splits, what a model is built from."""
+"""From files to columns: ratings by index, features in the movies' order, splits, and the inputs of a model."""
 
 import dataclasses
 import hashlib
@@ -25,9 +25,9 @@ from utils.splits import NEEDS_TIME, SPLITS, Ratios, Split, SplitName, split_giv
 class RatingsData:
     """A data set with indices for ids: rating k is by user_ids[user[k]], of the movie in row movie[k] of `movies`.
 
-    `movies` lists the whole catalogue, never-rated movies too; the features' rows are in its order. `rating` is as the
-    files have it, `scaled_rating` as models see it, on the `scale` of the training ratings.
-    `n_given_train` is set where the user gave files: the rows before it are the training file's.
+    `movies` lists the whole catalogue, unrated movies too; the rows of `features` are in its order. `rating` is as in
+    the files, `scaled_rating` as models see it, by the `scale` of the training ratings.
+    `n_given_train` is set if the user gave files: the rows before it are from the training file.
     """
 
     name: str
@@ -42,7 +42,7 @@ class RatingsData:
     scale: RatingScale
     n_given_train: int | None = None
     user_feature_names: tuple[str, ...] = ()
-    in_order: bool = False  # whether the rows stand by user and time
+    in_order: bool = False  # whether the rows are sorted by user and time
 
     @cached_property
     def scaled_rating(self) -> np.ndarray:
@@ -50,34 +50,34 @@ class RatingsData:
         return self.scale.to_model(self.rating)
 
     def times(self) -> np.ndarray:
-        """The times or, where the data has none, zeros: all ratings at once."""
+        """The times or, if the data has none, zeros: all ratings at once."""
         return np.zeros_like(self.user) if self.time is None else self.time
 
     def ids(self, user: np.ndarray, movie: np.ndarray) -> dict[str, np.ndarray]:
-        """The user's own ids of these indices."""
+        """The ids of these indices, as in the user's files."""
         return {"userId": np.asarray(self.user_ids)[user], "movieId": self.movies["movie"].to_numpy()[movie]}
 
     def select(self, rows: np.ndarray) -> "Interactions":
-        """These ratings as columns, on the scale of models."""
+        """The ratings of these rows as columns, on the models' scale."""
         genres = self.features.vectors[:, self.features.info.bert_dim :]
         ratings = self.user[rows], self.movie[rows], self.scaled_rating[rows], self.times()[rows]
         return Interactions(*ratings, len(self.user_ids), len(self.movies), genres)
 
     def history(self, rows: np.ndarray | None = None) -> History:
-        """These ratings or all, on the scale of models, as the histories of all users."""
+        """The ratings of these rows (default: all), on the models' scale, as the histories of all users."""
         rows = self.by_user_and_time(rows)
         columns = (torch.from_numpy(c[rows]) for c in (self.user, self.movie, self.scaled_rating, self.times()))
         return History.of(*columns, len(self.user_ids))
 
     def fingerprint(self) -> str:
-        """SHA-256 of all ratings and their users: equal ones train alike."""
+        """SHA-256 of all ratings, users and demographics; equal for ratings data that trains alike."""
         digest = hashlib.sha256(repr((self.user_ids, self.user_feature_names)).encode())
         for column in (self.user, self.movie, self.rating, self.times(), self.user_features):
             digest.update(np.ascontiguousarray(column))
         return digest.hexdigest()
 
     def by_user_and_time(self, rows: np.ndarray | None = None) -> np.ndarray | slice:
-        """These rows or all, user after user and oldest first; equal times keep the order of the files."""
+        """These rows (default: all), by user and oldest first; equal times keep the order of the files."""
         if self.in_order:
             return slice(None) if rows is None else np.sort(rows)
         rows = np.arange(len(self.user)) if rows is None else np.sort(rows)
@@ -97,7 +97,7 @@ class Interactions:
     genres: np.ndarray  # multi-hot [n_movies, n_genres]
 
     def matrix(self, weight: np.ndarray | None = None) -> sp.csr_matrix:
-        """Users by movies, float32, holding `weight`, or 1 where there is a rating."""
+        """Users by movies, float32, holding `weight` or, by default, 1 where there is a rating."""
         weight = np.ones(len(self.user), np.float32) if weight is None else weight.astype(np.float32)
         return sp.csr_matrix((weight, (self.user, self.movie)), (self.n_users, self.n_movies))
 
@@ -112,7 +112,7 @@ def load_data(
     """Read a data set, map its ids to indices and align the movie features; the scale is that of all ratings.
 
     Raises:
-        UserError: a file is missing, damaged or does not fit the others; names it and its remedy.
+        UserError: a file is missing, damaged or does not fit the others; the message names it and the remedy.
     """
     if (train_file is None) != (test_file is None):
         raise UserError("Only one of --train-file and --test-file is given: give both or neither.")
@@ -132,13 +132,13 @@ def load_data(
 
 
 NO_VALUE = ("", "?", "NA", "N/A", "nan", "None", "null", "\\N", "-")
-AGES = [-1, 17, 24, 34, 44, 49, 55, np.inf]  # the groups of MovieLens 1M, each up to and with the age
+AGES = [-1, 17, 24, 34, 44, 49, 55, np.inf]  # the upper ends, inclusive, of MovieLens 1M's groups
 
 
 def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
-    """Gender, age group and occupation of the users, one column each, [n_users, n]: 1, or 0 also where unknown.
+    """One-hot gender, age group and occupation of the users, [n_users, n]; zeros where unknown.
 
-    Ages are grouped if most of them are numbers; otherwise each, such as 25-34, is a group of its own.
+    Ages are grouped if most of them are numbers; otherwise each value, such as 25-34, is its own group.
     """
     table = users.set_index("user").reindex(user_ids)
     table = table.mask(table.isin(NO_VALUE))
@@ -150,7 +150,7 @@ def demographics(users: pd.DataFrame, user_ids: np.ndarray) -> pd.DataFrame:
 
 
 def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> tuple[DataStats, ModelInputs]:
-    """What a model is built from: features, and of the ratings these training rows alone."""
+    """What a model is built from: features, and only these training rows of the ratings."""
     count = np.bincount(data.movie[rows], minlength=len(data.movies))
     year = data.movies["year"].to_numpy(np.float32, na_value=0)
     blocks, year = shuffled(data, year, config)
@@ -179,7 +179,7 @@ def model_inputs(data: RatingsData, rows: np.ndarray, config: FeatureConfig) -> 
 
 
 def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tuple[list[Block], np.ndarray]:
-    """What is known of the movies, and their years; of the blocks to shuffle, that of other movies.
+    """The feature blocks and years of the movies; blocks to shuffle are permuted among the movies.
 
     Raises:
         UserError: a wanted block is not in the features file.
@@ -188,11 +188,11 @@ def shuffled(data: RatingsData, year: np.ndarray, config: FeatureConfig) -> tupl
     known = [block.name for block in blocks] + [YEAR, POPULARITY]
     for name in config.shuffled:
         if name == POPULARITY or name not in (known if config.blocks is None else config.blocks):
-            raise UserError(f"--shuffled {name}: it is not among the blocks, or made of the others: leave it out.")
+            raise UserError(f"--shuffled {name}: it is not among the blocks, or is made from the others: leave it out.")
     for name in config.blocks or ():
         if name not in known:
             raise UserError(
-                f"The features have no block {name!r}: choose from {', '.join(known)}, or make them anew with "
+                f"The features have no block {name!r}: choose from {', '.join(known)}, or make them again with "
                 "python utils/BERT.py --metadata FILE."
             )
     found = []
@@ -206,9 +206,9 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
     """Split the rows of a data set for training, validation and test; the user's own files, if given, override `name`.
 
     Raises:
-        UserError: the ratios are no ratios, the split needs times that the data lacks, or a part is empty.
+        UserError: the ratios are invalid, the split needs times that the data lacks, or a part is empty.
     """
-    sums_to_1 = abs(sum(ratios) - 1) <= 1e-6  # which no NaN does
+    sums_to_1 = abs(sum(ratios) - 1) <= 1e-6  # False for NaN
     if not sums_to_1 or min(ratios) < 0 or ratios[0] == 0 or ratios[2] == 0:
         raise UserError(f"--ratios {' '.join(map(str, ratios))}: give TRAIN VAL TEST that sum to 1; only VAL may be 0.")
     if data.n_given_train is not None:
@@ -226,7 +226,7 @@ def split_rows(data: RatingsData, name: SplitName, ratios: Ratios) -> Split:
 
 
 def split_fingerprint(data: RatingsData, split: Split) -> str:
-    """SHA-256 of which user's rating of which movie trains, validates and tests, whatever the order of the files."""
+    """SHA-256 of which user's rating of which movie trains, validates and tests, in any order of the files."""
     digest = hashlib.sha256(repr((data.user_ids, data.movies["movie"].tolist())).encode())
     for rows in (split.train, split.val, split.test):
         digest.update(np.sort(data.user[rows] * len(data.movies) + data.movie[rows]).tobytes() + b"\x1e")
@@ -234,9 +234,9 @@ def split_fingerprint(data: RatingsData, split: Split) -> str:
 
 
 def note_on_order(data: RatingsData) -> str | None:
-    """A warning where the order of the file stands in for times: many ratings of a user share a second, sorted by id.
+    """A warning if file order stands in for times: many ratings of a user share a second and are sorted by movie.
 
-    A user's equal times stay in file order, so that there a movie's id tells which one "comes next".
+    Ratings at equal times stay in file order, so that the movie's id then tells which one "comes next".
     """
     if data.time is None:
         return None
@@ -246,7 +246,7 @@ def note_on_order(data: RatingsData) -> str | None:
     if tied.mean() < 0.05 or rising.mean() < 0.9:
         return None
     return (
-        f"Note: {tied.mean():.0%} of the ratings share their second with the user's rating before, and in "
-        f"{rising.mean():.0%} of these the movies stand in the order of the movies file: results by time "
+        f"Note: {tied.mean():.0%} of the ratings share their second with the user's previous rating, and in "
+        f"{rising.mean():.0%} of these the movies are in the order of the movies file: results by time "
         "(--split time, user-time, leave-one-out) and of sequential models partly show that order."
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from Models.Dataset import Batch
 
 NEW_USER = -1
-MIN_GAPS = 100  # gaps are clipped at the 100th longest, of few at the longest tenth: too few are longer to learn from
+MIN_GAPS = 100  # gaps are clipped at the 100th longest, few at the longest tenth: too few are longer to learn from
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class PaddedHistory:
 
     user: indices, int64 [B]; NEW_USER for a user who is not in the data
     movie, rating, time: int64, float32 and int64 (seconds since 1970), [B, L]
-    mask: bool [B, L]; False is padding, which stands at the end
-    request_time: when a list is asked for, int64 [B]; the time of the latest rating where nobody knows it
+    mask: bool [B, L]; False is padding, which is at the end
+    request_time: when a list is requested, int64 [B]; the time of the latest rating if unknown
     """
 
     user: Tensor
@@ -32,16 +32,16 @@ class PaddedHistory:
         return self.mask.sum(1)
 
     def last_times(self, without: int) -> Tensor:
-        """The time of each user's latest rating, [B]; `without` of users without ratings."""
+        """The time of each user's latest rating, [B]; `without` for users without ratings."""
         return torch.where(self.mask.any(1), latest_times(self.time, self.mask), without)
 
     def flat(self) -> "History":
-        """The same ratings without padding, of user k the k-th."""
+        """The same ratings without padding; its user k is row k here."""
         columns = (column[self.mask] for column in (self.movie, self.rating, self.time))
         return History(offsets(self.lengths(), closed=True), *columns)
 
     def spread(self, values: Tensor, n_movies: int) -> Tensor:
-        """Users by movies: `values`, [B, L], of the users' ratings, 0 elsewhere, [B, n_movies]."""
+        """`values` of the users' ratings, [B, L], as users by movies, 0 elsewhere, [B, n_movies]."""
         values = values * self.mask
         return values.new_zeros(len(values), n_movies).scatter_add(1, self.movie, values)
 
@@ -61,7 +61,7 @@ class PaddedHistory:
         return self.rows(torch.tensor([k], device=self.mask.device))
 
     def window(self, first: Tensor, length: int) -> "PaddedHistory":
-        """Of each user, `length` ratings from number `first`, [B], on, or as many as there are."""
+        """`length` ratings of each user from position `first`, [B], on, or as many as there are."""
         length = min(length, self.movie.shape[1])
         index = first[:, None] + torch.arange(length, device=first.device)
         return self.take(index.clamp(max=self.movie.shape[1] - 1), index < self.lengths()[:, None])
@@ -71,7 +71,7 @@ class PaddedHistory:
         return self.window((self.lengths() - length).clamp(min=0), length)
 
     def without_each(self) -> "PaddedHistory":
-        """Of one user with n ratings, n histories: row k is the history without rating k, [n, max(n - 1, 1)]."""
+        """For one user with n ratings, n histories: row k is the history without rating k, [n, max(n - 1, 1)]."""
         n = int(self.mask.sum())
         number = torch.arange(n, device=self.mask.device)[:, None]
         others = torch.arange(max(n - 1, 1), device=self.mask.device).expand(n, -1)
@@ -81,7 +81,7 @@ class PaddedHistory:
 
 @dataclass(frozen=True)
 class History:
-    """The known ratings of all users: those of user u, oldest first, are offsets[u] to before offsets[u + 1]."""
+    """The known ratings of all users: those of user u, oldest first, are rows offsets[u] : offsets[u + 1]."""
 
     offsets: Tensor  # int64 [n_users + 1]
     movie: Tensor  # int64 [n]
@@ -97,7 +97,7 @@ class History:
         return History(*(column.to(device) for column in vars(self).values()))
 
     def between(self, first: int, last: int) -> "History":
-        """The ratings of the users from `first` to before `last`, who are numbered from 0."""
+        """The ratings of the users from `first` to before `last`, renumbered from 0."""
         rows = slice(int(self.offsets[first]), int(self.offsets[last]))
         columns = (column[rows] for column in (self.movie, self.rating, self.time))
         return History(self.offsets[first : last + 1] - self.offsets[first], *columns)
@@ -117,7 +117,7 @@ class History:
         return times
 
     def pad(self, users: Tensor, request_time: Tensor | None = None) -> PaddedHistory:
-        """The histories of these users, [B], who ask at these times, int64 [B]."""
+        """The histories of these users, [B], whose requests are at these times, int64 [B]."""
         length = self.lengths(users)[:, None]
         step = torch.arange(int(length.max().clamp(min=1)), device=users.device)
         mask = step < length
@@ -131,9 +131,9 @@ class History:
 
 
 def longest_gap(history: History) -> int:
-    """The longest time between two ratings of a user, but for the rarest, in seconds.
+    """The longest time between successive ratings of a user, without outliers, in seconds.
 
-    Rounded up to two digits, so that no user's exact gap is told.
+    Rounded up to two significant digits, so that it reveals no user's exact gap.
     """
     apart = history.time.diff()[history.users().diff() == 0].sort().values
     longest = max(0, int(apart[-min(MIN_GAPS, len(apart) // 10 + 1)])) if len(apart) else 0
@@ -142,20 +142,20 @@ def longest_gap(history: History) -> int:
 
 
 def latest_times(time: Tensor, mask: Tensor) -> Tensor:
-    """The time of each user's latest rating, [B], of times and their mask, [B, L]; 0 without ratings."""
+    """The time of each user's latest rating, [B], from times and their mask, [B, L]; 0 without ratings."""
     if not time.shape[1]:
         return time.new_zeros(len(time))
     return (time * mask).gather(1, (mask.sum(1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
 
 
 def offsets(sizes: Tensor, closed: bool = False) -> Tensor:
-    """Where each group begins, of groups of these sizes one after the other; `closed`: and where the last one ends."""
+    """Where each of consecutive groups of these sizes begins; `closed`: and where the last one ends."""
     ends = sizes.cumsum(0)
     return torch.cat([ends.new_zeros(1), ends]) if closed else ends - sizes
 
 
 def cumcount(group: Tensor) -> Tensor:
-    """How many equal values stand before each, [n]."""
+    """How many equal values come before each, [n]."""
     order = torch.argsort(group, stable=True)
     size = torch.bincount(group)
     count = torch.empty_like(group)
@@ -179,7 +179,7 @@ def pad_batch(batch: Batch) -> tuple[PaddedHistory, tuple[Tensor, Tensor]]:
 
 
 def group_by_size(order: list[int], size: list[int], limit: int) -> list[list[int]]:
-    """Cut `order` into groups whose sizes, size[k] of item k, add up to at most `limit`, or that have one item."""
+    """Cut `order` into groups of one item, or of items k whose sizes, size[k], add up to at most `limit`."""
     groups: list[list[int]] = []
     total = 0
     for item in order:

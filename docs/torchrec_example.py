@@ -1,12 +1,12 @@
-"""Matrix factorisation whose tables are split by rows over processes, by TorchRec, beside the same in one process.
+"""Matrix factorisation with tables split by rows over processes by TorchRec, compared with one process.
 
     pip install --no-deps torchrec==1.8.0 fbgemm-gpu-cpu==1.8.0 torchmetrics==1.0.3     # for torch 2.13.0, on CPUs
     pip install tensordict pyre-extensions lightning-utilities
     torchrun --standalone --nproc-per-node 2 docs/torchrec_example.py
 
-Each process holds half of the rows of both tables, sees half of each batch, and gets the vectors that it asks for from
-the process that has them. The losses are those of one process with whole tables. What this repo's NCF would need
-beyond: its sums over all raters of a movie, which read whole tables, from samples.
+Each process holds half of the rows of both tables, sees half of each batch, and gets the vectors that it needs from
+the process that has them. The losses are those of one process with whole tables. This repo's NCF would also have to
+compute its sums over all raters of a movie, which read whole tables, from samples.
 """
 
 import torch
@@ -56,7 +56,7 @@ def split_by_rows(tables: EmbeddingCollection) -> nn.Module:
 
 
 def in_several() -> tuple[list[float], int]:
-    """The losses, and how many rows this process holds."""
+    """The losses, and the number of rows that this process holds."""
     tables = EmbeddingCollection(
         tables=[
             EmbeddingConfig(name=name, embedding_dim=DIM, num_embeddings=n, feature_names=[name])

@@ -1,27 +1,28 @@
 #!/usr/bin/env python3
-"""Did BERT help? Train a model without one kind of what is known of movies, and compare on warm and cold movies.
+"""Did BERT help? Train a model without one kind of movie feature, and compare on warm and cold movies.
 
     python resultAnalyze/ablation.py --data dataset/ml-1m --split cold-movies
     python resultAnalyze/ablation.py --preset content
 
 The blocks of the features file (utils/BERT.py --metadata) are taken in groups: title, genres, year, people (director,
-writer, cast), the rest, and the popularity predicted from all of them. Variants, each with every seed and the preset's
-settings (and --id-dropout, for presets that have it): all; all without one group; all with one group shuffled among the
-movies, the control that must not help; and genres and year alone, with and without the title. --groups names some of
-the groups. (`ncf` knows a movie's age beside the blocks, by its clock.) Presets with embeddings have a variant without
-these, and one of these alone. A content model and two baselines without deep learning are measured as well. Cold movies
-are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. On each of these groups:
+writer, cast), the rest, and the popularity predicted from all of them. The variants, each trained with every seed and
+the preset's settings (and --id-dropout, for presets that have it), are: all groups; all without one group; all with one
+group shuffled among the movies, a control that must not help; and genres and year alone, with and without the title.
+--groups selects groups. (`ncf` also knows a movie's age, through its clock.) Presets with embeddings have a variant
+without them, and one with embeddings alone. A content model and two baselines without deep learning are measured as
+well. Cold movies are tested without any known rating, rare ones have 1 to 5 training ratings, warm ones more. Metrics
+on each of these groups of movies:
 
-    RMSE   of the test ratings, where the model predicts ratings
-    AUC    how often, of two test movies of one user, the relevant one is predicted above the other
-    NDCG   of ranking, for each user, the group's unseen movies
-    top-N share, top-N HR   of recommendations from the whole catalogue, where the model ranks: how much of them is the
-           group's, and for how many users with relevant movies of the group one of these is recommended
+    RMSE   of the test ratings, if the model predicts ratings
+    AUC    how often the relevant one of two test movies of a user is scored above the other
+    NDCG   of ranking the group's unseen movies for each user
+    top-N share, top-N HR   of recommendations from the whole catalogue, if the model ranks: the share of them that is
+           in the group, and the share of users with relevant movies of the group who get one of these recommended
 
-A difference between two variants has a 95 % interval that covers the training runs and what is tested (intervals.py):
-movies for RMSE, as ratings of one movie go right or wrong together, and users for AUC and NDCG, which speak of these
-very movies; over fewer than 20 of them there is none. An effect is only claimed with three seeds or more and where, by
-Benjamini and Hochberg's procedure over all differences of the table, at most one in twenty claims is expected to be
+A difference between two variants has a 95 % interval over the training runs and over what is tested (intervals.py):
+movies for RMSE, as the errors of a movie's ratings are correlated, and users for AUC and NDCG, which hold for these
+movies only; with fewer than 20 of them there is no interval. An effect is only claimed with three or more seeds and if,
+by Benjamini and Hochberg's procedure over all differences of the table, at most one in twenty claims is expected to be
 wrong.
 
 Writes ablation.csv (one row per variant, seed and group), effects.csv (one row per difference), ablation.md and
@@ -60,7 +61,7 @@ from utils.config import Device, OptionalFolder, RelevanceThreshold, parse
 from utils.files import RUNS, UserError, write_table, write_text
 from utils.metrics import auc_by_user, metrics_at
 
-# Groups of blocks; the blocks of a features file that are in none of them are the rest.
+# Groups of blocks; the blocks of a features file that are in none of them form the rest.
 GROUPS = {
     "title": ("title",),
     "genres": ("genres",),
@@ -70,7 +71,7 @@ GROUPS = {
 }
 REST = "the rest"
 BASE = ("genres", YEAR)
-# What a variant without learned embeddings changes of models: those of movies and, where there are some, of users.
+# Settings of the variant without learned embeddings of movies and, where the model has them, of users.
 WITHOUT_IDS = {
     "ncf": {"towers": ("features", "demographics", "clock")},
     **{preset: {"ids": False} for preset in ("ncf-ranking", "transformer", "gru")},
@@ -79,7 +80,7 @@ WITHOUT_IDS = {
 SETTINGS = {"ncf-ranking": {"id_dropout": 0.5}, "transformer": {"id_dropout": 0.3}, "gru": {"id_dropout": 0.3}}
 CONTENT = "content"
 REFERENCES = ("user + movie bias", "genre kNN")
-RARE = 5  # training ratings up to which a movie is rare
+RARE = 5  # the most training ratings of a rare movie
 
 
 @dataclass(frozen=True)
@@ -88,20 +89,20 @@ class Settings:
     preset: Literal["ncf", "ncf-ranking", "content", "transformer", "gru"] = "ncf"
     """the preset of train.py to take inputs from"""
     groups: tuple[str, ...] = ()
-    """the groups of blocks to leave out and to shuffle (default: all)"""
+    """groups of blocks to leave out and to shuffle (default: all)"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
     """seeds of the training runs"""
     jobs: PositiveInt = 1
     """how many models are trained in parallel; they share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
-    """positions of a top-N that count"""
+    """length N of the evaluated top-N lists"""
     epochs: Annotated[
         int | None, Interval(ge=1, lt=2**31), tyro.conf.arg(metavar="INT", help_behavior_hint="(optional)")
     ] = None
-    """the most epochs of a training (default: the preset's)"""
+    """maximum epochs of a training (default: the preset's)"""
     chunk_users: PositiveInt = 256
-    """users scored together: bounds memory"""
+    """users scored at a time; bounds memory"""
     device: Device = "auto"
     """where models train"""
     output: OptionalFolder = None
@@ -155,7 +156,7 @@ def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = (
 
     Args:
         available: the blocks of the features
-        wanted: the groups to look at; all where none is named
+        wanted: the groups to leave out and to shuffle; all if none is given
 
     Raises:
         UserError: there is no such group.
@@ -171,7 +172,7 @@ def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = (
     for name, blocks in groups.items():
         without = tuple(one for one in available if one not in blocks)
         found[f"without {name}"] = (FeatureConfig(blocks=without), settings)
-        if name != "popularity":  # which is made of the others
+        if name != "popularity":  # it is predicted from the others
             found[f"{name} shuffled"] = (FeatureConfig(blocks=tuple(available), shuffled=tuple(blocks)), settings)
     if "title" in groups:
         base = tuple(one for one in available if one in (*BASE, POPULARITY))
@@ -179,7 +180,7 @@ def variants_of(preset: str, available: Sequence[str], wanted: Sequence[str] = (
         found["title, genres and year"] = (FeatureConfig(blocks=("title", *base)), settings)
     if preset in WITHOUT_IDS:
         found["features only"] = (FeatureConfig(blocks=tuple(available)), settings | WITHOUT_IDS[preset])
-        found["ids only"] = (FeatureConfig(blocks=()), {})  # whose ids nothing could stand in for
+        found["ids only"] = (FeatureConfig(blocks=()), {})  # without id dropout: no features could replace the ids
     return found
 
 
@@ -203,7 +204,7 @@ def fit(
 ) -> FittedModel:
     if name in REFERENCES:
         split, is_ranking = evaluator.split, PRESETS[settings.preset].ranking
-        known = split.known if is_ranking else split.train  # as of the preset
+        known = split.known if is_ranking else split.train  # as the preset is given
         return BASELINES[name].fit(evaluator.data.select(known), seed)
     config = config_of(settings, variants, name, seed)
     return trained(output / "runs" / f"{name}-{seed}", config, evaluator, cli.resolve_device(settings.device))
@@ -235,7 +236,7 @@ def movie_groups(evaluator: RankingEvaluator) -> dict[str, np.ndarray]:
     user, movie, relevant = data.user[test], data.movie[test], data.rating[test] >= evaluator.relevance_threshold
 
     def has_pairs(movies: np.ndarray) -> bool:
-        """Of two users at least."""
+        """Whether at least two users have both relevant and other test ratings of these movies."""
         inside = movies[movie]
         return len(auc_by_user(user[inside], np.zeros(inside.sum()), relevant[inside])) > 1
 
@@ -279,7 +280,7 @@ def measure(evaluator: RankingEvaluator, fitted: FittedModel, movies: np.ndarray
     return found
 
 
-# --- what is shown -------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------
 
 
 def result_table(results: Results) -> pd.DataFrame:
@@ -293,7 +294,7 @@ def result_table(results: Results) -> pd.DataFrame:
 def markdown(
     evaluator: RankingEvaluator, groups: dict[str, np.ndarray], results: Results, effects: list[Effect]
 ) -> str:
-    """A table of the variants, means over the seeds and after +- half the range between them, and the verdicts."""
+    """A table of the variants, with means over the seeds +- half their range, and the verdicts."""
     data, tested = evaluator.data, evaluator.data.movie[evaluator.split.test]
     sizes = ", ".join(f"{movies[tested].sum():,} of {group} movies" for group, movies in groups.items())
     table = result_table(results)

@@ -1,6 +1,7 @@
 """The models to beat: each is a function from training ratings to predicted ratings, scores for ranking, or both.
 
-Closed forms of a few lines are ours; all else is a library's (requirements-baselines.txt), imported when asked for.
+Closed forms of a few lines are implemented here; all others come from libraries (requirements-baselines.txt), imported
+when they are used.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from Models.layers import rating_weights
 from Models.ratings_data import Interactions
 
 WEEK = 7 * 86_400  # seconds
-MAX_LEVELS = 20  # different ratings
+MAX_LEVELS = 20  # distinct ratings
 
 
 def most_popular(ratings: Interactions, seed: int) -> FittedModel:
@@ -49,7 +50,7 @@ def biases(ratings: Interactions, seed: int, damping_movie: float = 10.0, dampin
 def fit_biases(
     ratings: Interactions, damping_movie: float = 10.0, damping_user: float = 15.0, sweeps: int = 10
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """mean, b_u [n_users], b_i [n_movies] by damped least squares in turn (Koren 2010, "Factor in the Neighbors")."""
+    """mean, b_u [n_users], b_i [n_movies]: damped alternating least squares (Koren 2010, "Factor in the Neighbors")."""
     user, movie, rating = ratings.user, ratings.movie, ratings.rating
     n_users, n_movies = ratings.n_users, ratings.n_movies
     mean = rating.mean(dtype=np.float64)
@@ -83,13 +84,13 @@ def genre_knn(ratings: Interactions, seed: int, damping: float = 10.0) -> Fitted
 
 
 def ease(ratings: Interactions, seed: int, penalty: float = PENALTY, weighted: bool = False) -> FittedModel:
-    """Item-item weights in closed form (Models/EASE.py); X holds 1 or, `weighted`, what a rating counts."""
+    """Item-item weights in closed form (Models/EASE.py); X holds 1 or, if `weighted`, a rating's weight."""
     x = ratings.matrix(by_height(ratings) if weighted else None)
     return FittedModel(score=linear_score(ratings, x, item_weights(x, penalty)))
 
 
 def ease_and_lately(ratings: Interactions, seed: int, penalty: float = PENALTY, lately: float = 0.5) -> FittedModel:
-    """EASE, weighted by rating, and what everyone rates now: plus `lately` times log(1 + ratings in the last week).
+    """EASE, weighted by rating, plus recent popularity: `lately` times log(1 + ratings in the last week).
 
     The default weight is the best of 13 from 0 to 1 by validation on MovieLens 1M, `--split time` 80/10/10.
     """
@@ -103,7 +104,7 @@ def linear_score(ratings: Interactions, x: sp.csr_matrix, weights: Tensor) -> Sc
 
 
 def or_most_popular(ratings: Interactions, score: ScoreFn) -> ScoreFn:
-    """These scores but, for users without ratings, of whom such a model knows nothing, those of the most popular."""
+    """These scores or, for users without ratings, about whom such a model knows nothing, those of the most popular."""
     rated = torch.from_numpy(np.bincount(ratings.user, minlength=ratings.n_users) > 0)
     popular = most_popular(ratings, seed=0).score
 
@@ -128,19 +129,19 @@ def slim(ratings: Interactions, seed: int, penalty: float = 0.1, l1_ratio: float
     for movie in np.flatnonzero(np.diff(x.indptr)):
         raters = slice(x.indptr[movie], x.indptr[movie + 1])
         target = x[:, [movie]].toarray().ravel()
-        x.data[raters] = 0  # its own column says nothing of it
+        x.data[raters] = 0  # a movie must not predict itself
         weights[:, movie] = torch.from_numpy(net.fit(x, target).coef_)
         x.data[raters] = 1
     return FittedModel(score=linear_score(ratings, x.tocsr(), weights))
 
 
 def by_height(ratings: Interactions) -> np.ndarray:
-    """What each rating counts by its height, [n]: low ones hardly say that the user would like a movie."""
+    """The weight of each rating by its value, [n]: low ones hardly say that the user would like a movie."""
     return rating_weights(torch.from_numpy(ratings.rating / ratings.rating.max() * HIGHEST)).numpy()
 
 
 def item_knn(ratings: Interactions, seed: int, neighbours: int = 100) -> FittedModel:
-    """Movies like those the user rated, by cosine of who rated them; the nearest of each."""
+    """Movies similar to those the user rated, by the cosine of who rated them; the nearest `neighbours` of each."""
     from implicit.nearest_neighbours import CosineRecommender
 
     x = ratings.matrix()
@@ -160,7 +161,7 @@ def als(
 ) -> FittedModel:
     """Weighted matrix factorisation of who rated what (Hu et al. 2008); a rating's confidence is alpha.
 
-    weighted: alpha times what the rating counts
+    weighted: the confidence is alpha times the rating's weight
     """
     from implicit.als import AlternatingLeastSquares
 
@@ -188,7 +189,7 @@ def bpr(
 
 
 def factor_score(ratings: Interactions, model) -> ScoreFn:
-    """Products of the factors of a model of the library implicit."""
+    """Products of the factors of a model of the implicit library."""
     users, movies = torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
     return or_most_popular(ratings, lambda asked: users[asked] @ movies.T)
 
@@ -220,17 +221,17 @@ def matrix_factorisation(
 
 
 def reindexed(values: np.ndarray, index: dict[int, int], n: int) -> np.ndarray:
-    """A library's rows, kept in its own order, at our indices; zeros for those that it has not seen."""
+    """A library's rows, reordered from its indices to ours; zeros for those that it has not seen."""
     found = np.zeros((n, *values.shape[1:]))
     found[list(index)] = values[list(index.values())]
     return found
 
 
 def bayesian_fm(ratings: Interactions, seed: int, rank: int = 32, samples: int = 200) -> FittedModel:
-    """Factorisation machine on user, movie, the movies of the user and the users of the movie (package myfm, by Gibbs).
+    """Factorisation machine on user, movie, the movies of the user and the users of the movie (package myfm, Gibbs).
 
-    Predicted is the expectation of an ordered probit model of the ratings (Rendle et al. 2019, "On the Difficulty of
-    Evaluating Baselines") or, where there are more than `MAX_LEVELS` different ones, of a regression.
+    It predicts the expectation of an ordered probit model of the ratings (Rendle et al. 2019, "On the Difficulty of
+    Evaluating Baselines") or, with more than `MAX_LEVELS` distinct ratings, of a regression.
     """
     from myfm import MyFMOrderedProbit, MyFMRegressor, RelationBlock
 
@@ -264,7 +265,7 @@ def bayesian_fm(ratings: Interactions, seed: int, rank: int = 32, samples: int =
 
 
 class Baseline(NamedTuple):
-    """A function of ratings, a seed and settings; whether the seed matters, it predicts ratings and needs times."""
+    """A function of ratings, a seed and settings; whether it uses the seed, predicts ratings and needs times."""
 
     fit: Callable[..., FittedModel]
     is_seeded: bool = False
@@ -272,7 +273,7 @@ class Baseline(NamedTuple):
     needs_times: bool = False
 
 
-# A baseline is one line here.
+# Each baseline is one line.
 BASELINES: dict[str, Baseline] = {
     "most popular": Baseline(most_popular),
     "most popular of the last week": Baseline(popular_lately, needs_times=True),
@@ -292,7 +293,7 @@ BASELINES: dict[str, Baseline] = {
 
 
 def is_rating_model(name: str) -> bool:
-    """Whether a preset or baseline learns how high ratings are, so that some must be higher than others."""
+    """Whether a preset or baseline learns how high ratings are, so that they must not all be equal."""
     return PRESETS[name].ranking is None if name in PRESETS else BASELINES[name].predicts
 
 

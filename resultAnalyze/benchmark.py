@@ -8,18 +8,18 @@
 | --- | --- |
 | reading | pandas' python engine on the ratings file |
 | features, bfloat16, int8 | the same encoder, one title after the other, in float32 |
-| library | sentence_transformers' encode(), where it is installed |
+| library | sentence_transformers' encode(), if it is installed |
 | training | the original's model with a Dataset that builds one sample at a time, batch 256 |
-| accuracy | that speed, for the epochs that the original needs to a validation RMSE of .9165; here preset ncf |
-| ranking | Cornac's NeuMF on PyTorch, four negatives a rating; here preset ncf-ranking with as many units, all movies |
-| sequences | SASRec of RecTools, where its environment is; here preset transformer of the same size |
+| accuracy | that speed, for the epochs that the original needs to reach a validation RMSE of .9165; here preset ncf |
+| ranking | Cornac's NeuMF on PyTorch, four negatives per rating; here preset ncf-ranking of that size, all movies |
+| sequences | SASRec of RecTools, if its environment exists; here preset transformer of the same size |
 | lists | a loop over users, each with the whole catalogue as one batch |
 | start | `python -c "import torch"`, against one user's list from start to end |
 
-The two sides take turns, and their median speeds are compared. Beside them stands the limit: the speed that this
-machine would reach if nothing but the arithmetic of the row cost time, at the rate of its matrix products (for
-reading: if nothing but getting the file's bytes did; for start: importing torch). Titles are doubled for training, so
-that with the default encoder they are as wide as the original's. Writes resultAnalyze/benchmark.json.
+The two sides take turns, and their median speeds are compared. The limit is the speed that this machine would reach if
+only the row's arithmetic took time, at the rate of its matrix products (for reading: if only reading the file's bytes
+did; for start: if only importing torch did). Title vectors are doubled for training, so that with the default encoder
+they are as wide as the original's. Writes resultAnalyze/benchmark.json.
 """
 
 import subprocess
@@ -68,7 +68,7 @@ from utils.ratings import read_ratings
 from utils.readers import read_dataset
 from utils.runs import TEST_METRICS
 
-REFERENCE_TITLES = 300  # the references do a part of the work, enough to know their speed
+REFERENCE_TITLES = 300  # the references do only part of the work, enough to measure their speed
 REFERENCE_USERS = 200
 TRAIN_SHARE = 0.8
 GOAL = 0.9165  # validation RMSE on MovieLens 1M: the original's own figure
@@ -113,7 +113,7 @@ def main() -> None:
             print(f"Measuring {name} ...", flush=True)
             rows.append(measure(settings))
     rows = [row for row in rows if row]
-    print(f"\n| work | ours | reference | ratio | limit | ours, of it |\n{'| --- ' * 6}|")
+    print(f"\n| work | ours | reference | ratio | limit | ours / limit |\n{'| --- ' * 6}|")
     for row in rows:
         speeds = [f"{v:,.{0 if v >= 10 else 3}f} {row.unit}/s" for v in (row.ours, row.reference, row.limit)]
         print(
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def in_turn(repeats: int, ours: Callable[[], float], reference: Callable[[], float]) -> tuple[float, float]:
-    """Run two measurements in turn; their median speeds."""
+    """Run two measurements in turns and return their median speeds."""
     speeds = [(ours(), reference()) for _ in range(repeats)]
     return median(a for a, _ in speeds), median(b for _, b in speeds)
 
@@ -134,15 +134,15 @@ def in_turn(repeats: int, ours: Callable[[], float], reference: Callable[[], flo
 
 
 def flop_rate() -> float:
-    """Floating-point operations a second in this machine's matrix products, float32."""
+    """Floating-point operations per second in this machine's matrix products, float32."""
     a = torch.randn(1024, 1024)
     return median(speed(2 * 1024**3, lambda: a @ a) for _ in range(20))
 
 
 def training_limit(data: RatingsData, sizes: tuple[int, int, int]) -> float:
-    """Ratings a second if only the products of the MLP's weights cost time, each forward and twice back.
+    """Ratings per second if only the products with the MLP's weights took time, once forward and twice backward.
 
-    A user's and a movie's share of the first layer is computed once a rating and once a movie of the batch.
+    The first layer's part of a user is computed once per rating, that of a movie once per movie of the batch.
     """
     embedding, first, second = sizes
     movies = len(np.unique(np.random.default_rng(0).choice(data.movie, LARGE_BATCH)))
@@ -177,7 +177,7 @@ def measure_features(settings: Settings, precision: Precision = "float32") -> Ro
     titles, plain = titles_and_encoder(settings)
     encoder = titles_and_encoder(settings, precision)[1]
     some = np.random.default_rng(0).choice(titles, min(REFERENCE_TITLES, len(titles)), replace=False).tolist()
-    difference = np.abs(encoder.encode(some) - reference_encode(plain, some)).max()  # warms up both sides as well
+    difference = np.abs(encoder.encode(some) - reference_encode(plain, some)).max()  # also warms up both sides
     print(f"largest difference between the two sides: {difference:.1e}")
     ours, reference = in_turn(
         settings.repeats,
@@ -189,11 +189,11 @@ def measure_features(settings: Settings, precision: Precision = "float32") -> Ro
 
 
 def measure_library(settings: Settings) -> Row | None:
-    """None where the library is not installed."""
+    """None if the library is not installed."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        print("sentence_transformers is not installed: without this row.")
+        print("sentence_transformers is not installed: this row is skipped.")
         return None
     titles, encoder = titles_and_encoder(settings)
     library = SentenceTransformer(str(find_encoder(DEFAULT_ENCODER)[0]), device="cpu")
@@ -212,7 +212,7 @@ def titles_and_encoder(settings: Settings, precision: Precision = "float32") -> 
 
 
 def encoding_limit(titles: list[str], encoder: Encoder) -> float:
-    """Titles a second if only the products with the layers' weights cost time."""
+    """Titles per second if only the products with the layers' weights took time."""
     tokens = sum(len(words) for words in encoder.tokenizer(titles)["input_ids"])
     weights = sum(parameter.numel() for parameter in encoder.model.encoder.parameters())
     return len(titles) * flop_rate() / (2 * weights * tokens)
@@ -243,21 +243,21 @@ def wide_features(settings: Settings) -> Iterator[Settings]:
 
 
 def second_epoch(settings: Settings, *flags: object) -> float:
-    """Training ratings a second in the second epoch of train.py with these flags, with no validation in it."""
+    """Training ratings per second in the second epoch of train.py with these flags, without validation."""
     with trained(settings, *flags, "--ratios", TRAIN_SHARE, 0, round(1 - TRAIN_SHARE, 6), "--epochs", 2) as run:
         return read_json(run / TEST_METRICS)["train_rows"] / pd.read_csv(run / "metrics.csv")["seconds"][1]
 
 
 @contextmanager
 def trained(settings: Settings, *flags: object) -> Iterator[Path]:
-    """The run folder of train.py with these flags, for as long as it is looked at."""
+    """Run train.py with these flags; its run folder exists as long as the block runs."""
     with tempfile.TemporaryDirectory() as scratch:
         run = Path(scratch) / "run"
         places = ["--data", settings.data, "--features", settings.features, "--run", run, "--device", "cpu"]
         command = [sys.executable, ROOT / "train.py", *places, *flags]
         done = subprocess.run([str(word) for word in command], stdout=subprocess.DEVNULL)
         if done.returncode:
-            sys.exit(done.returncode)  # it has explained its fault
+            sys.exit(done.returncode)  # it has printed its error
         yield run
 
 
@@ -265,7 +265,7 @@ def trained(settings: Settings, *flags: object) -> Iterator[Path]:
 
 
 def measure_accuracy(settings: Settings) -> Row:
-    """Both start from random weights; the reference's epochs are counted, and its speed measured on a part of one."""
+    """Both start from random weights; the reference's epochs are counted, and its speed is measured on part of one."""
     with wide_features(settings) as wide:
         data = load_data(settings.data, wide.features)
         with trained(wide, "--preset", "original", "--epochs", 8) as run:
@@ -281,7 +281,7 @@ def measure_accuracy(settings: Settings) -> Row:
 
 
 def reach_goal(settings: Settings) -> float:
-    """How often in a second preset ncf would reach the goal, its validation included."""
+    """How often per second preset ncf would reach the goal, including its validation."""
     with trained(settings, "--preset", "ncf", "--epochs", 4) as run:
         return 1 / until_goal(run)["seconds"].sum()
 
@@ -295,7 +295,7 @@ def until_goal(run: Path) -> pd.DataFrame:
     epochs = pd.read_csv(run / "metrics.csv")
     reached = epochs["val_rmse"] <= GOAL
     if not reached.any():
-        raise UserError(f"No epoch reached a validation RMSE of {GOAL}: that goal is MovieLens 1M's.")
+        raise UserError(f"No epoch reached a validation RMSE of {GOAL}: that goal is for MovieLens 1M.")
     return epochs[: int(reached.argmax()) + 1]
 
 
@@ -316,9 +316,9 @@ def measure_ranking(settings: Settings) -> Row:
 
 
 def measure_sequences(settings: Settings) -> Row | None:
-    """The second epoch and its validation, each side with batches of its own; None without RecTools."""
+    """The second epoch and its validation, each side with its own batch size; None without RecTools."""
     if not RECTOOLS_PYTHON.is_file():
-        print("RecTools is not installed (resultAnalyze/compare_rectools.py): without this row.")
+        print("RecTools is not installed (resultAnalyze/compare_rectools.py): this row is skipped.")
         return None
     data, split = DataConfig(settings.data, settings.features, "leave-one-out").load()
     dim, layers = 50, 2
@@ -333,7 +333,7 @@ def measure_sequences(settings: Settings) -> Row | None:
         with tempfile.TemporaryDirectory() as scratch:
             write_rows(RankingEvaluator(data, split, data.rating.min()), Path(scratch))
             seconds = []
-            for epochs in (1, 2):  # the second one is what the two differ by
+            for epochs in (1, 2):  # the difference is the time of the second epoch
                 train_rectools(RECTOOLS_PYTHON, Path(scratch), "SASRec", 0, RectoolsSettings(epochs=epochs))
                 seconds.append(read_json(Path(scratch) / "SASRec-0.json")["seconds"])
             return len(split.train) / (seconds[1] - seconds[0])

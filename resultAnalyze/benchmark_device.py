@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Train every preset for two epochs on a device, such as a GPU: how fast, with how much memory, and is it as exact?
+"""Train every preset for two epochs on a device, such as a GPU: speed, memory, and how far scores differ from a CPU's.
 
-    python resultAnalyze/benchmark_device.py                      # a GPU where there is one
+    python resultAnalyze/benchmark_device.py                      # a GPU if there is one
     python resultAnalyze/benchmark_device.py --device cpu --presets ncf original
 
-The rows are random, 75/5/20. Each preset trains in single precision, with --amp and, where --compile names it, by
-torch.compile. The second epoch is timed, as the first one warms up. Samples are ratings: a step of users counts
-their training ratings. The trained model's scores are compared with those that it gives on the CPU, as the largest
-difference over all movies of 64 users. Writes resultAnalyze/benchmark_<device>.json after each training.
+The split is random 75/5/20. Each preset trains in single precision, with --amp and, if --compile names it, with
+torch.compile. The second epoch is timed, as the first one is a warm-up. Samples are ratings: a step over users counts
+their training ratings. The trained model's scores are compared with its scores on the CPU: the largest difference over
+all movies for 64 users. Writes resultAnalyze/benchmark_<device>.json after each training.
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class Settings:
     presets: tuple[str, ...] = tuple(PRESETS)
     """the presets of train.py to time"""
     compile: tuple[str, ...] = ()
-    """presets that torch.compile is tried with as well"""
+    """presets to train with torch.compile as well"""
     device: Device = "auto"
     output: OptionalFileName = None
     """where the figures go (default: resultAnalyze/benchmark_<device>.json)"""
@@ -64,7 +64,7 @@ class Row:
     samples_per_second: float  # training ratings, in the second epoch
     peak_memory_gib: float | None  # of the GPU
     validation: float  # RMSE or NDCG@10, after the second epoch
-    difference_to_cpu: float  # the largest one of the scores
+    difference_to_cpu: float  # the largest difference of scores
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def measure(
     for epoch in range(1, EPOCHS + 1):
         loader.sampler.set_epoch(epoch)
         started = time.perf_counter()
-        train_epoch(model, replica, loader, optimizer, [optim.lr] * len(loader), epoch, amp)  # it reads the loss
+        train_epoch(model, replica, loader, optimizer, [optim.lr] * len(loader), epoch, amp)  # waits for the device
         seconds = time.perf_counter() - started
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     evaluator = make_evaluator(config, data, split)

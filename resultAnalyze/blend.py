@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Rank by several finished runs together: a weighted sum of their scores, with weights that validation chose.
+"""Rank with several finished runs together: a weighted sum of their scores, with weights chosen on validation rows.
 
     python resultAnalyze/blend.py --runs runs/autoencoder runs/ncf-ranking runs/transformer
-    python resultAnalyze/blend.py --runs runs/a runs/b --weights 1.0 0.7       # of runs without validation rows
+    python resultAnalyze/blend.py --runs runs/a runs/b --weights 1.0 0.7       # for runs without validation rows
 
-The runs rank, and were trained and tested on the same rows. The weights make the relevant validation ratings most
-likely, as in McFadden's conditional logit (1974): the chance of a movie is the softmax of the sum over all that the
-user has not rated. The test is that of each run: whole catalogue, known movies out, ties against the model.
+All runs must rank, and must have been trained and tested on the same rows. The weights maximise the likelihood of the
+relevant validation ratings, as in McFadden's conditional logit (1974): the probability of a movie is the softmax of the
+weighted sum over all movies that the user has not rated. The test is the same as that of each run: whole catalogue,
+known movies left out, ties against the model.
 
 Writes blend.json, the weights and the metrics, and test_topn.csv into --output.
 """
@@ -39,17 +40,17 @@ from utils.metrics import mean_metrics
 from utils.runs import TEST_METRICS, finished_run
 
 MAX_SCORES = 500_000_000  # kept at once: 2 GB
-SAME = ("dataset", "split_sha256", "relevance_threshold")  # of the runs' protocols
+SAME = ("dataset", "split_sha256", "relevance_threshold")  # in the test records of all runs
 
 
 @dataclass(frozen=True)
 class Settings:
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR DIR ...", help_behavior_hint="")] = ()
-    """folders of finished training runs that rank, two or more"""
+    """folders of two or more finished training runs that rank"""
     weights: Annotated[
         tuple[float, ...], tyro.conf.arg(metavar="W W ...", help_behavior_hint="(default: chosen by validation)")
     ] = ()
-    """the weights, found on other rows"""
+    """weights found on other rows"""
     output: OptionalFolder = None
     """folder (default: runs/blend-<data>)"""
 
@@ -88,7 +89,7 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
     """The runs' test records.
 
     Raises:
-        UserError: there is only one run, one predicts ratings or was tested on other rows, or weights are missing.
+        UserError: there is only one run, one predicts ratings or was tested on different rows, or weights are missing.
     """
     if len(runs) < 2:
         raise UserError("--runs: give two runs or more.")
@@ -103,14 +104,14 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
         if not record["val_rows"] and not weights:
             raise UserError(f"{run} has no validation rows to choose weights by: give them with --weights.")
         if any(record[name] != records[0][name] for name in SAME):
-            raise UserError(f"{run} was tested on other rows than {runs[0]}: train both on the same split.")
+            raise UserError(f"{run} was tested on different rows than {runs[0]}: train both on the same split.")
     return records
 
 
 def fit_weights(evaluator: RankingEvaluator, scores: Sequence[ScoreFn]) -> Tensor:
-    """The weight of each of the scores, [M], that makes the relevant validation ratings most likely.
+    """The weights of the scores, [M], that maximise the likelihood of the relevant validation ratings.
 
-    Of large data, of every second, third ... user, so that all their scores fit the memory.
+    With large data, only every second, third ... user is used, so that all scores fit into memory.
     """
     data, train, rows = evaluator.data, evaluator.split.train, evaluator.relevant(evaluator.split.val)
     seen, relevant = (data.select(part).matrix() for part in (train, rows))

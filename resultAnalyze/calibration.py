@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Can the predictions be believed: predicted against true ratings, and the error by user activity and popularity.
+"""Are predictions calibrated? Predicted against true ratings, and the error by user activity and movie popularity.
 
     python resultAnalyze/calibration.py
     python resultAnalyze/calibration.py --run runs/20260101-120000 --output calibration.png
 
-All from the run's test_predictions.csv and checkpoint. Groups hold about as many test ratings each; activity and
-popularity count a user's and a movie's ratings outside the test. Writes the picture and, beside it, the numbers as CSV.
+Everything is computed from the run's test_predictions.csv and checkpoint. Groups have about equal numbers of test
+ratings; activity and popularity count a user's and a movie's ratings outside the test. Writes the picture and, beside
+it, the numbers as CSV.
 """
 
 import sys
@@ -34,7 +35,7 @@ class Settings:
     run: OptionalFolder = None
     """folder of a finished training (default: the newest in runs/)"""
     groups: PositiveInt = 10
-    """groups of test ratings"""
+    """number of groups of test ratings"""
     output: FileName = ROOT / "resultAnalyze" / "calibration.png"
     """where the picture goes"""
 
@@ -55,21 +56,21 @@ def main() -> None:
     print(f"Wrote {display_path(settings.output)} and its numbers as CSV, of {display_path(run)}.")
 
 
-NO_SPREAD = 1e-3  # of predictions, below which a slope means nothing
+NO_SPREAD = 1e-3  # range of the predictions below which a slope means nothing
 
 
 def in_words(predictions: pd.DataFrame) -> str:
-    """How far predictions are off, and what a difference between two of them means, by linear regression."""
+    """The mean error of predictions and, by linear regression, what a difference between two of them means."""
     prediction, rating = predictions["prediction"], predictions["rating"]
     words = f"The mean prediction is {(prediction - rating).mean():+.3f} off; "
     if prediction.max() - prediction.min() < NO_SPREAD:
-        return f"{words}all predictions are {prediction.iloc[0]:.3f}, so that they tell no movies apart."
+        return f"{words}all predictions are {prediction.iloc[0]:.3f}, so they do not tell movies apart."
     slope = np.polyfit(prediction, rating, 1)[0]
     return f"{words}a prediction higher by 1 means a rating higher by {slope:.2f}."
 
 
 def with_counts(predictions: pd.DataFrame, saved: SavedModel) -> pd.DataFrame:
-    """The predictions with the user's `activity` and the movie's `popularity`: ratings of theirs outside the test."""
+    """The predictions with the user's `activity` and the movie's `popularity`: their ratings outside the test."""
     outside = saved.known.part != TEST
     found = {}
     for name, column, index, ids in (
@@ -82,9 +83,9 @@ def with_counts(predictions: pd.DataFrame, saved: SavedModel) -> pd.DataFrame:
 
 
 def calibration(rows: pd.DataFrame, groups: int) -> pd.DataFrame:
-    """A line for each group of test ratings, by prediction, activity and popularity.
+    """A row for each group of test ratings, by prediction, activity and popularity.
 
-    Columns: by, low and high of what the rows are grouped by, rows, and their mean prediction, mean rating and RMSE.
+    Columns: by (the grouping), its low and high in the group, rows, and their mean prediction, mean rating and RMSE.
     """
     lines = []
     for by in ("prediction", "activity", "popularity"):

@@ -6,14 +6,14 @@
     python resultAnalyze/compare_baselines.py --tune 30
 
 Baselines train on the training and validation rows; this project's models train on the training rows and choose their
-epoch on the validation rows. With --tune, every model has as many trials of its settings on the validation rows: the
-files trials-*.csv hold every trial, and tuning.py says within which bounds, and of which models there are fewer. Else
-settings are fixed beforehand. Relevant: test ratings of --relevance-threshold or higher. Ranking is over the whole
-catalogue, without the movies of the training and validation rows, ties against the model.
+epoch on the validation rows. With --tune, every model gets the same number of trials of its settings on the validation
+rows: the files trials-*.csv hold every trial, and tuning.py has the bounds and says which models get fewer trials.
+Without it, settings are fixed beforehand. Test ratings of --relevance-threshold or higher are relevant. Ranking is over
+the whole catalogue without the user's movies of the training and validation rows, ties against the model.
 
-Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with how far behind
-the best each model is (comparison.py). Finished rows are kept, with their metrics user by user in units/, so that an
-interrupted comparison resumes where it stopped; seconds compare only if it resumes on the same device.
+Writes comparison.csv (one row per model and seed), comparison.md and comparison.png into --output, with each model's
+gap to the best one (comparison.py). Finished rows are kept, with their metrics by user or movie in units/, so that an
+interrupted comparison resumes where it stopped; seconds are comparable only if it resumes on the same device.
 Some baselines need: pip install -r requirements-baselines.txt
 """
 
@@ -65,18 +65,18 @@ BEYOND = ("coverage", "overlap", "popularity", "novelty")
 class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(ratios=(0.75, 0.05, 0.2)))
     models: tuple[str, ...] = (*BASELINES, *PRESETS)
-    """baselines, and presets of train.py"""
+    """baselines and presets of train.py to compare"""
     tune: NonNegInt = 0
-    """trials of every model's settings on the validation rows; 0: the settings are fixed"""
+    """trials of every model's settings on the validation rows; 0: fixed settings"""
     seeds: tuple[NonNegInt, ...] = (0, 1, 2)
-    """seeds of the models that draw random numbers"""
+    """seeds of models that draw random numbers"""
     jobs: PositiveInt = 1
     """how many models are trained in parallel; they share the cores"""
     relevance_threshold: RelevanceThreshold = None
     k: PositiveInt = 10
-    """positions of a top-N that count"""
+    """length N of the evaluated top-N lists"""
     chunk_users: PositiveInt = 256
-    """users scored together: bounds memory"""
+    """users scored at a time; bounds memory"""
     device: Device = "auto"
     """where presets train; baselines compute on the CPU"""
     output: OptionalFolder = None
@@ -104,7 +104,7 @@ def main() -> None:
     if settings.tune:
         to_tune = list(dict.fromkeys(name for name, _ in pairs))
         for _ in in_processes(tune, [(evaluator, settings, output, name) for name in to_tune], settings.jobs):
-            pass  # its trials are in its file
+            pass  # the trials are in a file
     for row in in_processes(measure, [(evaluator, settings, output, *pair) for pair in pairs], settings.jobs):
         if "missing" in row:
             missing[row["model"]] = row["missing"]
@@ -121,7 +121,7 @@ def main() -> None:
 
 
 def finished_rows(path: Path, k: int) -> pd.DataFrame:
-    """The rows that an earlier call measured.
+    """The rows that an earlier call has measured.
 
     Raises:
         UserError: their columns are those of another version.
@@ -134,11 +134,11 @@ def finished_rows(path: Path, k: int) -> pd.DataFrame:
 
 
 def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[str, int]]:
-    """(model, seed) of every row; a model that draws no random numbers has one.
+    """(model, seed) of every row; a model that draws no random numbers has only one.
 
     Args:
-        of_choices: all ratings are equal, so that models that learn from how high they are are left out
-        has_times: otherwise, models that learn from times are left out
+        of_choices: whether all ratings are equal; models that learn how high ratings are are then left out
+        has_times: whether the data has times; models that need them are otherwise left out
     """
     pairs = []
     for name in settings.models:
@@ -153,7 +153,7 @@ def wanted(settings: Settings, of_choices: bool, has_times: bool) -> list[tuple[
 
 
 def is_done(done: pd.DataFrame, name: str, seed: int) -> bool:
-    """Whether there is this row or, of a model that draws no random numbers, any."""
+    """Whether there is this row or, for a model that draws no random numbers, one of any seed."""
     return bool(((done["model"] == name) & ((done["seed"] == seed) | (not is_seeded(name)))).any())
 
 
@@ -161,7 +161,7 @@ def is_done(done: pd.DataFrame, name: str, seed: int) -> bool:
 
 
 def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str) -> dict[str, Any]:
-    """The settings of a model's best trial; {} where there is none, as `measure` will say."""
+    """The settings of a model's best trial; {} if there is none, as `measure` will report."""
     try:
         device = cli.resolve_device(settings.device)
         return tuned(name, evaluator, config_of(settings, name, 0), settings.tune, output, device)
@@ -172,8 +172,8 @@ def tune(evaluator: RankingEvaluator, settings: Settings, output: Path, name: st
 def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name: str, seed: int) -> dict[str, Any]:
     """Train one model and measure it: a row of comparison.csv, or why it is missing.
 
-    `seconds` are those of a preset's epochs or of a baseline's fit; `memory`, in GiB, is the most that the process
-    took, the data included.
+    `seconds` is the time of a preset's epochs or of a baseline's fit; `memory` is the peak memory of the process in
+    GiB, including the data.
     """
     print(f"{name}, seed {seed} ...", flush=True)
     config, run = config_of(settings, name, seed), output / "runs" / f"{name}-{seed}"
@@ -193,7 +193,7 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
     except (NoTrial, Diverged, Unsuitable) as error:
         return {"model": name, "missing": str(error)}
     row = empty_row(name, seed, settings.k) | {"settings": json.dumps(chosen), "trials": trials_done(output, name)}
-    cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # elsewhere they are a few by chance
+    cold = evaluator.new_movies() & (settings.data.split == "cold-movies")  # other splits have a few by chance
     units: dict[str, UnitMetric] = {}
     for can, measured in ((fitted.predict, rating_row), (fitted.score, ranking_row)):
         if can:
@@ -204,7 +204,7 @@ def measure(evaluator: RankingEvaluator, settings: Settings, output: Path, name:
 
 
 def config_of(settings: Settings, name: str, seed: int) -> TrainConfig | None:
-    """The configuration of a preset on these data; None of a baseline."""
+    """The configuration of a preset on these data; None for a baseline."""
     if name not in PRESETS:
         return None
     config = PRESETS[name]
@@ -213,7 +213,7 @@ def config_of(settings: Settings, name: str, seed: int) -> TrainConfig | None:
 
 
 def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
-    """A row of comparison.csv of a model without any output."""
+    """A row of comparison.csv without any figures."""
     cold = ("cold_rmse", "cold_auc", f"cold_ndcg@{k}")
     columns = ("rmse", "mae", "auc", *metric_names(k), *BEYOND, *cold, "seconds", "memory", "settings", "trials")
     return {"model": name, "seed": seed, **dict.fromkeys(columns)}
@@ -222,7 +222,7 @@ def empty_row(name: str, seed: int, k: int) -> dict[str, Any]:
 def rating_row(
     evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray
 ) -> tuple[dict[str, float], dict[str, UnitMetric]]:
-    """RMSE, MAE and AUC of the test rows, and those of cold movies; and the RMSE by movie."""
+    """RMSE, MAE and AUC of the test rows, RMSE and AUC of those of cold movies, and the RMSE by movie."""
     data, test = evaluator.data, evaluator.split.test
     rating = data.rating[test]
     prediction = RatingEvaluator(data, evaluator.split).predict(fitted, test)
@@ -243,7 +243,7 @@ def rating_row(
 def ranking_row(
     evaluator: RankingEvaluator, fitted: FittedModel, cold: np.ndarray
 ) -> tuple[dict[str, float], dict[str, UnitMetric]]:
-    """Metrics of the recommendations, and NDCG among cold movies; and NDCG by user."""
+    """Metrics of the recommendations, NDCG among cold movies, and NDCG by user."""
     data, k, known, test = evaluator.data, evaluator.k, evaluator.split.known, evaluator.split.test
     ranking = evaluator.rank(fitted.score, known, test)
     found = mean_metrics(ranking, k)

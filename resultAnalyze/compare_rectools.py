@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""SASRec and HSTU of the library RecTools on the rows of this project's split, measured by its code.
+"""SASRec and HSTU of the RecTools library, trained and tested on this project's split, measured by this project's code.
 
     make .venv-rectools/requirements-rectools.txt            # once: RecTools needs other versions than this project
     python resultAnalyze/compare_rectools.py --models SASRec HSTU
 
-The library is given the known ratings, of which the validation rows choose its epoch by HR@10, and the time of each
-tested rating, which HSTU takes as that of the request. It gives back the ten movies that it ranks first of those
-that the user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
+The library is given the known ratings, whose validation rows choose its epoch by HR@10, and the time of each tested
+rating, which HSTU uses as the time of the request. It returns the ten movies that it ranks highest among those that the
+user has not rated. Writes rectools.csv (one row per model and seed) and rectools.md into --output; finished
 rows are kept, and an interrupted training resumes after its last whole epoch.
 """
 
@@ -36,7 +36,7 @@ from utils.metrics import metrics_at
 
 SCRIPT = ROOT / "resultAnalyze" / "rectools_models.py"
 PYTHON = ROOT / ".venv-rectools" / "bin" / "python"
-SETTINGS = "2026-11-27"  # those of rectools_models.py; changed with them, so that no results are mixed
+SETTINGS = "2026-11-27"  # version of those in rectools_models.py: change it with them, so that no results are mixed
 TARGET = ".venv-rectools/requirements-rectools.txt"
 
 
@@ -48,11 +48,11 @@ class Settings:
     seeds: tuple[NonNegInt, ...] = (0,)
     """seeds of the training runs"""
     epochs: PositiveInt = 100
-    """the most epochs of a training"""
+    """maximum epochs of a training"""
     minutes: PositiveInt = 600
-    """the most minutes of a training"""
+    """maximum minutes of a training"""
     python: optional(Path, "FILE", "default: .venv-rectools/bin/python") = None
-    """the Python that has RecTools"""
+    """the Python with RecTools installed"""
     output: OptionalFolder = None
     """folder (default: runs/rectools-<data>)"""
 
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
-    """known.csv, the ratings before the test by user and time; asked.csv, when each tested user asks."""
+    """known.csv: the known ratings by user and time; asked.csv: the time of each tested user's request."""
     data, rows = evaluator.data, evaluator.data.by_user_and_time(evaluator.split.known)
     known = {"user_id": data.user[rows], "item_id": data.movie[rows], "datetime": data.time[rows], "weight": 1}
     write_table(output / "known.csv", pd.DataFrame(known | {"validates": np.isin(rows, evaluator.split.val)}))
@@ -98,7 +98,7 @@ def write_rows(evaluator: RankingEvaluator, output: Path) -> None:
 
 
 def train(python: Path, output: Path, model: str, seed: int, settings: Settings) -> None:
-    """Raises UserError where the library's side fails, with the last line of what it says."""
+    """Train in the library's environment; raises UserError with the last line of its error output if that fails."""
     flags = ["--folder", output, "--model", model, "--seed", seed, "--k", K]
     flags += ["--epochs", settings.epochs, "--minutes", settings.minutes]
     done = subprocess.run([str(python), str(SCRIPT), *map(str, flags)], stderr=subprocess.PIPE)
@@ -106,11 +106,11 @@ def train(python: Path, output: Path, model: str, seed: int, settings: Settings)
         raise UserError(f"{model} of RecTools was stopped: repeat the command to resume it.")
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-        raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} anew.")
+        raise UserError(f"{model} of RecTools failed ({last[0][:200]}): make {TARGET} again.")
 
 
 def measure(evaluator: RankingEvaluator, path: Path) -> dict[str, Any]:
-    """HR and NDCG of lists, of all users and of those asked in a later second than their latest known rating."""
+    """HR and NDCG of lists, for all users and for requests in a later second than the user's latest known rating."""
     data, test = evaluator.data, evaluator.split.test
     lists = pd.read_csv(path.with_suffix(".csv")).set_index(["user_id", "item_id"])["rank"]
     tested = pd.MultiIndex.from_arrays([data.user[test], data.movie[test]])
@@ -123,7 +123,7 @@ def measure(evaluator: RankingEvaluator, path: Path) -> dict[str, Any]:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A row per model: means over seeds, and whether it takes the time of the request."""
+    """A row per model: means over seeds, and whether it is given the time of the request."""
     rows = []
     for model, group in table.groupby("model", sort=False):
         figures = {name: mean_and_range(group[name]) for name in group if "@" in name}

@@ -1,4 +1,4 @@
-"""A comparison as it is shown: a table of all models, how far behind the best each is, and a figure with intervals."""
+"""The report of a comparison: a table of all models, their gaps to the best one, and a figure with intervals."""
 
 import json
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from resultAnalyze.intervals import CONFIDENCE, MIN_SEEDS, Estimate, UnitMetric,
 from resultAnalyze.markdown import markdown_table, mean_and_range
 from utils.files import atomic_write
 
-UNITS = "units"  # the folder of metrics user by user and movie by movie
+UNITS = "units"  # the folder of metrics by user and by movie
 
 
 def save_units(path: Path, units: dict[str, UnitMetric]) -> None:
-    """Write metrics of one training by unit."""
+    """Write the metrics of one training by unit."""
     with atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **{name: np.stack([one.total, one.weight]).astype(np.float32) for name, one in units.items()})
 
@@ -30,7 +30,7 @@ class Comparison:
 
     done: comparison.csv
     missing: why models could not be measured
-    folder: of `save_units`
+    folder: where `save_units` wrote
     """
 
     evaluator: RankingEvaluator
@@ -51,7 +51,7 @@ class Comparison:
         return found
 
     def markdown(self) -> str:
-        """Means over the seeds, and after +- half the range between them; and how far behind the best models are."""
+        """Means over the seeds +- half their range, and how far each model is behind the best one."""
         k, data, done = self.evaluator.k, self.evaluator.data, self.done
         columns = ["rmse", "mae", f"hr@{k}", f"ndcg@{k}", f"recall@{k}", "coverage", "overlap", "novelty"]
         columns += [name for name in ("cold_rmse", "cold_auc", f"cold_ndcg@{k}") if done[name].notna().any()]
@@ -72,9 +72,9 @@ class Comparison:
         )
 
     def behind(self, metric: str) -> tuple[str, dict[str, Estimate]]:
-        """The best model, and how much worse each other one is.
+        """The best model, and how much worse each of the others is.
 
-        Of the models that a claim can be made of, the interval counts that the best was chosen among all of them; of
+        For models about which a claim can be made, the interval allows for choosing the best of all of them; for
         others it is over users or movies alone.
         """
         trainings, is_error = self.units[metric], metric.endswith("rmse")
@@ -88,11 +88,11 @@ class Comparison:
         return best, found
 
     def is_eligible(self, name: str) -> bool:
-        """Whether a claim can be made of a model: it has seeds enough, or draws no random numbers."""
+        """Whether a claim can be made about a model: it has enough seeds, or draws no random numbers."""
         return not is_seeded(name) or (self.done["model"] == name).sum() >= MIN_SEEDS
 
     def behind_table(self) -> str:
-        """For each metric the models by how far they are behind the best one."""
+        """For each metric, the models sorted by their gap to the best one."""
         rows = []
         for metric in self.units:
             best, found = self.behind(metric)
@@ -119,7 +119,7 @@ class Comparison:
     def draw(self, target: Path, title: str) -> None:
         """Each metric of each model, the best on top, with its interval over training runs and users or movies.
 
-        Presets of this project have another marker than baselines.
+        Presets of this project and baselines have different markers.
         """
         import matplotlib
 

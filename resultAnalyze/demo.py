@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A demo page: one HTML file in which anyone ticks movies and gets a list, without a server or a network.
+"""A demo page: one HTML file in which anyone ticks movies and gets recommendations, without a server or a network.
 
     python resultAnalyze/demo.py
     python resultAnalyze/demo.py --run runs/20260101-120000 --output demo.html
 
-The page holds the catalogue and item-item weights: how much liking one movie speaks for another, the strongest 100 of
-each. They are those of EASE (Models/EASE.py): the run's own, where its preset has some, or else made now from its
-training ratings. Movies with fewer than 5 ratings are left out, so that the page holds sums over several people alone.
-The list of some movies is the sum of their weights, in whole numbers: `recommended` below gives the page's list.
+The page holds the catalogue and, for each movie, the 100 strongest item-item weights: how much liking one movie speaks
+for another. They are those of EASE (Models/EASE.py): the run's own if its preset has them, or else computed from its
+training ratings. Movies with fewer than 5 ratings are left out, so that the page holds only sums over several people.
+Movies are ranked by the sum of the ticked movies' weights, in integers: `recommended` below gives the page's list.
 """
 
 import base64
@@ -37,8 +37,8 @@ from utils.runs import finished_run
 
 TEMPLATE = ROOT / "resultAnalyze" / "demo.html"
 MAX_INT16 = 32_767
-MIN_RATINGS = 5  # of a movie: its weights would tell what fewer people rated
-DAMPING = 10  # ratings: so many of the mean count with each movie's own
+MIN_RATINGS = 5  # of a movie: with fewer, its weights would reveal what individual people rated
+DAMPING = 10  # ratings at the global mean that are added to each movie's own
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ class Settings:
     run: OptionalFolder = None
     """folder of a finished training (default: the newest in runs/)"""
     movies: PositiveInt = 10_000
-    """the most movies in the page, those with the most ratings"""
+    """maximum number of movies in the page, those with the most ratings"""
     neighbours: PositiveInt = 100
-    """weights of each movie"""
+    """weights kept for each movie"""
     output: FileName = ROOT / "resultAnalyze" / "demo_page.html"
     """where the page goes"""
 
 
 @dataclass(frozen=True)
 class ItemWeights:
-    """Of each movie, the movies that it speaks for or against most, and how much: uint16 and int16 [n, k]."""
+    """For each movie, the movies with the strongest weights, and these weights: uint16 and int16 [n, k]."""
 
     near: np.ndarray
     weights: np.ndarray
 
     @classmethod
     def of(cls, weights: Tensor, k: int) -> "ItemWeights":
-        """The k strongest of each row of B, [n, n], as whole numbers."""
+        """The k strongest of each row of B, [n, n], as integers."""
         k = min(k, len(weights) - 1)
         without_own = weights.abs().fill_diagonal_(-1)
         near = without_own.topk(k, dim=1).indices.sort(dim=1).values
@@ -71,7 +71,7 @@ class ItemWeights:
         return cls(near.numpy().astype(np.uint16), scaled.round().numpy().astype(np.int16))
 
     def recommended(self, liked: list[int], n: int) -> list[int]:
-        """The page's list: the n movies with the highest sums of the liked ones' weights, of equal ones the first."""
+        """The page's list: the n movies with the highest sums of the liked movies' weights; of equal ones the first."""
         score = np.zeros(len(self.near), np.int64)
         for movie in liked:
             score[self.near[movie]] += self.weights[movie]
@@ -102,7 +102,7 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
     kept = counts.argsort(descending=True, stable=True)[: min(n_movies, int((counts >= MIN_RATINGS).sum()))]
     if not len(kept):
         raise UserError(
-            f"No movie of {ids.dataset} has {MIN_RATINGS} training ratings: the page would tell who rated what."
+            f"No movie of {ids.dataset} has {MIN_RATINGS} training ratings: the page would reveal who rated what."
         )
     kept = kept.sort().values
     sums = torch.zeros(len(counts)).index_add(0, known.movie, scale.from_model(known.rating))
@@ -127,13 +127,13 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
         "footer": (
             f"Item-item weights of EASE from {len(known.movie):,} ratings, the {weights.near.shape[1]} strongest of "
             f"each movie with {MIN_RATINGS} ratings or more; stars are mean ratings. The page holds sums over "
-            "people, no rating of one."
+            "people, no individual ratings."
         ),
     }
 
 
 def all_weights(saved: SavedModel, kept: Tensor) -> Tensor:
-    """B of EASE of these movies: the run's own or else from its training ratings, [n, n]."""
+    """EASE's B for these movies, [n, n]: the run's own, or else from its training ratings."""
     solved = saved.inputs.item_weights
     if solved is not None and len(solved) == len(saved.ids.movie_ids):
         return solved[kept][:, kept].float()
@@ -147,12 +147,12 @@ def all_weights(saved: SavedModel, kept: Tensor) -> Tensor:
 
 
 def encoded(values: np.ndarray) -> str:
-    """Whole numbers of two bytes, the lower one first, in base64."""
+    """Two-byte integers, little-endian, in base64."""
     return base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
 
 
 def as_script(content: dict[str, Any]) -> str:
-    """JSON that can stand in a script of a page, whatever the titles hold."""
+    """JSON that is safe in a script of a page, whatever the titles contain."""
     text = json.dumps(content, ensure_ascii=True, separators=(",", ":"))
     return text.replace("<", "\\u003c")
 

@@ -26,7 +26,7 @@ class Effect:
     metric: str
     change: Estimate
     seeds: int  # the fewest of the two variants
-    q: float  # the least rate of false claims, over all differences of the table, at which this one is claimed
+    q: float  # the lowest false discovery rate, over all differences of the table, at which this one is claimed
 
     def verdict(self) -> str:
         """Whether an effect is claimed."""
@@ -42,7 +42,7 @@ class Effect:
 
 
 def all_effects(results: Results, contrasts: Iterable[Contrast]) -> list[Effect]:
-    """Every contrast, by every metric that both variants have, that can be good or bad, and of enough units."""
+    """Every contrast by every metric that both variants have, except `SHARE` and those over too few units."""
     found = []
     for what, *pair in contrasts:
         for group, metric in shared_metrics(results, pair):
@@ -68,7 +68,7 @@ def shared_metrics(results: Results, variants: Iterable[str]) -> list[tuple[str,
 
 
 def effect_table(effects: list[Effect]) -> pd.DataFrame:
-    """One row per difference: what was added, the metric of which movies, its change and interval, and the verdict."""
+    """One row per difference: what was added, which movies and metric, the change, its interval and the verdict."""
     rows = []
     for effect in effects:
         change = {name: round(value, 5) for name, value in zip(("change", "low", "high"), effect.change, strict=False)}

@@ -1,6 +1,6 @@
 """Training runs of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed.
 
-They run in processes of their own, several at once where wanted: each has the memory that it says.
+Each runs in its own process, several at once if wanted, so that the peak memory of each is known.
 """
 
 import dataclasses
@@ -28,22 +28,23 @@ from utils import runs
 from utils.files import UserError, read_json, write_json
 
 CPU = torch.device("cpu")
+IMPORTED_BY_TRAININGS = ("torch._dynamo", "sklearn.linear_model")  # which take two seconds, once an optimizer is built
 Result = TypeVar("Result")
 
 
 def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int) -> Iterator[Result]:
-    """Yield what the task returns for each call, as soon as it is there, `jobs` of them at work at once.
+    """Yield the task's result for each call as soon as it is there, with `jobs` calls running at once.
 
-    Each call has a process of its own, which is forked from one that has loaded the libraries already, where systems
-    fork; the processes share the cores.
+    Each call has its own process, forked, on systems that can, from one that has already loaded the libraries; the
+    processes share the cores.
 
     Raises:
-        UserError: a process was killed, as systems do where memory runs out.
+        UserError: a process was killed, as systems do when memory runs out.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     if sys.platform != "win32":
-        context.set_forkserver_preload([task.__module__])
-    threads = max(1, torch.get_num_threads() // jobs)  # of which OMP_NUM_THREADS may be the number
+        context.set_forkserver_preload([task.__module__, *IMPORTED_BY_TRAININGS])
+    threads = max(1, torch.get_num_threads() // jobs)  # get_num_threads follows OMP_NUM_THREADS
 
     def in_one(call: tuple) -> Result:
         with ProcessPoolExecutor(1, context, take_cores, (threads,)) as process:
@@ -57,7 +58,7 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
             if not done.cancelled() and (error := done.exception()):
                 fault = fault or error
                 for one in futures:
-                    one.cancel()  # what is running finishes, and is not lost
+                    one.cancel()  # running calls finish, so that their work is not lost
             elif not done.cancelled():
                 yield done.result()
     finally:
@@ -69,13 +70,13 @@ def in_processes(task: Callable[..., Result], calls: Sequence[tuple], jobs: int)
 
 
 def take_cores(n: int) -> None:
-    """Compute with n threads, in this process."""
-    os.environ["OMP_NUM_THREADS"] = str(n)  # of libraries that are loaded later
+    """Use n threads in this process."""
+    os.environ["OMP_NUM_THREADS"] = str(n)  # for libraries that are loaded later
     torch.set_num_threads(n)
 
 
 def peak_memory() -> float | None:
-    """The most memory that this process has had, in GiB, as Linux tells it; None elsewhere."""
+    """The peak memory of this process in GiB, as Linux reports it; None elsewhere."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
@@ -89,7 +90,7 @@ def is_run_of(run: Path, config: TrainConfig, data: dict[str, Any]) -> bool:
     """Whether a run folder holds a training with exactly this configuration, on the data of this `data_record`."""
     try:
         saved, record = saved_config(run), read_json(run / "config.json")
-    except UserError:  # damaged, or of another version of this code
+    except UserError:  # damaged, or from another version of this code
         return False
     return saved.training() == config.training() and all(record[name] == value for name, value in data.items())
 
@@ -97,8 +98,8 @@ def is_run_of(run: Path, config: TrainConfig, data: dict[str, Any]) -> bool:
 def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device: torch.device) -> FittedModel:
     """The model of a run folder, trained now unless it is there already; an interrupted training is resumed.
 
-    It trains on the device and computes on the CPU. In the test, a model that predicts ratings knows the training rows,
-    one that ranks the validation rows as well.
+    It trains on the device and is evaluated on the CPU. In the test, a model that predicts ratings is given the
+    training rows, and one that ranks also the validation rows.
 
     Raises:
         UserError: the folder holds another training.
@@ -121,7 +122,7 @@ def trained(run: Path, config: TrainConfig, evaluator: RankingEvaluator, device:
 
 
 def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, evaluator: RankingEvaluator) -> np.ndarray:
-    """What the test rows are ordered by, [n_test]: predictions or, of models without, the ranking's scores."""
+    """The scores that order the test rows, [n_test]: predictions or, for models without them, the ranking's scores."""
     if predictions is not None:
         return predictions
     test, data = evaluator.split.test, evaluator.data
@@ -134,7 +135,7 @@ def scores_of_test_rows(fitted: FittedModel, predictions: np.ndarray | None, eva
 
 
 def protocol_of(evaluator: RankingEvaluator, config: DataConfig) -> dict[str, Any]:
-    """What results in one folder have in common: the data, its scale, features and split, and how rankings count."""
+    """What results in one folder share: the data, its scale, features and split, and how rankings are measured."""
     data, info = evaluator.data, evaluator.data.features.info
     return {
         "data": data.name,
@@ -152,7 +153,7 @@ def check_protocol(folder: Path, protocol: dict[str, Any]) -> None:
     """Record the protocol of this folder; refuse to mix results of different protocols.
 
     Raises:
-        UserError: the folder has another's.
+        UserError: the folder has another protocol.
     """
     path = folder / "protocol.json"
     before = read_json(path) if path.is_file() else protocol

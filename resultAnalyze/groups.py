@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Who is served badly? The figures of a run by groups of users and movies, and the widest gap between two groups.
+"""Who is served badly? The metrics of a run by groups of users and movies, and the widest gap between two groups.
 
     python resultAnalyze/groups.py
     python resultAnalyze/groups.py --runs runs/a runs/b runs/c      # the same training with several seeds
 
-Users are grouped by how many ratings of theirs are known, and by gender and age where the data has them; movies by how
-many known ratings they have and by the decade of their release. A ranking is measured by the NDCG@10 of users, and by
-the share of their relevant movies that stand in the ten; predictions by their RMSE. Means over the runs with 95 %
-intervals over seeds and users or movies (intervals.py). Groups of fewer than 20 users or movies are left out. The
-interval of the widest gap counts that it was chosen among all groups. A gap is no cause: users with many ratings have
-more to be found as well.
+Users are grouped by their number of known ratings, and by gender and age where the data has them; movies by their
+number of known ratings and by the decade of their release. Rankings are measured by the NDCG@10 of users and, for
+movies, by the share of relevant test ratings whose movie is in the user's top ten; predictions by their RMSE. Means
+over the runs have 95 % intervals over seeds and users or movies (intervals.py). Groups of fewer than 20 users or movies
+are left out. The interval of the widest gap allows for choosing it among all groups. A gap does not show a cause: users
+with many ratings also have more movies to be found.
 
-Writes groups.csv and groups.png into the first run's folder, from where utils/hub.py takes the widest gaps into the
-model card, or into --output.
+Writes groups.csv and groups.png into --output or, by default, the first run's folder, from where utils/hub.py takes the
+widest gaps for the model card.
 """
 
 import sys
@@ -38,14 +38,14 @@ from utils.files import UserError, atomic_write, write_table
 from utils.runs import GROUPS, finished_run
 from utils.splits import TEST
 
-PARTS = 5  # of about equal size, by numbers of ratings
-Groups = dict[str, dict[str, np.ndarray]]  # what they are grouped by -> name of the group -> bool for each of them
+PARTS = 5  # groups of about equal size, by numbers of ratings
+Groups = dict[str, dict[str, np.ndarray]]  # grouping -> name of the group -> bool for each user or movie
 
 
 @dataclass(frozen=True)
 class Settings:
     runs: tuple[Path, ...] = ()
-    """folders of finished training runs that differ by their seed alone (default: the newest in runs/)"""
+    """folders of finished training runs that differ only in their seed (default: the newest in runs/)"""
     output: OptionalFolder = None
     """folder (default: that of the first run)"""
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def check_alike(found: list[Run]) -> None:
-    """Raises UserError where the runs differ by more than their seed, or one is named twice."""
+    """Raises UserError if the runs differ by more than their seed, or if one is named twice."""
     one, *others = ({"config": _but_seed(run), "rows": run.test["split_sha256"]} for run in found)
     if any(other != one for other in others):
         raise UserError("--runs: these trainings differ by more than their seed: name runs of one configuration.")
@@ -76,7 +76,7 @@ def _but_seed(run: Run) -> dict[str, Any]:
 
 
 def group_table(found: list[Run]) -> pd.DataFrame:
-    """A row for each group: what it is of, its size, and the metric with its interval; and the widest gap of each kind.
+    """A row for each group: its grouping, size, and metric with interval; and one for the widest gap of each grouping.
 
     Columns: by, group, units (how many), metric, value, low, high
     """
@@ -113,7 +113,7 @@ def measured(found: list[Run]) -> Iterator[tuple[str, Groups, list[UnitMetric]]]
 
 
 def user_groups(run: Run) -> Groups:
-    """Users by their known ratings and, where the data says it, by gender and age."""
+    """Users by their known ratings and, where the data has them, by gender and age."""
     known, ids = run.saved.known, run.saved.ids
     count = torch.bincount(known.history.users()[known.part != TEST], minlength=len(ids.user_ids)).numpy()
     found = {"known ratings of the user": in_parts(count)}
@@ -130,7 +130,7 @@ def user_groups(run: Run) -> Groups:
 
 
 def age_in_words(name: str) -> str:
-    """A group of ages as pandas writes it, "(17.0, 24.0]", as people do."""
+    """A group of ages in words: "18 to 24" for "(17.0, 24.0]", as pandas writes it."""
     if not name.startswith("("):
         return name
     low, high = (part.strip(" ()[]") for part in name.split(","))
@@ -162,14 +162,14 @@ def in_parts(count: np.ndarray, weight: np.ndarray | None = None) -> dict[str, n
 
 
 def ndcg_by_user(run: Run) -> UnitMetric:
-    """Of users with relevant test ratings; others have no weight."""
+    """NDCG@10 of users with relevant test ratings; others have no weight."""
     by_user, n = user_metrics(run), len(run.saved.ids.user_ids)
     total = by_user["ndcg@10"].reindex(range(n)).fillna(0.0).to_numpy()
     return UnitMetric(total, np.isin(np.arange(n), by_user.index).astype(float))
 
 
 def found_by_movie(run: Run) -> UnitMetric:
-    """Relevant test ratings, by movie, and how many of them stand in the ten."""
+    """By movie, the number of relevant test ratings, and how many of these are in the user's top ten."""
     relevant, n = relevant_rows(run), len(run.saved.ids.movie_ids)
     is_found = relevant.merge(top_lists(run), on=["user", "movie"], how="left")["rank"].notna()
     movie = relevant["movie"].to_numpy()
@@ -184,7 +184,7 @@ def rmse_by(run: Run, kind: str) -> UnitMetric:
     return squared_by_unit((rows["prediction"] - rows["rating"]).to_numpy(), unit, len(ids))
 
 
-# --- what is shown -------------------------------------------------------------------------------
+# --- output --------------------------------------------------------------------------------------
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -196,7 +196,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame, run: Run, target: Path) -> None:
-    """The groups with their intervals, a panel for each kind."""
+    """The groups with their intervals, a panel for each grouping."""
     import matplotlib
 
     matplotlib.use("agg")

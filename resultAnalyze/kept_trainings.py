@@ -1,4 +1,4 @@
-"""Tables of the training runs whose tests are kept as resultAnalyze/results/trainings/*.json and parts/*.json."""
+"""Tables of the training runs whose test records are in resultAnalyze/results/trainings/*.json and parts/*.json."""
 
 from itertools import groupby
 from typing import Any
@@ -14,7 +14,7 @@ from utils.config import as_typed
 from utils.files import ROOT, read_json
 
 RESULTS = ROOT / "resultAnalyze" / "results"
-# Runs that share these differ by their seed.
+# Runs that share these differ only in their seed.
 CONFIGURATION = ("dataset", "split", "ratios", "relevance_threshold", "preset", "changes")
 RATING = {"validation RMSE": "val_rmse", "test RMSE": "rmse", "test MAE": "mae"}
 RANKING = {
@@ -49,7 +49,7 @@ def trainings(folder: str = "trainings") -> pd.DataFrame:
 def trainings_table(columns: dict[str, str]) -> str:
     """One row per configuration and protocol: means over seeds.
 
-    columns: heads of the table's columns and the metrics in them; runs without the second metric are left out
+    columns: the table's column headings and their metrics; runs without the second metric are left out
     """
     runs = trainings().dropna(subset=list(columns.values())[1])
     rows = []
@@ -62,9 +62,9 @@ def trainings_table(columns: dict[str, str]) -> str:
 
 
 def answers_table() -> str:
-    """Of each question the best preset on MovieLens 1M, and how far the best of the other presets is behind.
+    """For each question, the best preset on MovieLens 1M, and how far the best of the other presets is behind.
 
-    The intervals are those of Welch's t over the seeds, and do not count that the best was chosen.
+    The intervals are those of Welch's t over the seeds, not adjusted for having chosen the best.
     """
     runs, rows = trainings(), []
     runs = runs[runs["dataset"] == "ml-1m"].copy()
@@ -95,7 +95,7 @@ def answers_table() -> str:
 
 
 def requests_table() -> str:
-    """The runs that were tested as of a request: as their protocol says, of requests in a later second, and untold."""
+    """The runs tested with a request time: by their protocol, for requests in a later second, and with it withheld."""
     runs = trainings().dropna(subset=["later_second"])
     rows = []
     for _, group in runs.groupby([runs[name].map(str) for name in CONFIGURATION]):
@@ -114,7 +114,7 @@ def requests_table() -> str:
 
 
 def new_movies_table() -> str:
-    """The runs that were tested on movies without ratings: how these are ranked, and what it costs the others."""
+    """The runs tested on movies without ratings: how well these are ranked, and what that costs the others."""
     runs = trainings()
     runs = runs[
         runs["parts"].map(lambda parts: isinstance(parts, dict) and all("ndcg@10" in parts.get(n, {}) for n in PARTS))
@@ -136,7 +136,7 @@ def new_movies_table() -> str:
 
 
 def blends_table() -> str:
-    """Runs that rank together: results/blends/*.json, made by blend.py, whose names end in their seed."""
+    """Blends: results/blends/*.json, made by blend.py, of runs whose names end in their seed."""
     rows = []
     found = [read_json(path) for path in sorted((RESULTS / "blends").glob("*.json"))]
     for together, several in groupby(found, key=lambda blend: [without_seed(run) for run in blend["weights"]]):
@@ -153,11 +153,11 @@ def blends_table() -> str:
 
 
 def part_differences() -> pd.DataFrame:
-    """What models lose without a part of theirs: results/parts/*.json beside the whole models of the same seeds.
+    """What models lose without one of their parts: results/parts/*.json against the whole models of the same seeds.
 
     Returns:
-        for each preset and part: how large the metric is without it, and the change by leaving it out, with the
-        interval of Student's t over the differences of the seeds; the largest change of each preset comes first
+        for each preset and part: the metric without it, and the change from leaving it out, with the interval of
+        Student's t over the differences of the seeds; the largest change of each preset comes first
     """
     wholes, rows = trainings(), []
     parts = trainings("parts")
@@ -185,12 +185,12 @@ def parts_table() -> str:
 
 
 def without_seed(run: str) -> str:
-    """What runs that differ by their seed have in common of their names."""
+    """The part of a run's name that is the same for all seeds."""
     return run.rsplit("-seed-", 1)[0]
 
 
 def left_out(changes: dict[str, Any]) -> str:
-    """The towers or blocks that a run is without, or its flag in words."""
+    """The towers or blocks that a run leaves out, or its flags in words."""
     if "towers" in changes:
         return " ".join(f"`{tower}`" for tower in NCFConfig().towers if tower not in changes["towers"])
     if "blocks" in changes:
@@ -200,14 +200,14 @@ def left_out(changes: dict[str, Any]) -> str:
 
 
 def rows_in_words(run: pd.Series) -> str:
-    """The split and its ratios, of those that have some."""
+    """The split and, if it has them, its ratios."""
     if run["split"] in ("given files", "leave-one-out"):
         return run["split"]
     return f"{run['split']} {'/'.join(f'{100 * ratio:g}' for ratio in run['ratios'])}"
 
 
 def preset_in_words(run: pd.Series) -> str:
-    """The preset, and the flags beside it."""
+    """The preset and its additional flags."""
     return " ".join([run["preset"], *(as_code(name, value) for name, value in run["changes"].items())])
 
 

@@ -4,8 +4,8 @@
     python resultAnalyze/loss_ananlyze.py
     python resultAnalyze/loss_ananlyze.py --run runs/20260101-120000 --output loss.png --show
 
-The loss of a model that predicts ratings is the mean squared error on rating / highest rating, the original's 0.034,
-without penalties. Beside the training loss of a model that ranks stands its validation NDCG.
+The loss of a model that predicts ratings is the mean squared error on rating / highest rating (0.034 for the original),
+without penalties. For a model that ranks, the validation NDCG is plotted with the training loss.
 """
 
 import sys
@@ -65,7 +65,7 @@ def draw(epochs: pd.DataFrame, test: dict, window: bool):
         label = f"test: {test['loss']:.4f}, RMSE {test['rmse']:.4f}"
         axes.axhline(test["loss"], linestyle="--", color="tab:red", label=label)
         axes.set(xlabel="epoch", ylabel="mean squared error on rating / highest rating")
-    else:  # a training to rank, whose validation has no loss
+    else:  # a ranking model, whose validation has no loss
         axes.plot([], [], " ", label=f"test: HR@10 {test['hr@10']:.4f}, NDCG@10 {test['ndcg@10']:.4f}")
         axes.set(xlabel="epoch", ylabel="loss")
         if "val_ndcg@10" in epochs:

@@ -1,4 +1,4 @@
-"""Tables and figures as docs/ and the files of results show them."""
+"""Markdown tables and numbers as docs/ and the result files show them."""
 
 import pandas as pd
 
@@ -10,7 +10,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def mean_and_range(values: pd.Series) -> str:
-    """The mean and, of different values, half their range; nothing where any is missing."""
+    """The mean and, if the values differ, half their range; empty if any is missing."""
     if values.isna().any():
         return ""
     spread = (values.max() - values.min()) / 2
@@ -18,5 +18,5 @@ def mean_and_range(values: pd.Series) -> str:
 
 
 def effect_in_words(change: float, low: float, high: float, digits: int = 3, mark: str = "") -> str:
-    """A change with its interval, the change between two marks such as those of bold."""
+    """A change with its interval; `mark`, such as that of bold, encloses the change."""
     return f"{mark}{change:+.{digits}f}{mark} [{low:+.{digits}f}, {high:+.{digits}f}]"

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How often does an interval claim a difference where there is none? Training runs that differ by their seeds alone.
+"""How often does an interval claim a difference where there is none? Compares runs that differ only in their seeds.
 
     python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf-ranking
     python resultAnalyze/null_experiment.py --data dataset/ml-100k --preset ncf --trainings 24
 
-One configuration is trained with many seeds. Again and again, two sets of these runs are drawn, none in both, and
-compared as if they were two models: the truth is "no difference". A 95 % interval (intervals.py) that excludes 0 is
-a false claim; there should be at most 5 % of them. Intervals over users or movies alone, as are often shown, stand
-beside it. The draws share training runs and test rows, so that the shares themselves are estimates.
+One configuration is trained with many seeds. Two disjoint sets of these runs are drawn many times and compared as if
+they were two models: the truth is "no difference". A 95 % interval (intervals.py) that excludes 0 is a false claim; at
+most 5 % should exclude it. Intervals over users or movies alone, which are often reported, are counted as well. The
+draws share training runs and test rows, so the shares themselves are estimates.
 
 Writes null_experiment.csv (a row per metric and number of seeds) and null_experiment.md into --output. Finished
 training runs are kept there, so an interrupted experiment resumes where it stopped.
@@ -46,15 +46,15 @@ SEED = 0  # of the draws
 class Settings:
     data: DataConfig = field(default_factory=lambda: DataConfig(ratios=(0.75, 0.05, 0.2)))
     preset: Literal[tuple(PRESETS)] = "ncf-ranking"
-    """the preset of train.py to train again and again"""
+    """the preset of train.py to train with many seeds"""
     trainings: PositiveInt = 24
     """how many seeds"""
     compared: tuple[PositiveInt, ...] = (3, 5)
-    """seeds of each of the two that are compared"""
+    """numbers of seeds in each of the two sets that are compared"""
     jobs: PositiveInt = 1
     """how many models are trained in parallel; they share the cores"""
     draws: PositiveInt = 2000
-    """comparisons of each kind"""
+    """comparisons for each metric and number of seeds"""
     device: Device = "auto"
     """where the preset trains"""
     output: OptionalFolder = None
@@ -101,7 +101,7 @@ def measure(
 
 
 def false_claims(trainings: list[dict[str, UnitMetric]], compared: tuple[int, ...], draws: int) -> pd.DataFrame:
-    """Of each metric and number of seeds, the share of intervals that exclude 0, with the training runs and without."""
+    """For each metric and number of seeds, the share of intervals that exclude 0: with seeds, and over units alone."""
     random, rows = np.random.default_rng(SEED), []
     for metric in trainings[0]:
         for n in compared:

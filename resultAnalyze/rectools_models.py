@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""SASRec and HSTU of the library RecTools on rows that compare_rectools.py wrote; it runs this in their environment.
+"""SASRec and HSTU of the RecTools library on rows from compare_rectools.py, which runs this in their environment.
 
     .venv-rectools/bin/python resultAnalyze/rectools_models.py --folder runs/rectools-ml-1m --model HSTU --seed 0
 
 Nothing of this repo is imported: RecTools and this repo need different versions of NumPy. Reads known.csv and asked.csv
-of the folder, writes <model>-<seed>.csv, the best ten movies of each user, and <model>-<seed>.json beside it. An
-interrupted training resumes after its last whole epoch.
+from the folder and writes <model>-<seed>.csv, the top ten movies of each user, and the training's record in
+<model>-<seed>.json. An interrupted training resumes after its last whole epoch.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from rectools.dataset import Dataset
 from rectools.models import HSTUModel, SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 
-# Of the library's own benchmark on MovieLens 1M, examples/tutorials/transformers_HSTU_tutorial.ipynb in its repository,
-# but for two things: the softmax is over all movies and not over 128 sampled ones, which is no faster on a CPU, and a
-# training ends when the validation has not become better for PATIENCE epochs.
+# Those of the library's own benchmark on MovieLens 1M, examples/tutorials/transformers_HSTU_tutorial.ipynb in its
+# repository, with two changes: the softmax is over all movies instead of 128 sampled ones, which would be no faster on
+# a CPU, and training ends when validation has not improved for PATIENCE epochs.
 SETTINGS = {
     "n_factors": 50,
     "dropout_rate": 0.2,
@@ -50,11 +50,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--model", choices=MODELS, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=100, help="the most epochs (default: 100)")
-    parser.add_argument("--minutes", type=float, default=600, help="the most minutes of training (default: 600)")
+    parser.add_argument("--epochs", type=int, default=100, help="maximum epochs (default: 100)")
+    parser.add_argument("--minutes", type=float, default=600, help="maximum minutes of training (default: 600)")
     parser.add_argument("--k", type=int, default=10, help="length of the lists (default: 10)")
     flags = parser.parse_args()
-    torch.use_deterministic_algorithms(True, warn_only=True)  # not all that they use has one on a GPU
+    torch.use_deterministic_algorithms(True, warn_only=True)  # some operations have no deterministic version on a GPU
     seed_everything(flags.seed, verbose=False)
 
     known = with_dates(pd.read_csv(flags.folder / "known.csv"))
@@ -84,7 +84,7 @@ def main() -> None:
         **SETTINGS,
     )
     model.fit(dataset)
-    trainer = model.fit_trainer  # the model trains by a copy of what it was given
+    trainer = model.fit_trainer  # the model trains with a copy of the trainer
     (timer,) = (callback for callback in trainer.callbacks if isinstance(callback, Timer))
     model.load_weights_from_checkpoint(trainer.checkpoint_callback.best_model_path)
     context = {"context": asked.assign(**{Columns.Weight: 1.0})} if model.require_recommend_context else {}
@@ -101,7 +101,7 @@ def main() -> None:
 
 
 class ValidationRecall(Callback):
-    """Logs the share of users whose validation movie is among the k ranked first, those of their history left out."""
+    """Logs the share of users whose validation movie is in the top k of the movies that are not in their history."""
 
     def __init__(self, k: int):
         self.k, self.found = k, []
@@ -118,10 +118,10 @@ class ValidationRecall(Callback):
 
 
 class ResumingTrainer(Trainer):
-    """Goes on from the last epoch in the folder of its checkpoints, if there is one."""
+    """Resumes from the last epoch in its checkpoint folder, if there is one."""
 
     def fit(self, model, train, validation) -> None:
-        model.is_fitted = (Path(self.checkpoint_callback.dirpath) / "last.ckpt").is_file()  # or it draws weights anew
+        model.is_fitted = (Path(self.checkpoint_callback.dirpath) / "last.ckpt").is_file()  # or it draws new weights
         super().fit(model, train, validation, ckpt_path="last")
 
 

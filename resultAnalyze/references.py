@@ -1,4 +1,4 @@
-"""The reference sides of benchmark.py: the same work as tutorials and other libraries do it."""
+"""The reference implementations of benchmark.py: the same work as done by tutorials and other libraries."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ def speed(amount: int, work: Callable[[], object]) -> float:
 
 @torch.inference_mode()
 def reference_encode(encoder: Encoder, titles: list[str]) -> np.ndarray:
-    """Mean pooling of one title after the other: float32 [n_titles, hidden size]."""
+    """Mean-pooled vectors of one title after the other: float32 [n_titles, hidden size]."""
     vectors = []
     for title in titles:
         states = encoder.model(**encoder.tokenizer(title, return_tensors="pt")).last_hidden_state  # [1, T, H]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A report of a training: one HTML file with what was trained on what, how good it is, for whom, and how to repeat it.
+"""A report of a training: one HTML file with what was trained, how good it is, for whom, and how to repeat it.
 
     python resultAnalyze/report.py
     python resultAnalyze/report.py --run runs/20260101-120000 --output report.html
 
-From the run's own files alone; nothing is trained or tested again. Intervals are 95 % over the tested
-users: they say how much the figure hangs on who was tested, not on the seed. The lists of ten users stand beside movies
-that these people rated: mind where you show them.
+It uses only the run's own files; nothing is trained or tested again. Intervals are 95 % over the tested users: they
+show how much a figure depends on who was tested, not on the seed. The lists of ten users are shown with movies that
+these people rated: mind where you publish them.
 """
 
 import html
@@ -45,7 +45,7 @@ from utils.splits import TEST
 
 TEMPLATE = ROOT / "resultAnalyze" / "report.html"
 GROUPS = 5  # of users by activity, of movies by popularity
-N_USERS, N_LIKED = 10, 5  # whose lists are shown, and of whose ratings as many
+N_USERS, N_LIKED = 10, 5  # users whose lists are shown, and liked movies shown for each
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def sections(run: Run) -> list[str]:
 
 
 def how_good(run: Run) -> str:
-    """The test's figures with intervals, beside what needs no model."""
+    """The test metrics with intervals, compared with predictions that need no model."""
     test = run.test
     if run.ranks:
         by_user = user_metrics(run)
@@ -115,7 +115,7 @@ def what_was_trained(run: Run) -> str:
     rows = {
         "preset": test["preset"] + "".join(f", {name} {value}" for name, value in test["changes"].items()),
         "ratings": f"{test['train_rows']:,} to train, {test['val_rows']:,} to validate, {test['test_rows']:,} to test",
-        "known of movies": ", ".join(block.name for block in blocks) or "nothing",
+        "movie features": ", ".join(block.name for block in blocks) or "nothing",
         "titles": f"encoded by {features['encoder']}, {features['pooling']} pooling",
         "epochs": f"{test['epochs']}, best {test['best_epoch']}, {test['wall_seconds']:,.0f} seconds",
         "parameters": f"{sum(p.numel() for p in run.saved.model.parameters()):,}",
@@ -131,7 +131,7 @@ def by_epoch(run: Run) -> str:
 
 
 def rating_groups(run: Run) -> list[str]:
-    """Whether predictions can be believed, and the error by activity and popularity."""
+    """The calibration of predictions, and the error by activity and popularity."""
     predictions = results_table(run.folder / "test_predictions.csv")
     groups = calibration.calibration(calibration.with_counts(predictions, run.saved), 10)
     return [f"<p>{text(calibration.in_words(predictions))}</p>", figure(calibration.draw(groups, run.test))]
@@ -164,7 +164,7 @@ def cold_and_warm(run: Run) -> str:
 
 
 def lists(run: Run) -> list[str]:
-    """What some users like and what they are recommended: of a ranking the tested lists, relevant movies marked."""
+    """What some users like and are recommended; of a ranking model the tested lists, with relevant movies marked."""
     users = np.unique(run.tested()["user"])
     if run.ranks:
         users = np.intersect1d(users, top_lists(run)["user"])
@@ -209,7 +209,7 @@ def list_row(run: Run, rank: int, movie: int, values: dict[str, float], is_relev
 
 
 def commands(run: Run) -> str:
-    """The commands that give this run and this report."""
+    """The commands that reproduce this run and this report."""
     data, test = run.config["config"]["data"], run.test
     words = ["python", "train.py", "--data", data["folder"], "--features", data["features"], "--preset", test["preset"]]
     words += ["--split", data["split"], "--ratios", *data["ratios"], "--seed", test["seed"]]
@@ -228,7 +228,7 @@ def commands(run: Run) -> str:
 
 
 def grouped(by: np.ndarray, values: np.ndarray, of_what: str, metric: str) -> list[dict[str, Any]]:
-    """Means of values in groups of about equal size, by how many ratings there are."""
+    """Means of values in groups of about equal size, by the number of ratings."""
     group = equal_parts(by, GROUPS)
     rows = []
     for k in np.unique(group):
@@ -242,7 +242,7 @@ def grouped(by: np.ndarray, values: np.ndarray, of_what: str, metric: str) -> li
 
 
 def in_words(name: str) -> str:
-    """A name of test_metrics.json as it is read."""
+    """A name from test_metrics.json in words."""
     return name.replace("_", " ").replace("hr@", "HR@").replace("ndcg@", "NDCG@")
 
 
@@ -260,7 +260,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def figure(drawn: Any) -> str:
-    """A figure of matplotlib as part of the page."""
+    """A matplotlib figure as part of the page."""
     import matplotlib.pyplot as plt
 
     made = io.StringIO()

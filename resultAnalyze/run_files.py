@@ -1,4 +1,4 @@
-"""A finished run as its files tell it: what was tested, the lists or predictions, and metrics user by user."""
+"""A finished run, read from its files: the test ratings, the lists or predictions, and metrics by user."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from utils.splits import TEST
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run as its files tell it."""
+    """A finished run, read from its files."""
 
     folder: Path
     test: dict[str, Any]  # test_metrics.json
@@ -37,7 +37,7 @@ class Run:
         return self.test["task"] == "ranking"
 
     def tested(self) -> pd.DataFrame:
-        """The test ratings: indices of user and movie, and the rating in the data's own unit."""
+        """The test ratings: indices of user and movie, and the rating on the data's own scale."""
         known, rows = self.saved.known, self.saved.known.part == TEST
         columns = {"user": known.history.users()[rows], "movie": known.history.movie[rows]}
         rating = self.saved.model.stats.scale.from_model(known.history.rating[rows])
@@ -45,7 +45,7 @@ class Run:
 
 
 def results_table(path: Path) -> pd.DataFrame:
-    """A table of test results; ids are as they were written, "NA" and "null" as well."""
+    """A table of test results; ids stay as they were written, including "NA" and "null"."""
     return pd.read_csv(path, dtype={"userId": str, "movieId": str}, keep_default_na=False)
 
 
@@ -62,7 +62,7 @@ def relevant_rows(run: Run) -> pd.DataFrame:
     """The relevant test ratings of the users who were evaluated."""
     tested = run.tested()
     scale = run.saved.model.stats.scale
-    rounded = 1e-5 * (scale.high - scale.low)  # at most, of ratings that were kept in the scale of models
+    rounded = 1e-5 * (scale.high - scale.low)  # the largest rounding error of ratings kept on the models' scale
     relevant = tested[tested["rating"] >= run.test["relevance_threshold"] - rounded]
     return relevant[of_evaluated(relevant["user"].to_numpy())].reset_index(drop=True)
 

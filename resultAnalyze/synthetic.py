@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
-"""Write ratings of people who do not exist, of any number, with a taste that a model can find.
+"""Generate any number of synthetic ratings, with planted preferences that a model can find.
 
     python resultAnalyze/synthetic.py --output dataset/synthetic
     python resultAnalyze/synthetic.py --users 200000 --movies 87000 --ratings 32000000 --output dataset/like-ml-32m
     python resultAnalyze/synthetic.py --users 600000 --movies 87000 --ratings 100000000 --mapped --output dataset/large
 
-Writes ratings.csv and movies.csv as MovieLens does, and truth.json: the RMSE of the true expectation of each rating,
-which no model can be better than but by chance, and that of the best constant.
+Writes ratings.csv and movies.csv in MovieLens' format, and truth.json: the RMSE of the true expectation of each rating,
+which a model can beat only by chance, and that of the best constant.
 
-Few users rate much and few movies are rated often, as in MovieLens (log-normal activity, Zipf-like popularity). A user
-prefers some genres, picks movies of these by popularity, and likes them by
+As in MovieLens, few users rate many movies and few movies have many ratings (log-normal activity, Zipf-like
+popularity). A user prefers some genres, picks movies from these by popularity, and rates them by
 
-    rating = 3.5 + b_user + b_movie + p_user · q_movie + noise        in half rating from 0.5 to 5
+    rating = 3.5 + b_user + b_movie + p_user · q_movie + noise        rounded to halves from 0.5 to 5
 
-where q_movie is that of its genre and a part of its own. Users are made in chunks, so memory does not grow with them.
+where q_movie is its genre's vector plus a part of its own. Users are drawn in chunks, so that memory does not grow with
+their number.
 """
 
 import sys
@@ -38,7 +39,7 @@ from utils.rating_columns import write_mapped
 GENRES = ("Action", "Adventure", "Animation", "Comedy", "Crime", "Drama", "Fantasy", "Horror", "Romance", "Thriller")
 FACTORS = 8
 NOISE = 0.8  # standard deviation of a rating
-MIN_RATINGS = 20  # ratings of a user
+MIN_RATINGS = 20  # per user
 ACTIVITY = 1.0  # standard deviation of the logarithm of a user's number of ratings
 POPULARITY = 1.3  # a movie's weight is (rank + 20) ** -POPULARITY
 CHUNK_RATINGS = 2_000_000
@@ -48,15 +49,15 @@ TEN_YEARS = 315_360_000  # seconds
 @dataclass(frozen=True)
 class Settings:
     users: PositiveInt = 6_000
-    """how many users"""
+    """number of users"""
     movies: PositiveInt = 4_000
-    """how many movies"""
+    """number of movies"""
     ratings: PositiveInt = 1_000_000
-    """about how many ratings"""
+    """approximate number of ratings"""
     seed: NonNegInt = 0
-    """seed of all that is drawn"""
+    """seed of all random draws"""
     mapped: bool = False
-    """write the ratings as utils/memory_map.py does"""
+    """write the ratings as memory-mapped columns, as utils/memory_map.py does"""
     output: Folder = DATASET / "synthetic"
     """folder for the files"""
 
@@ -90,12 +91,12 @@ def main() -> None:
     write_json(settings.output / "truth.json", truth)
     print(
         f"Wrote {int(n):,} ratings to {display_path(settings.output)}: RMSE {truth['rmse_of_truth']:.4f} of the true "
-        f"expectation, {truth['rmse_of_mean']:.4f} of the mean of all."
+        f"expectation, {truth['rmse_of_mean']:.4f} of the global mean."
     )
 
 
 def added_up(chunks: Iterable[tuple[pd.DataFrame, np.ndarray]], sums: np.ndarray) -> Iterator[pd.DataFrame]:
-    """The tables of the chunks, each added to `sums` on its way."""
+    """Yield the tables of the chunks, adding each to `sums`."""
     for table, expected in chunks:
         rating = table["rating"].to_numpy()
         sums += len(rating), ((rating - expected) ** 2).sum(), rating.sum(), (rating**2).sum()
@@ -120,7 +121,7 @@ class World:
     """The movies, ordered by genre; each array has one row per movie."""
 
     genre: np.ndarray  # int [n]
-    picked: np.ndarray  # genre + how far its genre's popularity has come with this movie, rising from 0 to n_genres
+    picked: np.ndarray  # genre + share of its genre's popularity up to this movie, rising from 0 to n_genres
     bias: np.ndarray
     factors: np.ndarray  # [n, FACTORS]
 
@@ -137,7 +138,7 @@ class World:
         return cls(genre, picked, random.normal(0, 0.3, n), factors)
 
     def pick(self, genre: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A movie of each of these genres, by popularity."""
+        """A movie from each of these genres, drawn by popularity."""
         index = np.searchsorted(self.picked, genre + random.random(len(genre)), side="right")
         return np.minimum(index, len(self.picked) - 1)
 
@@ -149,7 +150,7 @@ class World:
 
 
 def rated(world: World, settings: Settings, random: np.random.Generator) -> Iterator[tuple[pd.DataFrame, np.ndarray]]:
-    """Chunks of ratings.csv, users in order and each by time, and the expectation of each rating, [n]."""
+    """Chunks of ratings.csv, ordered by user and time, and the expectation of each rating, [n]."""
     mean = settings.ratings / settings.users
     step = max(1, round(CHUNK_RATINGS / mean))
     for start in range(0, settings.users, step):
@@ -161,7 +162,7 @@ def rated(world: World, settings: Settings, random: np.random.Generator) -> Iter
 def of_users(
     world: World, first: int, count: np.ndarray, random: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """The ratings of users `first`, `first` + 1, ...: `count` of each, or fewer where a user's draws hit the same."""
+    """The ratings of users `first`, `first` + 1, ...: `count` of each, or fewer if a user's draws repeat movies."""
     n = len(count)
     user = np.repeat(np.arange(n), 2 * count)
     liking = random.dirichlet(np.full(len(GENRES), 0.5), n).cumsum(1)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Put the results under resultAnalyze/results/ into docs/results.md, each section between its two marks.
+"""Put the results under resultAnalyze/results/ into docs/results.md, each section between its two markers.
 
     python resultAnalyze/tables.py
 
-So no figure of these sections is typed by hand; a test fails where the document and the result files disagree.
+No figure in these sections is typed by hand; a test fails if the document and the result files disagree.
 """
 
 import os
@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def with_results(document: str) -> str:
-    """The document's text with its sections made anew from the result files.
+    """The document's text with its sections regenerated from the result files.
 
     Raises:
-        UserError: a section's marks are missing.
+        UserError: a section's markers are missing.
     """
     for name, make in SECTIONS.items():
         begin, end = f"<!-- {name}: made by resultAnalyze/tables.py -->", f"<!-- end of {name} -->"
@@ -82,7 +82,7 @@ def groups_table() -> str:
 
 
 def comparison_tables() -> str:
-    """Every results/*/comparison.md with the picture beside it."""
+    """Every results/*/comparison.md, each followed by its picture."""
     texts = {table: table.read_text(encoding="utf-8") for table in sorted(RESULTS.glob("*/comparison.md"))}
     return "\n".join(f"{text}\n{picture_beside(table)}\n" for table, text in texts.items())
 
@@ -94,7 +94,7 @@ def picture_beside(table: Path) -> str:
 
 
 def ablation_tables() -> str:
-    """Of every results/*/effects.csv, what each input changes by the metrics that lists are about; and its picture.
+    """For every results/*/effects.csv, what each input changes in the metrics of lists, and its picture.
 
     Bold where an effect is claimed.
     """
@@ -116,9 +116,9 @@ def ablation_tables() -> str:
 
 
 def worth_table() -> str:
-    """What a part is worth on MovieLens 1M: the parts of the NCF, and the inputs of the ablation by movies.
+    """What each part is worth on MovieLens 1M: the parts of the NCF, and the inputs of the ablation by movies.
 
-    RMSE and NDCG that the part gains; a dash where no effect is claimed, nothing where it was not measured.
+    The change of RMSE and NDCG by adding the part; a dash if no effect is claimed, empty if it was not measured.
     """
     parts = part_differences().set_index(["preset", "rows", "without"])
     effects = pd.read_csv(RESULTS / "ml-1m-cold-movies-ncf-ranking" / "effects.csv")
@@ -144,9 +144,9 @@ def is_claimed(effect: Any) -> bool:
     return effect.verdict in ("better", "worse")
 
 
-# Heads of columns, and the training runs of which results/parts/ has some without a part.
+# Column headings, and the preset and rows of the training runs in results/parts/.
 WORTH_OF = {"ratings: RMSE": ("ncf", "random 50/30/20"), "lists: NDCG@10": ("ncf-ranking", "random 80/0/20")}
-# A part of a model: what results/parts/ calls it, and what effects.csv does.
+# A part of a model: its names in results/parts/ and in effects.csv.
 WORTH = {
     "BERT's vectors of titles": ("block `title`", "title"),
     "the same, beside genres and year alone": (None, "title, nothing but genres and year beside it"),
@@ -161,12 +161,12 @@ WORTH = {
     "time: of day and week, since the first rating": ("`clock`", None),
     "the MLP": ("the MLP", None),
 }
-ABLATED = {  # heads of a table, which movies and by which metric
+ABLATED = {  # column headings: which movies, by which metric
     "new movies: NDCG@10": ("cold", "ndcg@10"),
     "new movies: HR@10 in all lists": ("cold", "top-N hr"),
     "known movies: NDCG@10": ("warm", "ndcg@10"),
 }
-# A section of the document is one line here: its name in the marks, and what makes its text.
+# Each section of the document is one line: its name in the markers, and the function that makes its text.
 SECTIONS = {
     "answers": answers_table,
     "worth": worth_table,

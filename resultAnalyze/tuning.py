@@ -3,9 +3,9 @@
 The first trial has the model's default settings; the next nine are drawn at random, and from the eleventh on they are
 suggested by the tree-structured Parzen estimator of optuna (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
 Optimization"). A trial trains on the training rows and is measured on the validation rows, by RMSE where a model
-predicts ratings and by NDCG@10 where it only ranks, of presets by that of their best epoch. The test rows are not
-looked at. A trial that fails has no value, and is kept as well. A model whose first trial takes over five minutes gets
-fewer in proportion, but at least three.
+predicts ratings and by NDCG@10 where it only ranks; presets are measured at their best epoch. The test rows are not
+used. A trial that fails has no value, but is kept. A model whose first trial takes over five minutes gets
+proportionally fewer trials, but at least three.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from utils import runs
 from utils.files import UserError, write_table
 from utils.metrics import rmse
 
-LONG_TRIAL = 300.0  # seconds: of a model whose trials take longer, there are fewer
+LONG_TRIAL = 300.0  # seconds: a model whose first trial takes longer gets fewer
 MIN_TRIALS = 3
 COLUMNS = ("trial", "value", "seconds", "settings")
 
@@ -43,7 +43,7 @@ class NoTrial(UserError):
 
 @dataclass(frozen=True)
 class Range:
-    """The values between two numbers, whole ones between whole ones."""
+    """The values between two numbers, integers between integers."""
 
     low: float
     high: float
@@ -56,7 +56,7 @@ ALS = {
     "alpha": Range(1.0, 40.0, True),
     "iterations": Range(5, 30),
 }
-# What is tuned, and within which bounds: arguments of a baseline's function, or flags of a preset.
+# The tuned settings and their bounds: arguments of a baseline's function, or flags of a preset.
 SPACES: dict[str, dict[str, Range | tuple]] = {
     "user + movie bias": {"damping_movie": Range(0.1, 100.0, True), "damping_user": Range(0.1, 100.0, True)},
     "genre kNN": {"damping": Range(1.0, 100.0, True)},
@@ -140,13 +140,13 @@ def tuned(
     folder: Path,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The settings of a model's best trial; {} where nothing is to be tuned.
+    """The settings of a model's best trial; {} if there is nothing to tune.
 
     Trials that an earlier call finished are read from `folder`/trials-<name>.csv and count.
 
     Args:
-        config: the preset's configuration on these data; None of a baseline
-        n_trials: of a model whose first trial takes long, fewer
+        config: the preset's configuration on this data; None for a baseline
+        n_trials: how many; fewer for a model whose first trial takes long
         device: where presets train
     """
     if name not in SPACES or not n_trials:
@@ -196,19 +196,19 @@ def trials_done(folder: Path, name: str) -> int:
 
 
 def valued(done: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The trials that did not diverge."""
+    """The trials that have a value."""
     return [row for row in done if math.isfinite(row["value"])]
 
 
 def wanted(n_trials: int, done: list[dict[str, Any]]) -> int:
-    """How many trials: as many as said or, of a model whose first one took long, as many as fit into their time."""
+    """How many trials to run: `n_trials`, or proportionally fewer if the first one took long."""
     if not done or done[0]["seconds"] <= LONG_TRIAL:
         return n_trials
     return min(n_trials, max(MIN_TRIALS, int(n_trials * LONG_TRIAL / done[0]["seconds"])))
 
 
 def distribution(bounds: Range | tuple) -> Any:
-    """What optuna calls it."""
+    """The same bounds as a distribution of optuna."""
     from optuna import distributions
 
     if isinstance(bounds, tuple):
@@ -218,7 +218,7 @@ def distribution(bounds: Range | tuple) -> Any:
 
 
 def default_settings(name: str, config: TrainConfig | None) -> dict[str, Any]:
-    """The settings that a model has where none are given: those of the preset, or the function's defaults."""
+    """A model's settings if none are given: those of the preset, or the defaults of the baseline's function."""
     if config is None:
         known = signature(BASELINES[name].fit).parameters
         return {key: known[key].default for key in SPACES[name]}
@@ -226,7 +226,7 @@ def default_settings(name: str, config: TrainConfig | None) -> dict[str, Any]:
 
 
 def part_of(config: TrainConfig, flag: str) -> str:
-    """Whether a flag is one of the model or of the optimisation."""
+    """Whether a flag belongs to the model or to the optimisation."""
     return "model" if hasattr(config.model, flag) else "optim"
 
 
@@ -249,7 +249,7 @@ def validate(
     folder: Path,
     device: torch.device,
 ) -> float:
-    """The validation figure of a model with these settings, trained on the training rows."""
+    """The validation metric of a model with these settings, trained on the training rows."""
     if config is not None:
         try:
             return validate_preset(with_settings(config, settings), folder / f"trial-{name}", device)
@@ -260,7 +260,7 @@ def validate(
         fitted = BASELINES[name].fit(data.select(split.train), 0, **settings)
     except ImportError:
         raise
-    except Exception:  # of whatever kind a library's is, of settings that it can't take
+    except Exception:  # any error of a library, for settings that it can't handle
         return math.nan
     if fitted.predict:
         return rmse(RatingEvaluator(data, split).predict(fitted, split.val), data.rating[split.val])
@@ -269,8 +269,8 @@ def validate(
 
 
 def validate_preset(config: TrainConfig, run: Path, device: torch.device) -> float:
-    """The best epoch's validation of a training without a test, whose folder is not kept."""
-    if run.is_dir():  # of a trial that was stopped
+    """The best epoch's validation metric of a training without a test, whose folder is not kept."""
+    if run.is_dir():  # from a trial that was stopped
         runs.discard(run)
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, run=run))
     try:

@@ -9,7 +9,7 @@
 
 Writes `dataset/movie_bert_dict.pkl`, {movieId: float32 [bert_dim + n_genres]}, `dataset/genre2idx.pkl`,
 {genre: index}, and `dataset/movie_bert_dict.json`, which says what they are. With --metadata, the columns of that file
-go into `dataset/movie_bert_dict_blocks.npz`; its columns of the kind text are encoded as titles are.
+go into `dataset/movie_bert_dict_blocks.npz`; its text columns are encoded as the titles are.
 """
 
 import sys
@@ -46,19 +46,19 @@ class Settings:
     encoding: Encoding = None
     features: FeaturesFile = DEFAULT_FEATURES
     encoder: str = DEFAULT_ENCODER
-    """name on the Hugging Face hub, or folder, of a BERT-like model"""
+    """a BERT-like model: its name on the Hugging Face hub, or its folder"""
     pooling: Pooling = "mean"
     """mean over a text's tokens, or the vector of its first token"""
     metadata: OptionalFileName = None
-    """what else is known of the movies: a CSV file of utils/metadata.py or of your own"""
+    """more about the movies: a CSV file from utils/metadata.py or one of your own"""
     text: str = "title"
-    """what the title's vector is of: title; metadata, a sentence of all that is known; or a column of the kind text"""
+    """what to encode: title; metadata (title, genres, people, country as a text); or a text column, after the title"""
     precision: Precision = "float32"
-    """of the encoder's products: bfloat16 is nearly as exact and faster, int8 (CPU alone) faster still and coarse"""
+    """precision of the encoder: bfloat16 is faster and nearly as exact, int8 (CPU only) faster still but coarse"""
     batch_size: Annotated[int, Interval(ge=1, lt=2**31)] = 128
     """texts encoded together"""
     offline: bool = False
-    """fetch nothing: the encoder must be on this machine"""
+    """download nothing: the encoder must already be on this machine"""
     device: Device = "auto"
 
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def as_block(column: Column, encoder: Encoder, settings: Settings) -> Block:
-    """A column of the metadata as numbers; movies without a text have zeros."""
+    """A metadata column as numbers; movies without text get zeros."""
     if column.kind != "text":
         return make_block(column)
     vectors = encoder.encode(column.values, settings.pooling, settings.batch_size)
@@ -91,7 +91,7 @@ def as_block(column: Column, encoder: Encoder, settings: Settings) -> Block:
 
 
 def feature_spec(data: RawData, columns: list[Column], folder: Path, settings: Settings) -> dict:
-    """All that decides what the features are; equal specifications mean equal features."""
+    """Everything that determines the features; equal specifications mean equal features."""
     return {
         "dataset": data.name,
         "n_movies": len(data.movies),
@@ -108,7 +108,7 @@ def feature_spec(data: RawData, columns: list[Column], folder: Path, settings: S
 
 
 def is_current(features: Path, planned: dict) -> bool:
-    """Whether the features file is there, whole and as planned."""
+    """Whether the features file exists, is undamaged and matches the plan."""
     found = read_info(features)
     if found is None or not features.is_file() or not genres_path(features).is_file():
         return False
@@ -119,7 +119,7 @@ def is_current(features: Path, planned: dict) -> bool:
 
 
 def write(path: Path, data: RawData, texts, blocks: list[Block], planned: dict) -> None:
-    """Join the text's vector and multi-hot genres of each movie and write them, and the blocks of the metadata."""
+    """Join each movie's text vector and multi-hot genres; write them and the metadata blocks."""
     import numpy as np
     from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -135,7 +135,7 @@ def write(path: Path, data: RawData, texts, blocks: list[Block], planned: dict) 
     for block in blocks:
         n_known = block.n_known()
         words = f"{len(block.vocabulary):,} {block.kind}" if block.vocabulary else block.kind
-        print(f"  {block.name}: {words}, known of {n_known:,} movies")
+        print(f"  {block.name}: {words}, known for {n_known:,} movies")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from utils.files import Note, UserError
 
-NO_NOTES = "RECOMMENDER_NO_NOTES"  # the environment variable of scripts whose notes another one has printed
+NO_NOTES = "RECOMMENDER_NO_NOTES"  # environment variable that silences notes which another script has printed
 
 
 class Messages:
@@ -36,13 +36,13 @@ class Messages:
 
 
 def run(main: Callable[[], None], prints_results: bool = False) -> None:
-    """Call a script's main: exit code 0 on success, 1 and one sentence on a fault that the user can mend.
+    """Call a script's main: exit code 0 on success, 1 and one sentence on an error that the user can fix.
 
-    A script that `prints_results` ends when nobody reads them any more; others continue their work.
+    A script that `prints_results` ends when nobody reads its output any more; others continue their work.
     """
     _replace_what_streams_lack()
     warnings.simplefilter("ignore" if NO_NOTES in os.environ else "once", Note)
-    warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # of models that are told nothing of movies
+    warnings.filterwarnings("ignore", "Initializing zero-element tensors")  # models without movie features
     warnings.showwarning = _show_warning(warnings.showwarning)
     if not prints_results:
         sys.stdout = Messages(sys.stdout)
@@ -54,28 +54,28 @@ def run(main: Callable[[], None], prints_results: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # no permission, disk full, a folder where a file should be
         sys.exit(
-            f"error: {error.filename or 'a file'}: {error.strerror or error}. Check the path, permissions and space."
+            f"error: {error.filename or 'a file'}: {error.strerror or error}: check path, permissions and disk space."
         )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        reason = (str(error).strip().splitlines() or ["no more could be had"])[0]
-        sys.exit(f"error: Out of memory ({reason}): lower --batch-size, take a smaller model or another --device.")
+        reason = (str(error).strip().splitlines() or ["no more is available"])[0]
+        sys.exit(f"error: Out of memory ({reason}): lower --batch-size, or use a smaller model or another --device.")
     except KeyboardInterrupt:
-        sys.exit("\nStopped: nothing that was written is lost; train.py --resume resumes a training.")
+        sys.exit("\nStopped: everything written so far is kept; train.py --resume continues a training.")
 
 
 def _replace_what_streams_lack() -> None:
     """Show "?" for a character that the screen's encoding lacks, such as a Windows console's, instead of failing."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started the script
+        if getattr(sys, name) is None:  # closed by what started the script
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  open to the end
         if hasattr(stream := getattr(sys, name), "reconfigure"):
             stream.reconfigure(errors="replace")
 
 
 def _show_warning(others: Callable[..., None]) -> Callable[..., None]:
-    """A handler of warnings that shows notes as one sentence, of several processes those of rank 0."""
+    """A warnings handler that shows a note as one sentence, and in several processes only that of rank 0."""
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
         if not issubclass(category, Note):

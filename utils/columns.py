@@ -1,11 +1,11 @@
-"""Metadata files: columns of what else is known of movies, each of a kind, and what becomes of them in a features file.
+"""Metadata files: columns with more information about movies, each of a kind, and the feature blocks made from them.
 
 | kind | what a field holds | in a header |
 | --- | --- | --- |
-| names | people and the like, of whom there are many, separated by `|` | director:names |
-| category | one or several of a few words, separated by `|` | mood:category |
+| names | names from a large set, such as people, separated by `|` | director:names |
+| category | one or more words from a small set, separated by `|` | mood:category |
 | number | a number | runtime:number |
-| text | words, which the encoder of titles encodes | plot:text |
+| text | text, which is encoded as titles are | plot:text |
 
 The columns that utils/metadata.py writes need no kind in the header.
 """
@@ -27,24 +27,24 @@ from utils.movies import YEAR_AT_END
 from utils.textfiles import Header, find_header, lines_of, plain, read_utf8, refuse_repeated
 
 Kind = Literal["text", "category", "names", "number"]
-NAMES = ("director", "writer", "cast", "language", "country", "company", "genre")  # of utils/metadata.py
+NAMES = ("director", "writer", "cast", "language", "country", "company", "genre")  # from utils/metadata.py
 KINDS: dict[str, Kind] = dict.fromkeys(NAMES, "names") | {"runtime": "number"}
 IDS = dict.fromkeys(("movieid", "itemid", "movie", "item"), "movieId")
-ABOUT = ("title", "year", "genres", "imdb_id", "matched")  # columns for the reader of the file
-OUR_NAMES = {plain(name): name for name in (*KINDS, *ABOUT)}  # however they are written
-RESERVED = ("title", "genres", "year", "popularity")  # blocks that are there without a metadata file
-MIN_MOVIES_OF_A_NAME = 2  # movies; a name with fewer says nothing of other movies
+ABOUT = ("title", "year", "genres", "imdb_id", "matched")  # columns for human readers
+OUR_NAMES = {plain(name): name for name in (*KINDS, *ABOUT)}  # by any spelling
+RESERVED = ("title", "genres", "year", "popularity")  # blocks that exist without a metadata file
+MIN_MOVIES_OF_A_NAME = 2  # a name with fewer says nothing about other movies
 MAX_CATEGORIES = 1_000
 MAX_NUMBER = 1e15
 SENTENCES = {"director": "Directed by", "writer": "Written by", "cast": "With", "country": "From"}
-MAX_RENAMED = 0.1  # of the titles of a metadata file, that can be written in another way than the data's
+MAX_RENAMED = 0.1  # share of a metadata file's titles that may differ from the data's
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a metadata file says of some movies.
+    """A column of a metadata file, for some movies.
 
-    values: of each movie, in the order asked for: a tuple of words, a number (NaN if unknown) or a text
+    values: one per movie, in the requested order: a tuple of words, a number (NaN if unknown) or a text
     """
 
     name: str
@@ -54,10 +54,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Block:
-    """What one column says of every movie, as numbers.
+    """One column as numbers, for every movie.
 
-    values: [n_movies, width]: vectors of texts or numbers, dense; or 1 for each word that a movie has, sparse
-    vocabulary: the words that the columns of names and categories stand for
+    values: [n_movies, width]: dense text vectors or numbers, or, sparse, 1 for each word that a movie has
+    vocabulary: of names and categories, the word that each column of `values` stands for
     """
 
     name: str
@@ -66,7 +66,7 @@ class Block:
     vocabulary: tuple[str, ...] = ()
 
     def n_known(self) -> int:
-        """Of how many movies it says something."""
+        """The number of movies with a value."""
         if sp.issparse(self.values):
             return int((self.values.getnnz(1) > 0).sum())
         known = np.isfinite(self.values) if self.kind == "number" else self.values != 0
@@ -74,24 +74,24 @@ class Block:
 
 
 def read_columns(path: Path, movies: pd.DataFrame, encoding: str | None = None) -> list[Column]:
-    """The columns of a metadata file that have a kind, for these movies in their order; others are named in a note.
+    """The columns of a metadata file that have a kind, for these movies in their order; a note names the others.
 
     Raises:
-        UserError: the file is damaged, names no movie of these, or was made for other movies.
+        UserError: the file is damaged, has none of these movies, or was made for other movies.
     """
     header, rows = read_table(path, IDS, encoding)
     names = header.names
     of_movie = {row[names.index("movieId")].strip(): row for row in rows}
     if len(of_movie) < len(rows):
-        raise UserError(f"{path} has several lines for one movie: keep one for each.")
+        raise UserError(f"{path} has several lines for one movie: keep one line per movie.")
     found = [of_movie.get(str(movie)) for movie in movies["movie"]]
     _check_movies(path, names, found, movies)
     kinds = {name: kind or KINDS.get(name) for name, kind in zip(names, _kinds(path, header), strict=True)}
     unused = [name for name in names if kinds[name] is None and name not in (*ABOUT, "movieId")]
     if unused:
         note(
-            f"{path}: not used: the columns {', '.join(unused)[:200]}, which have no kind: write it behind the name, "
-            f"as in {unused[0][:40]}:names; there are {', '.join(get_args(Kind))}."
+            f"{path}: columns without a kind are ignored ({', '.join(unused)[:200]}): write the kind after the name, "
+            f"as in {unused[0][:40]}:names; the kinds are {', '.join(get_args(Kind))}."
         )
     return [
         Column(name, kinds[name], _values(path, name, kinds[name], [row and row[k] for row in found]))
@@ -101,10 +101,10 @@ def read_columns(path: Path, movies: pd.DataFrame, encoding: str | None = None) 
 
 
 def read_table(path: Path, known: dict[str, str], encoding: str | None = None) -> tuple[Header, list[list[str]]]:
-    """The header and the fields of a CSV file, in whose header columns may have kinds.
+    """The header and the rows of a CSV file whose header may give the columns kinds.
 
     Args:
-        known: our names of columns; one of movie ids is needed
+        known: our name of each known column; one of movie ids is required
 
     Raises:
         UserError: the file is missing, damaged, or without a column of ids.
@@ -112,22 +112,22 @@ def read_table(path: Path, known: dict[str, str], encoding: str | None = None) -
     lines = lines_of(read_utf8(path, encoding))
     header = find_header(lines[0], known)
     if header is None or not set(header.names) & set(IDS.values()):
-        raise UserError(f"{path}, line 1: {lines[0][:80]!r} names no column of movie ids: call it movieId.")
-    if header.names[-1] == "":  # what a spreadsheet leaves behind the last column
+        raise UserError(f"{path}, line 1: {lines[0][:80]!r} names no column of movie ids: call that column movieId.")
+    if header.names[-1] == "":  # empty columns, as spreadsheets append
         n = len(header.names) - next(k for k, name in enumerate(reversed(header.names)) if name)
     else:
         n = len(header.names)
     names = [OUR_NAMES.get(plain(name), name.strip()) for name in header.names[:n]]
-    without = (*ABOUT, *IDS.values())  # RecBole's types of ids and titles are no kinds
+    without = (*ABOUT, *IDS.values())  # RecBole's types of ids and titles are not kinds
     types = ["" if name in without else kind.strip() for name, kind in zip(names, header.types, strict=False)]
     refuse_repeated(path, names)
     try:
         rows = list(csv.reader((line + "\n" for line in lines), delimiter=header.separator, strict=True))[1:]
     except csv.Error as error:
-        raise UserError(f"{path} has quotes that do not fit ({error}): close each, and double those inside.") from error
+        raise UserError(f"{path} has misplaced quotes ({error}): close each, and double those inside.") from error
     for number, row in enumerate(rows, start=2):
         if row and len(row) != len(header.names):
-            raise UserError(f"{path}, row {number}: {len(row)} fields, not {len(header.names)}: mend it.")
+            raise UserError(f"{path}, row {number} has {len(row)} fields, not {len(header.names)}: correct it.")
     return Header(header.separator, names, types), [row[:n] for row in rows if row]
 
 
@@ -135,16 +135,14 @@ def _kinds(path: Path, header: Header) -> list[str]:
     """The kinds that a header names, "" where it names none."""
     for name, kind in zip(header.names, header.types, strict=True):
         if kind and kind not in get_args(Kind):
-            raise UserError(f"{path}: {name}:{kind} is no kind of column: choose from {', '.join(get_args(Kind))}.")
+            raise UserError(f"{path}: {name}:{kind} is not a kind of column: choose from {', '.join(get_args(Kind))}.")
         if kind and (name in RESERVED or not re.fullmatch(r"[\w.-]+", name)):
-            raise UserError(
-                f"{path}: a column can't be called {name[:40]!r}: take another name, of letters and digits."
-            )
+            raise UserError(f"{path}: a column can't be called {name[:40]!r}: use another name, of letters and digits.")
     return header.types
 
 
 def _check_movies(path: Path, names: list[str], found: list, movies: pd.DataFrame) -> None:
-    """Refuse a file that is of other movies."""
+    """Refuse a file that was made for other movies."""
     if not any(found):
         raise UserError(f"{path} has none of the data's movies, such as {movies['movie'].iloc[0]}: check its ids.")
     if "title" in names:
@@ -153,8 +151,8 @@ def _check_movies(path: Path, names: list[str], found: list, movies: pd.DataFram
         other = [pair for pair in pairs if len({plain(re.sub(YEAR_AT_END, "", title)) for title in pair}) > 1]
         if len(other) > MAX_RENAMED * len(pairs):
             raise UserError(
-                f"{path} was made for other movies: there, a movie is {other[0][0][:60]!r}, in the data it is "
-                f"{other[0][1][:60]!r}: make it for this data."
+                f"{path} was made for other movies: its {other[0][0][:60]!r} is {other[0][1][:60]!r} in the data: "
+                "make it for this data."
             )
 
 
@@ -177,7 +175,7 @@ def _number(path: Path, name: str, field: str | None) -> float:
     except ValueError:
         value = float("inf")
     if abs(value) > MAX_NUMBER:
-        raise UserError(f"{path}: the {name} {field[:40]!r} is no number: mend it, or leave it empty.")
+        raise UserError(f"{path}: the {name} {field[:40]!r} is not a valid number: correct it, or leave it empty.")
     return value
 
 
@@ -192,7 +190,7 @@ def make_block(column: Column) -> Block:
     least = MIN_MOVIES_OF_A_NAME if column.kind == "names" else 1
     vocabulary = tuple(sorted(word for word, count in counts.items() if count >= least))
     if column.kind == "category" and len(vocabulary) > MAX_CATEGORIES:
-        raise UserError(f"The column {column.name} has {len(vocabulary):,} categories: call its kind names instead.")
+        raise UserError(f"The column {column.name} has {len(vocabulary):,} categories: change its kind to names.")
     return Block(column.name, column.kind, multi_hot(column.values, vocabulary), vocabulary)
 
 
@@ -206,21 +204,21 @@ def multi_hot(values: Iterable[Sequence[str]], vocabulary: Sequence[str]) -> sp.
 
 
 def main_texts(kind: str, movies: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
-    """The text of each movie that stands for its title: the title; `metadata`, all that is known; or a column of texts.
+    """The text to encode for each movie: the title; `metadata`, the text of `sentences`; or title and a text column.
 
     Raises:
-        UserError: there is no metadata file, or no such column of texts in it.
+        UserError: there is no metadata file, or it has no such text column.
     """
     titles = movies["title"].tolist()
     if kind == "title":
         return titles
     if not columns:
-        raise UserError(f"--text {kind} is made from a metadata file: name one with --metadata.")
+        raise UserError(f"--text {kind} needs a metadata file: name one with --metadata.")
     if kind == "metadata":
         return sentences(movies, columns)
     texts = {column.name: column.values for column in columns if column.kind == "text"}
     if kind not in texts:
-        raise UserError(f"--text {kind}: the metadata has no such column of texts: take title, metadata{_or(texts)}.")
+        raise UserError(f"--text {kind}: the metadata has no such text column: choose title, metadata{_or(texts)}.")
     return [f"{title}. {text}" if text else title for title, text in zip(titles, texts[kind], strict=True)]
 
 
@@ -229,7 +227,7 @@ def _or(names: dict) -> str:
 
 
 def sentences(movies: pd.DataFrame, columns: Sequence[Column]) -> list[str]:
-    """What is known of each movie as a text: `Heat (1995). Action, Crime. Directed by Michael Mann. With ...`"""
+    """The facts about each movie as a text: `Heat (1995). Action, Crime. Directed by Michael Mann. With ...`"""
     named = {column.name: column.values for column in columns if column.kind in ("names", "category")}
     found = []
     for k, (title, genres) in enumerate(zip(movies["title"], movies["genres"], strict=True)):

@@ -1,4 +1,4 @@
-"""Configurations: one dataclass is a command line (by tyro), its help, its defaults and its JSON."""
+"""Configurations: one dataclass defines a command line (by tyro), its help, its defaults and its JSON."""
 
 import codecs
 import os
@@ -31,7 +31,7 @@ def _is_encoding(name: str) -> bool:
     try:
         codecs.lookup(name)
         b" ".decode(name)
-    except UnicodeError:  # a blank is only a part of a character
+    except UnicodeError:  # one byte is only part of a character
         return True
     except (LookupError, ValueError):
         return False
@@ -39,7 +39,7 @@ def _is_encoding(name: str) -> bool:
 
 
 def optional(kind: type, metavar: str, default: str = "optional") -> Any:
-    """An optional flag's type; unlike tyro's own, it takes the word None for a value.
+    """The type of an optional flag; unlike tyro's own, it takes the word None as a value.
 
     Args:
         kind: makes the value from the word
@@ -56,7 +56,7 @@ def optional(kind: type, metavar: str, default: str = "optional") -> Any:
 
 
 def flag(name: str) -> str:
-    """A setting's name as it is typed."""
+    """A setting's name as typed."""
     return "--" + name.replace("_", "-")
 
 
@@ -67,33 +67,33 @@ def as_typed(name: str, value: Any) -> list[str]:
     return [flag(name), *map(str, value if isinstance(value, list | tuple) else [value])]
 
 
-# Types of values, with what they may be. In a dataclass, the text below a field is its help.
+# Types of values, with their limits. In a dataclass, the text below a field is its help.
 FileName = Annotated[Path, tyro.conf.arg(metavar="FILE"), Predicate(_is_file_name)]
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 OptionalFileName = Annotated[optional(Path, "FILE"), Predicate(_is_file_name)]
 OptionalFolder = optional(Path, "DIR")
 
-# Flags that several scripts have.
+# Flags shared by several scripts.
 DataFolder = Annotated[
-    Path, tyro.conf.arg(name="data", metavar="DIR", help="folder of the data set; its files tell its format")
+    Path, tyro.conf.arg(name="data", metavar="DIR", help="folder of the data set; its files show the format")
 ]
 FeaturesFile = Annotated[
     Path, tyro.conf.arg(metavar="FILE", help="movie features made by utils/BERT.py"), Predicate(_is_file_name)
 ]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="where to compute; auto takes a GPU if there is one")
+    Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="where to compute; auto uses a GPU if there is one")
 ]
 
 Encoding = Annotated[
-    optional(str, "NAME", "default: UTF-8 or, of MovieLens 100K and 1M, latin-1"),
+    optional(str, "NAME", "default: UTF-8, or latin-1 for MovieLens 100K and 1M"),
     tyro.conf.arg(help="encoding of the text files, such as cp1252 or gbk"),
     Predicate(_is_encoding),
 ]
 RelevanceThreshold = Annotated[
     float | None,
     tyro.conf.arg(
-        help="rating from which a movie is relevant, one that should be recommended (default: three quarters of the "
-        "way from the lowest to the highest training rating: 4 of 1 to 5, 75 of 0 to 100)",
+        help="lowest rating of a relevant movie, which should be recommended (default: three quarters of the way from "
+        "the lowest to the highest training rating: 4 for ratings from 1 to 5, 75 from 0 to 100)",
         metavar="FLOAT",
         help_behavior_hint="",
     ),
@@ -106,11 +106,11 @@ def parse(
     """The command line as a `config`. Wrong usage ends the script with exit code 2.
 
     Args:
-        config: of several, `Export | Push`, the first word names one
+        config: a dataclass, or several (`Export | Push`), of which the first word names one
         description: shown by --help
         argv: the words to parse, by default those of the script
-        default: other defaults than the dataclass's; a field that may hold one of several configs is narrowed to the
-            one that it holds, so that only the flags of that one are known
+        default: replaces the dataclass's defaults; a field that may hold one of several configs is narrowed to the
+            one it holds, so that only the flags of that one are accepted
     """
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.AvoidSubcommands)
     try:
@@ -124,7 +124,7 @@ def parse(
 
 
 def _problems(config: Any) -> Iterator[str]:
-    """What is wrong with the values, by the limits that their types declare."""
+    """The values outside the limits that their types declare, in words."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value = getattr(config, field.name)
@@ -158,7 +158,7 @@ def _in_words(limit: Any) -> str:
 
 
 def to_json(value: Any) -> Any:
-    """A config as plain values; paths become absolute, so that they hold in any folder."""
+    """A config as plain values; paths become absolute, so that they are valid from any folder."""
     if is_dataclass(value):
         return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Path):
@@ -170,7 +170,7 @@ def from_json(default: Config, values: dict[str, Any]) -> Config:
     """`default` with the values that `to_json` wrote.
 
     Raises:
-        ValueError: they are of a config with other fields, or not what the fields may be.
+        ValueError: they are of a config with other fields, or not valid for these.
     """
     hints = typing.get_type_hints(type(default))
     if values.keys() != {field.name for field in fields(default)}:
@@ -189,7 +189,7 @@ def from_json(default: Config, values: dict[str, Any]) -> Config:
 
 
 def _path(value: str) -> Path:
-    """A path that JSON, in UTF-8, holds, as this system's encoding of names has it."""
+    """A path from JSON, which is in UTF-8, in this system's encoding of names."""
     return Path(os.fsdecode(value.encode("utf-8", "surrogateescape")))
 
 

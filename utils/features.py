@@ -1,4 +1,4 @@
-"""Movie features: reading and checking what utils/BERT.py wrote, and naming what it would write."""
+"""Movie features: writing, reading and checking the files of utils/BERT.py."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +19,7 @@ REMAKE = "make it with python utils/BERT.py and the same --data and --features"
 
 @dataclass(frozen=True)
 class FeaturesInfo:
-    """What a features file is, kept beside it as JSON."""
+    """The description of a features file, kept beside it as JSON."""
 
     dataset: str
     n_movies: int
@@ -30,19 +30,19 @@ class FeaturesInfo:
     bert_dim: int
     genres: list[str]
     features_sha256: str
-    text: str = "title"  # what the first bert_dim numbers are of
+    text: str = "title"  # what the first bert_dim numbers encode
     metadata_sha256: str = ""  # of the metadata file; "" without one
     blocks: dict[str, str] = field(default_factory=dict)  # the kind of each of its columns
     blocks_sha256: str = ""
-    precision: str = "float32"  # of the encoder's products
+    precision: str = "float32"  # of the encoder
 
 
 @dataclass(frozen=True)
 class Features:
-    """What is known of a list of movies, in its order.
+    """The features of a list of movies, in its order.
 
     vectors: the title's vector and multi-hot genres, as in the original: float32 [n_movies, bert_dim + n_genres]
-    columns: what a metadata file says beside them
+    columns: the blocks of a metadata file
     """
 
     vectors: np.ndarray
@@ -50,7 +50,7 @@ class Features:
     columns: tuple[Block, ...] = ()
 
     def blocks(self) -> tuple[Block, ...]:
-        """All of it by what it says: title, genres, and the columns of the metadata file."""
+        """All features as blocks: title, genres, and the columns of the metadata file."""
         title, genres = np.split(self.vectors, [self.info.bert_dim], axis=1)
         words = Block("genres", "category", sp.csr_matrix(genres), tuple(self.info.genres))
         return Block("title", "text", title), words, *self.columns
@@ -67,13 +67,13 @@ def info_path(features: Path) -> Path:
 
 
 def genres_path(features: Path) -> Path:
-    """Where {genre: index} is written: `genre2idx.pkl`, as in the original, or beside features of another name."""
+    """Where {genre: index} is written: `genre2idx.pkl`, as in the original, or `NAME_genre2idx.pkl` for other names."""
     is_default = features.name == DEFAULT_FEATURES.name
     return features.with_name("genre2idx.pkl" if is_default else f"{features.stem}_genre2idx.pkl")
 
 
 def read_info(features: Path) -> FeaturesInfo | None:
-    """The description beside a features file; None where there is none or it is of another version."""
+    """The description beside a features file; None if it is missing, damaged or of another version."""
     try:
         return FeaturesInfo(**read_json(info_path(features)))
     except (FileNotFoundError, TypeError, UserError):
@@ -103,7 +103,7 @@ def write_features(path: Path, vectors: dict, info: FeaturesInfo, columns: Seque
 
 
 def write_blocks(path: Path, movies: Sequence, blocks: Sequence[Block]) -> None:
-    """Write blocks as plain arrays, those of words as a sparse matrix with its vocabulary."""
+    """Write blocks as plain arrays; those of words as a sparse matrix and its vocabulary."""
     arrays: dict[str, Any] = {"movies": np.array([str(movie) for movie in movies])}
     for block in blocks:
         if sp.issparse(block.values):
@@ -161,5 +161,5 @@ def read_features(path: Path, movies: pd.DataFrame) -> Features:
     table = np.stack([vectors[movie] for movie in movies["movie"].tolist()]).astype(np.float32, copy=False)
     width = info.bert_dim + len(info.genres)
     if table.shape[1] != width or not np.isfinite(table).all():
-        raise UserError(f"{path} has vectors of {table.shape[1]} numbers, not {width}, or not finite: {REMAKE}.")
+        raise UserError(f"{path} has vectors of {table.shape[1]} numbers, not {width}, or some not finite: {REMAKE}.")
     return Features(table, info, read_blocks(blocks_path(path), info, movies["movie"]))

@@ -21,7 +21,7 @@ MAX_UNPACKED = 4 << 30  # bytes of a data set or encoder; the largest, ml-25m, h
 
 
 class UserError(Exception):
-    """A fault the user can mend: one sentence that says what is wrong, where, and what to do."""
+    """An error the user can fix: one sentence that says what is wrong, where, and what to do."""
 
 
 class Note(UserWarning):
@@ -34,10 +34,10 @@ def note(text: str) -> None:
 
 @contextmanager
 def atomic_write(target: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`, renamed to it only if the block ends well.
+    """Yield a temporary path beside `target`, renamed to it only if the block succeeds.
 
     A crash or `kill -9` at any moment leaves the old file or the new one, never a part of it. A device or pipe, such as
-    /dev/stdout, is written to itself: a rename would put a file in its place.
+    /dev/stdout, is written to directly: a rename would replace it by a file.
     """
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
@@ -68,7 +68,7 @@ def _umask() -> int:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write UTF-8; what a name of a file that is not UTF-8 has besides becomes a question mark."""
+    """Write UTF-8; what is not UTF-8 in the name of a file becomes a question mark."""
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="replace")
 
@@ -80,7 +80,7 @@ def write_table(target: Path, table: Any) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write UTF-8, but names of files that are not UTF-8, which Linux allows, as the bytes that they are."""
+    """Write UTF-8; names of files that are not UTF-8, which Linux allows, keep their bytes."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -90,7 +90,7 @@ def read_json(path: Path) -> Any:
     """What `write_json` wrote.
 
     Raises:
-        UserError: the file is no JSON.
+        UserError: the file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def atomic_dir(target: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `target`, renamed to it only if the block ends well."""
+    """Yield an empty folder beside `target`, renamed to it only if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     temporary.chmod(0o777 & ~_umask())
@@ -112,7 +112,7 @@ def atomic_dir(target: Path) -> Iterator[Path]:
 
 
 def unpack_zip(archive: Path, folder: str, target: Path, files: str = "*") -> None:
-    """Unpack the regular files of one folder of a zip archive, or the `files`; nothing else can leave the archive.
+    """Unpack the regular files of one folder of a zip archive, or only the `files`; nothing else is written.
 
     A symbolic link in it becomes a small file, and no file gets larger than the archive's directory says.
     """

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""A model to share: a trained model without its users, in three files that the Hugging Face hub knows.
+"""Share a model: a trained model without its users, in three files that the Hugging Face hub understands.
 
     python utils/hub.py export --run runs/RUN --output my-model
-    python utils/hub.py push --folder my-model --name me/my-model     # by the account of `hf auth login` or HF_TOKEN
+    python utils/hub.py push --folder my-model --name me/my-model     # with the account of `hf auth login` or HF_TOKEN
     python generate_recommendation.py --run my-model --liked 1,3114,2355
     python generate_recommendation.py --run hf:me/my-model --liked 1,3114,2355
 
-model.safetensors holds all numbers, config.json all words, README.md is the model card: what was trained on what, how
-good it is, and its limits. Nobody's ratings, id, age or gender are in them, so that a shared model serves people by the
-histories that they bring. So presets can't be shared that have numbers of each user (ncf, history, original), or the
-weights of EASE (autoencoder, content), from which people's ratings can be computed back. Nothing that is loaded is
-executed, and nothing of another form than what is written here is loaded.
+model.safetensors holds the tensors, config.json everything else, and README.md is the model card: what was trained on
+what, how good it is, and its limits. They hold nobody's ratings, id, age or gender: people bring their own histories to
+a shared model. Presets with parameters for each user (ncf, history, original), or with the weights of EASE
+(autoencoder, content), from which people's ratings can be reconstructed, therefore can't be shared. Nothing that is
+loaded is executed, and nothing of any other form is loaded.
 """
 
 import sys
@@ -42,51 +42,51 @@ class Export:
     """Write a finished training as a folder to share."""
 
     output: Folder
-    """the folder to make"""
+    """the folder to create"""
     run: OptionalFolder = None
     """folder of a finished training (default: the newest in runs/)"""
 
 
 @dataclass(frozen=True)
 class Push:
-    """Put such a folder on the Hugging Face hub."""
+    """Upload such a folder to the Hugging Face hub."""
 
     folder: Folder
     """a folder made by export"""
     name: Annotated[str, tyro.conf.arg(metavar="OWNER/NAME")]
-    """what it is called there"""
+    """its name on the hub"""
     private: bool = False
-    """let nobody but the owner see it, if it is new there"""
+    """if the model is new there, show it only to its owner"""
 
 
 def main() -> None:
     settings = parse(Export | Push, __doc__)
     if isinstance(settings, Push):
-        print(f"It is at {push(settings.folder, settings.name, settings.private)}.")
+        print(f"The model is at {push(settings.folder, settings.name, settings.private)}.")
         return
     run = finished_run(settings.run)
     export(run, settings.output)
     size = sum(path.stat().st_size for path in settings.output.iterdir()) / 1e6
     print(f"Wrote {display_path(run)} without its users to {display_path(settings.output)}, {size:.1f} MB.")
-    print("Read README.md there, its model card, and the licence of the data before you pass it on.")
+    print("Read its model card, README.md, and the licence of the data before you share it.")
 
 
 def export(run: Path, output: Path) -> None:
     """Write a run as a folder to share.
 
     Raises:
-        UserError: the folder is already there, people's ratings could be told from the model, or a file of the run is
+        UserError: the folder already exists, people's ratings could be inferred from the model, or a file of the run is
             damaged or of another version.
     """
     if output.exists():
         raise UserError(f"{output} is already there: name another folder with --output.")
     if str(output).startswith(HUB):
-        raise UserError(f"{output} is a name on the hub: name a folder with --output, which push puts there.")
+        raise UserError(f"{output} is a name on the hub: name a folder with --output, then upload it with push.")
     try:
         content = without_users(read_checkpoint(run / "best.pt"))
         card, features = model_card(run, content), read_json(run / CONFIG)["features"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{run} is damaged or of another version of this code: train anew with train.py.") from error
+        raise UserError(f"{run} is damaged or of another version of this code: train again with train.py.") from error
     tensors: dict[str, Tensor] = {}
     config = {"model_type": "movie-recommendations", "content": to_plain(content, "", tensors)}
     config["features"] = features | {"encoder": public_name(features["encoder"])}  # for --new-movies
@@ -98,7 +98,7 @@ def export(run: Path, output: Path) -> None:
 
 
 def find_shared(name: str | None) -> Path | None:
-    """The folder of a shared model by its folder's name or, after `hf:`, the hub's; None where it is none.
+    """The folder of a shared model, named by a path or by `hf:` and its name on the hub; None if it is none.
 
     Raises:
         UserError: there is no such model, or neither the hub nor an earlier copy can be reached.
@@ -110,13 +110,13 @@ def find_shared(name: str | None) -> Path | None:
     folder = folder or from_hub(name, "model", FILES, offline=True)
     if folder is None or not is_shared(folder):
         raise UserError(
-            f"There is no model {name!r} with {WEIGHTS}, here or on the Hugging Face hub: check name and network."
+            f"There is no model {name!r} with {WEIGHTS}, here or on the Hugging Face hub: check the name and network."
         )
     return folder
 
 
 def push(folder: Path, name: str, private: bool) -> str:
-    """Put a shared model on the hub, as a new model or a new version of one; returns its address.
+    """Upload a shared model to the hub, as a new model or a new version of one; returns its address.
 
     Raises:
         UserError: the folder holds none, or the hub can't be reached or refuses it.
@@ -125,16 +125,16 @@ def push(folder: Path, name: str, private: bool) -> str:
 
     if not is_shared(folder):
         raise UserError(f"{folder} holds no {WEIGHTS}: make it with python utils/hub.py export.")
-    read_shared(folder)  # nothing else, and nothing damaged, is put there
+    read_shared(folder)  # nothing else, and nothing damaged, is uploaded
     if not hub_answers():
-        raise UserError("The Hugging Face hub can't be reached: try again with a network.")
+        raise UserError("The Hugging Face hub can't be reached: check the network and try again.")
     try:
         HfApi().create_repo(name, private=private, exist_ok=True)
         HfApi().upload_folder(repo_id=name, folder_path=folder, allow_patterns=FILES)
     except (errors.HTTPError, errors.HFValidationError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"The hub did not take {name} ({reason}): check the name, the network and who hf auth login says you are."
+            f"The hub refused {name} ({reason}): check the name, the network and the account of hf auth login."
         ) from error
     return f"https://huggingface.co/{name}"
 

@@ -17,10 +17,10 @@ Format = Literal["text", "ids", "json", "csv"]
 
 @dataclass(frozen=True)
 class Reason:
-    """A rating of the user that a recommended movie owes some of its score.
+    """A rating of the user to which a recommended movie owes some of its score.
 
-    fall: how much the score is lower without it, in the unit of the score
-    shared: what both movies have, in words
+    fall: how much lower the score is without it, in the unit of the score
+    shared: what both movies have in common, in words
     """
 
     id: int | str
@@ -39,10 +39,10 @@ class Movie:
     genres: str  # "Action|Comedy"
     values: dict[str, float]  # by name: "prediction" of a rating, "score" of a ranking, "cosine" of similar movies
     is_new: bool = False  # added to a finished training
-    reasons: list[Reason] | None = None  # the most important first; None where nobody asked for them
+    reasons: list[Reason] | None = None  # the most important first; None unless requested
 
 
-Subject = Literal["user", "movie"]  # whose lists: those of users or, of similar movies, of a movie
+Subject = Literal["user", "movie"]  # whose list it is: a user's or, for similar movies, a movie's
 COLUMN = {"user": "userId", "movie": "similarTo"}
 WORDS = {"user": "recommended movie IDs for user", "movie": "movie IDs most similar to movie"}
 
@@ -57,7 +57,7 @@ class Recommendations:
 
 @dataclass(frozen=True)
 class Shown:
-    """Lists that were written: how many, how many of them are shorter than wanted, and the last one."""
+    """Lists that were written: how many, how many of them are shorter than requested, and the last one."""
 
     n: int
     n_short: int
@@ -66,7 +66,7 @@ class Shown:
 
 @contextmanager
 def opened(output: Path | None) -> Iterator[TextIO]:
-    """The screen, or a file that appears only once it is complete; of several ranks, rank 0 alone writes it."""
+    """The screen, or a file that appears only once it is complete; of several ranks, only rank 0 writes it."""
     if output is None or distributed.rank():
         yield sys.stdout
         return
@@ -80,7 +80,7 @@ Writer = Callable[[Recommendations], None]
 
 
 def text_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
-    """The original's line; above it, of the only list, a table."""
+    """The original's line; above it, a table if there is only one list."""
 
     def write(found: Recommendations) -> None:
         if only_one:
@@ -110,7 +110,7 @@ def in_words(reason: Reason) -> str:
 
 
 def ids_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
-    """A line of movie ids, after the user's id where there are several users."""
+    """A line of movie ids, after the user's id if there are several users."""
 
     def write(found: Recommendations) -> None:
         ids = [movie.id for movie in found.movies]
@@ -120,7 +120,7 @@ def ids_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) ->
 
 
 def json_writer(file: TextIO, columns: list[str], of: Subject, only_one: bool) -> Writer:
-    """One JSON object per line; a screen that can't hold every character gets their numbers, which JSON reads alike."""
+    """One JSON object per line; in ASCII for a screen that can't show every character."""
     ascii_only = not (file.encoding or "utf-8").lower().startswith("utf")
 
     def write(found: Recommendations) -> None:

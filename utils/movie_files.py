@@ -1,4 +1,4 @@
-"""Files of movies and of users, of every format, as tables of strings with years and genres."""
+"""Movie and user files of every format, read as tables of strings with years and genres."""
 
 import csv
 from pathlib import Path
@@ -11,7 +11,7 @@ from utils.files import UserError
 from utils.movies import split_genres, years
 from utils.textfiles import check_header, find_header, lines_of, note_on_cut, read_utf8, refuse_repeated
 
-# Names of columns, as `textfiles.plain` writes them, and ours.
+# Column names, as `textfiles.plain` writes them, and ours.
 MOVIE_COLUMNS = {
     "movieid": "movie",
     "movie": "movie",
@@ -39,7 +39,7 @@ USER_COLUMNS = {
 
 
 def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
-    """The movies of a CSV file: movie, title, year and genres as in `readers.RawData`; other columns are not looked at.
+    """The movies of a CSV file: movie, title, year and genres as in `readers.RawData`; other columns are ignored.
 
     Raises:
         UserError: the file is missing or damaged, or lacks a column of ids or titles.
@@ -48,15 +48,15 @@ def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
     header, rows = read_table(path, known | IDS, encoding)
     table = pd.DataFrame(rows, columns=header.names).rename(columns={IDS["movieid"]: "movie"})
     if "title" not in table:
-        raise UserError(f"{path} has no column of titles: call it title.")
+        raise UserError(f"{path} has no column of titles: call that column title.")
     table["movie"] = table["movie"].str.strip()
     found = _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
-    found.loc[(table["title"].str.strip() == "").to_numpy(), "title"] = ""  # a year alone is none
+    found.loc[(table["title"].str.strip() == "").to_numpy(), "title"] = ""  # a year alone is no title
     return found
 
 
 def required(path: Path) -> Path:
-    """The path of a file that is there, or else UserError."""
+    """The path, if the file exists; else UserError."""
     if not path.is_file():
         raise UserError(f"{path} is missing: put it beside the ratings file.")
     return path
@@ -84,7 +84,7 @@ def _table_with_header(path: Path, columns: dict[str, str], needed: list[str], e
 
 
 def _frame(path: Path, rows: list[tuple[int, list[str]]], names: list[str]) -> pd.DataFrame:
-    """Rows with their line numbers as a table; every row has just the fields `names`."""
+    """Rows with their line numbers as a table; every row must have exactly the fields `names`."""
     for number, row in rows:
         if len(row) != len(names):
             raise UserError(
@@ -118,7 +118,7 @@ def movies_atomic(path: Path, encoding: str | None) -> pd.DataFrame:
 
 
 def _movies(path: Path, table: pd.DataFrame, genre_separator: str | None = None) -> pd.DataFrame:
-    """The movies table; a year beside the title is put behind it, so that titles read as MovieLens writes them."""
+    """The movies table; a year from another column is put after the title, as MovieLens writes it."""
     if "genres" not in table:
         table["genres"] = ""
     table["year"] = years(path, table["title"], table.get("year"))

@@ -1,4 +1,4 @@
-"""What movies files say in many ways: genres, in the notations that are in use, and release years."""
+"""Genres and release years, read from the various notations of movies files."""
 
 import ast
 import json
@@ -18,10 +18,10 @@ MAX_GENRES = 50
 
 
 def split_genres(path: Path, written: pd.Series, separator: str | None = None) -> pd.Series:
-    """Each movie's genres as a tuple, in one spelling each; the column as a whole tells how they are separated.
+    """Each movie's genres as a tuple, each in one spelling; the whole column decides how they are separated.
 
-    Read are JSON and Python lists, of names or of objects with a name, and names separated by the first of `|`, `;` and
-    `,` that is in the column or, where none is, by `separator`. A note says where the result does not look like genres.
+    Accepted are JSON and Python lists, of names or of objects with a name, and names separated by the first of `|`, `;`
+    and `,` that is in the column or, if none is, by `separator`. A note says if the result does not look like genres.
     """
     lists = [_as_list(text) for text in written]
     if any(found is None for found in lists):
@@ -37,7 +37,7 @@ def split_genres(path: Path, written: pd.Series, separator: str | None = None) -
         example = max(spelling.values(), key=len)
         note(
             f"{path}: {len(spelling):,} different genres for {len(written):,} movies, such as {example[:80]!r}: if "
-            "there are several in one, separate them by |."
+            "one holds several, separate them by |."
         )
     if broken := [found[0] for found in names if found and found[0].startswith(("[", "{"))]:
         note(f"{path}: {len(broken):,} lists of genres can't be read, such as {broken[0][:80]!r}: separate them by |.")
@@ -61,14 +61,14 @@ def _as_list(text: str) -> list[str] | None:
 
 
 def _one_spelling(counts: Counter[str]) -> dict[str, str]:
-    """The most frequent spelling of each name, of equals a capitalised one, by the name in lower case."""
+    """The most frequent spelling of each name, in ties a capitalised one, by the name in lower case."""
     return {name.lower(): name for name in sorted(counts, key=lambda name: (counts[name], name != name.lower()))}
 
 
 def years(path: Path, titles: pd.Series, dates: pd.Series | None = None) -> pd.Series:
-    """Release years, Int16, missing where unknown: the one that ends a title or else that of its date.
+    """Release years, Int16, missing where unknown: the one at the end of the title, or else that of the date.
 
-    A note counts the dates in which no year can be found.
+    A note counts the dates in which no year is found.
     """
     found = pd.to_numeric(titles.str.extract(YEAR_AT_END, expand=False))
     if dates is not None:

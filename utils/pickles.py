@@ -1,4 +1,4 @@
-"""Pickles that are only data: written as usual, and read without running anything that a file may name."""
+"""Pickles of plain data: written as usual, and read without running any code that the file names."""
 
 import io
 import math
@@ -18,7 +18,7 @@ def write_pickle(target: Path, value: Any) -> None:
 
 
 class _NumberType:
-    """A NumPy number type as a pickle names it; stands in for np.dtype, whose own reading trusts the file."""
+    """A NumPy number type as a pickle names it; replaces np.dtype, whose own reading trusts the file."""
 
     def __init__(self, name: str, *_: Any):
         if not re.fullmatch(r"[biuf][1248]", name):
@@ -30,14 +30,14 @@ class _NumberType:
 
 
 class _NumberArray(np.ndarray):
-    """An array that is built only from as many bytes as its shape and type say."""
+    """An array that is built only if it has as many bytes as its shape and type say."""
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, kind, fortran, content = state
         if not isinstance(content, bytes) or any(n < 0 for n in shape):
             raise UserError("it holds an array without its numbers")
         if math.prod(shape) * kind.type.itemsize != len(content):
-            raise UserError("it holds an array of another size than its numbers have")
+            raise UserError("it holds an array whose size does not fit its numbers")
         super().__setstate__((version, shape, kind.type, fortran, content))
 
 
@@ -72,7 +72,7 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> Any:
-    """Read a pickle of plain data; raise UserError where it holds anything that could run code."""
+    """Read a pickle of plain data; raise UserError if it holds anything that could run code."""
     try:
         return _DataUnpickler(io.BytesIO(path.read_bytes())).load()
     except Exception as error:  # a damaged pickle can raise nearly anything

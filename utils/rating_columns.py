@@ -1,4 +1,4 @@
-"""Ratings as columns of indices: in memory, or mapped from files, of which no process holds a copy of its own."""
+"""Ratings as columns of indices: in memory, or memory-mapped from files, which all processes share."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -10,16 +10,16 @@ import pandas as pd
 
 from utils.files import UserError, read_json, write_json
 
-MAPPED = "ratings.json"  # of a folder with memory-mapped ratings: says that they are whole, and how many
-TYPES = {"user": "<i8", "movie": "<i8", "rating": "<f4", "time": "<i8"}  # little-endian, each column a file
-CHUNK = 10_000_000  # rows that are looked at together
+MAPPED = "ratings.json"  # in a folder of memory-mapped ratings: says that they are complete, and how many
+TYPES = {"user": "<i8", "movie": "<i8", "rating": "<f4", "time": "<i8"}  # little-endian, one file per column
+CHUNK = 10_000_000  # rows that are processed together
 
 
 @dataclass(frozen=True)
 class RatingColumns:
     """Ratings with indices for ids: rating k is by user_ids[user[k]], of the movie in row movie[k] of the movies table.
 
-    in_order: whether the rows are known to stand user after user, each user's oldest first
+    in_order: whether the rows are known to be sorted by user and time
     """
 
     user: np.ndarray  # int64 [n]
@@ -54,7 +54,7 @@ class RatingColumns:
         return pd.DataFrame({"user": user, "movie": movie, "rating": self.rating} | time)
 
     def chunks_in_order(self) -> Iterator[dict[str, np.ndarray]]:
-        """All ratings by user and time, equal times as they stood, in chunks of columns."""
+        """All ratings by user and time, equal times in their order, in chunks of columns."""
         time = np.zeros_like(self.user) if self.time is None else self.time
         rows = np.arange(len(time)) if self.in_order else np.lexsort((time, self.user))
         columns = {name: getattr(self, name) for name in TYPES if getattr(self, name) is not None}
@@ -74,9 +74,9 @@ def repeated_pair(user: np.ndarray, movie: np.ndarray, n_movies: int) -> int | N
 
 
 def write_mapped(folder: Path, chunks: Iterable[dict[str, np.ndarray]], user_ids: list, movie_ids: list) -> int:
-    """Write ratings, which come user after user and oldest first, to files that `read_mapped` maps; returns how many.
+    """Write ratings, which come sorted by user and time, to files that `read_mapped` maps; returns how many.
 
-    Memory does not grow with their number. Whoever has mapped earlier ones keeps these.
+    Memory use does not grow with their number. A process that has mapped earlier ones keeps those.
     """
     n, names = 0, []
     for chunk in chunks:
@@ -93,26 +93,26 @@ def write_mapped(folder: Path, chunks: Iterable[dict[str, np.ndarray]], user_ids
 
 
 def read_mapped(folder: Path, user_ids: list, movie_ids: list) -> RatingColumns:
-    """The ratings of `write_mapped`, which are read from disk where they are used.
+    """The ratings of `write_mapped`, which are read from disk when they are used.
 
     Args:
         user_ids, movie_ids: of the tables beside them
 
     Raises:
-        UserError: a file is missing, they are not what `write_mapped` writes, or they are of other users or movies.
+        UserError: a file is missing or not what `write_mapped` writes, or the ratings are of other users or movies.
     """
-    remedy = "make the folder anew with python utils/memory_map.py"
+    remedy = "make the folder again with python utils/memory_map.py"
     described = read_json(folder / MAPPED)
     try:
         n, types = int(described["n_ratings"]), {str(name): str(kind) for name, kind in described["columns"].items()}
         if not {"user", "movie", "rating"} <= set(types) or any(TYPES.get(name) != types[name] for name in types):
-            raise ValueError("its columns are others")
-        # copy on write: PyTorch wants memory that could be written, and nothing is
+            raise ValueError("its columns are not those of ratings")
+        # copy on write: PyTorch wants writable memory, but nothing is written
         columns = {name: np.asarray(np.memmap(_file(folder, name), kind, "c")) for name, kind in types.items()}
         if wrong := [_file(folder, name).name for name, column in columns.items() if len(column) != n]:
             raise ValueError(f"{wrong[0]} has another length")
         if described["ids_sha256"] != _hash(user_ids, movie_ids):
-            raise ValueError("users.csv or movies.csv has other ids, or in another order")
+            raise ValueError("users.csv or movies.csv has other ids, or another order of them")
     except (FileNotFoundError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / MAPPED} does not fit the files beside it ({error}): {remedy}.") from error
     found = RatingColumns(*(columns.get(name) for name in TYPES), user_ids, in_order=True)
@@ -131,18 +131,18 @@ def _hash(*ids: list) -> str:
 
 
 def _fault(found: RatingColumns, n_movies: int) -> str | None:
-    """What is wrong with memory-mapped ratings; looked for in parts, so that memory does not grow with them."""
+    """What is wrong with memory-mapped ratings; checked in chunks, so that memory use does not grow with them."""
     n = len(found.user)
     for start in range(0, n, CHUNK):
         rows = slice(max(0, start - 1), start + CHUNK)
         user, movie, rating = found.user[rows], found.movie[rows], found.rating[rows]
         if min(user.min(), movie.min()) < 0 or user.max() >= len(found.user_ids) or movie.max() >= n_movies:
-            return "a rating is by a user, or of a movie, that is not in its table"
+            return "a rating is by a user or of a movie that is not in its table"
         if not np.isfinite(rating).all():
             return "a rating is not a number"
         step = np.diff(user)
         if (step < 0).any() or (found.time is not None and (np.diff(found.time[rows])[step == 0] < 0).any()):
-            return "the ratings are not in the order of users and times"
+            return "the ratings are not sorted by user and time"
     start = 0
     while start < n:
         end = int(np.searchsorted(found.user, found.user[min(start + CHUNK, n) - 1], side="right"))

@@ -1,4 +1,4 @@
-"""Ratings files of every format, read fast and with faults named by line."""
+"""Ratings files of every format, read fast and with errors named by line."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ from utils.files import UserError, note
 from utils.textfiles import Header, check_header, find_header, first_line, lines_of, note_on_cut, read_utf8
 from utils.times import is_number, is_time, odd_times, seconds
 
-# Names of columns, as `textfiles.plain` writes them, and ours.
+# Column names, as `textfiles.plain` writes them, and ours.
 RATING_COLUMNS = {
     "userid": "user",
     "user": "user",
@@ -31,12 +31,12 @@ RATING_COLUMNS = {
     "datetime": "time",
 }
 FIELDS = ("user", "movie", "rating", "time")
-MANY_LOWEST = 0.1  # the share of a lowest rating that may mean none
+MANY_LOWEST = 0.1  # share above which a lowest rating may mean "not rated"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the fields of a ratings file are found; without a header they are `FIELDS`, as many as there are."""
+    """The fields of a ratings file, and how they are separated; without a header, they are the first of `FIELDS`."""
 
     header: Header | None
     separator: str
@@ -75,10 +75,10 @@ def read_ratings(path: Path, encoding: str | None = None, needed: Sequence[str] 
 
 
 def _layout(path: Path, first: str, needed: Sequence[str]) -> _Layout:
-    """The layout that the first line tells.
+    """The layout, from the first line.
 
     Raises:
-        UserError: it tells none.
+        UserError: the line fits no format.
     """
     if header := find_header(first, RATING_COLUMNS):
         check_header(path, first, header, RATING_COLUMNS, needed)
@@ -87,8 +87,8 @@ def _layout(path: Path, first: str, needed: Sequence[str]) -> _Layout:
         if (n := first.count(separator) + 1) in (3, 4):
             return _Layout(None, separator, list(FIELDS[:n]))
     raise UserError(
-        f"{path}, line 1: {first[:80]!r} starts no known format of ratings: put a header above the lines, such as "
-        "userId,movieId,rating,timestamp, or use user::movie::rating::time or these four separated by tabs."
+        f"{path}, line 1: {first[:80]!r} begins no known ratings format: put a header above the lines, such as "
+        "userId,movieId,rating,timestamp, or write user::movie::rating::time or these four separated by tabs."
     )
 
 
@@ -97,7 +97,7 @@ def _n_header(layout: _Layout) -> int:
 
 
 def _parse(content: bytes, layout: _Layout) -> pd.DataFrame | None:
-    """The table, its times as numbers or else as strings; None where a line has other fields."""
+    """The table, with times as numbers or else as strings; None if a line has other fields."""
     has_quotes = layout.header is not None and layout.header.has_quotes
     options = {
         "sep": layout.separator,
@@ -111,7 +111,7 @@ def _parse(content: bytes, layout: _Layout) -> pd.DataFrame | None:
         "encoding": "utf-8",
         "float_precision": "legacy",  # pandas' default one crashes on a number such as 1e999999999999
     }
-    if layout.separator == "::":  # to ":" every second field is empty, and the fast parser can read that
+    if layout.separator == "::":  # split at ":", every second field is empty; the fast parser reads that
         options |= {"sep": ":", "usecols": [0, 2, 4, 6][: len(layout.names)]}
     for time_type in (np.float64, "category"):
         types = dict.fromkeys(layout.names, "category") | {"rating": np.float32, "time": time_type}
@@ -127,7 +127,7 @@ def _parse(content: bytes, layout: _Layout) -> pd.DataFrame | None:
 
 
 def _first_wrong(table: pd.DataFrame) -> int | None:
-    """The first row with a missing or infinite value, or a string among the times that is no date."""
+    """The first row with a missing or infinite value, or a string among the times that is not a date."""
     wrong = table.isna().any(axis=1).to_numpy()
     for name in ("rating", "time"):
         if name in table and table[name].dtype.kind == "f":
@@ -138,12 +138,12 @@ def _first_wrong(table: pd.DataFrame) -> int | None:
 
 
 def _blame(path: Path, content: bytes, layout: _Layout, row: int | None) -> UserError:
-    """The fault of a row or, where nothing could be parsed, of the first line that is not a rating."""
+    """The error of a row or, if nothing could be parsed, of the first line that is not a rating."""
     lines, skipped = lines_of(content), _n_header(layout)
     for number in range(skipped + 1, len(lines) + 1) if row is None else [row + skipped + 1]:
         reason = _fault(lines[number - 1], layout)
         if reason or row is not None:
-            reason = reason or "its time is not written as those of other lines are: write all in one way"
+            reason = reason or "its time is not written as in the other lines: write all times in one way"
             return UserError(f"{path}, line {number}: {lines[number - 1][:80]!r}: {reason}.")
     return UserError(f"{path} is not a readable ratings file: compare it with the formats in docs/usage.md.")
 
@@ -157,14 +157,14 @@ def _fault(line: str, layout: _Layout) -> str | None:
     except csv.Error as error:
         return f"{error}: correct that line"
     if len(values) != len(layout.names):
-        return f"there are {len(values)} fields instead of {len(layout.names)}, {', '.join(layout.names)}: correct them"
+        return f"there are {len(values)} fields instead of {len(layout.names)} ({', '.join(layout.names)}): correct it"
     fields = dict(zip(layout.names, values, strict=True))
     for name in (name for name in FIELDS if name in fields):
         value = fields[name]
         if not value.strip():
             return f"the {name} is missing: add it, or delete that line"
         if name == "rating" and not is_number(value):
-            remedy = "write it with a point" if re.fullmatch(r"-?\d+,\d+", value) else "correct it"
+            remedy = "write it with a decimal point" if re.fullmatch(r"-?\d+,\d+", value) else "correct it"
             return f"the rating {value[:40]!r} is not a number: {remedy}"
         if name == "time" and not is_time(value):
             return f"the time {value[:40]!r} is neither a number nor a date such as 1997-11-14 20:36:34: correct it"
@@ -172,19 +172,19 @@ def _fault(line: str, layout: _Layout) -> str | None:
 
 
 def _refuse_cut_time(path: Path, content: bytes, layout: _Layout) -> None:
-    """Refuse a last line without an end whose time is shorter than the others: it was cut inside it."""
+    """Refuse a last line without a line end whose time is shorter than the others: it was cut off inside it."""
     if content.endswith(b"\n") or layout.names[-1] != "time":
         return
     lines = lines_of(content)
     *others, last = (len(line.rsplit(layout.separator, 1)[-1]) for line in lines[_n_header(layout) :])
     if others and last < min(others):
         raise UserError(
-            f"{path}, line {len(lines)}: the last line is cut inside its time: get the file anew, or delete that line."
+            f"{path}, line {len(lines)}: the last line is cut off inside its time: get the file again, or delete it."
         )
 
 
 def _note_on_ratings(path: Path, rating: pd.Series) -> None:
-    """Say where a value may mean that there is no rating: 0 or -1 with few just above it, or one far from others."""
+    """Say if a value may mean "no rating": 0 or -1 with few just above it, or one far from the others."""
     values = np.unique(rating)
     if len(values) < 3:
         return
@@ -193,12 +193,12 @@ def _note_on_ratings(path: Path, rating: pd.Series) -> None:
     if low in (0, -1) and share > MANY_LOWEST and near < share / 2:
         note(
             f"{path}: {share:.0%} of the ratings are {low:g}, and few are just above it: if {low:g} means that a movie "
-            "was not rated, delete those lines, or else they count as the worst."
+            "was not rated, delete those lines, which otherwise count as the worst."
         )
     gaps = np.diff(values)
     if gaps.max() > (high - low) / 2:
         k = int(np.argmax(gaps))
         note(
-            f"{path}: the ratings are from {low:g} to {high:g}, none is between {values[k]:g} and {values[k + 1]:g}: "
-            "if those beyond the gap are no ratings, delete their lines, as the lowest and the highest set the scale."
+            f"{path}: the ratings are from {low:g} to {high:g}, with none between {values[k]:g} and {values[k + 1]:g}: "
+            "if those beyond the gap are not ratings, delete them, as the lowest and the highest set the scale."
         )

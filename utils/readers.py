@@ -5,7 +5,7 @@
 | u.data, u.item, u.user | MovieLens 100K |
 | ratings.dat, movies.dat, users.dat | MovieLens 1M and 10M, fields separated by `::` |
 | ratings.csv, movies.csv | MovieLens 20M, 25M, 32M, latest |
-| *.inter, *.item, *.user | RecBole's atomic files; the way to bring one's own data |
+| *.inter, *.item, *.user | RecBole's atomic files; the format for your own data |
 | ratings.json, ratings_*.bin, movies.csv, users.csv | memory-mapped, as utils/memory_map.py writes them |
 """
 
@@ -25,12 +25,12 @@ from utils.ratings import read_ratings
 
 @dataclass(frozen=True)
 class RawData:
-    """A data set: ratings as columns and two tables. Ids are integers, or strings where the files' are not integers.
+    """A data set: ratings as columns and two tables. Ids are integers, or strings if the files' are not integers.
 
-    columns: the ratings; 1 where the files have none, and times where the files have them
+    columns: the ratings, all 1 if the files have none, and the times, if the files have them
     movies: movie, title (as written, with its year), year (Int16, missing if unknown), genres (tuple of strings)
     users: user and whichever of gender, age, occupation and zip the files have (strings)
-    n_of_file: how many of the ratings, which stand file after file, each file has
+    n_of_file: how many ratings each file has; they are in the order of the files
     """
 
     name: str
@@ -49,7 +49,7 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     """Read the data set in `folder`.
 
     Args:
-        encoding: of the text files; by default UTF-8, of MovieLens 100K and 1M latin-1 as well
+        encoding: of the text files; by default UTF-8, and for MovieLens 100K and 1M also latin-1
         ratings_files: read these instead of the folder's own ratings file
 
     Raises:
@@ -64,8 +64,8 @@ def read_dataset(folder: Path, encoding: str | None = None, ratings_files: Seque
     found = [(file, layout) for layout in FORMATS for file in sorted(folder.glob(layout.ratings))]
     if not found:
         raise UserError(
-            f"{folder} is no known data set: it needs u.data, ratings.dat, ratings.csv, a RecBole *.inter file or the "
-            "ratings.json of utils/memory_map.py."
+            f"{folder} is not a known data set: it needs u.data, ratings.dat, ratings.csv, a RecBole *.inter file or "
+            "the ratings.json of utils/memory_map.py."
         )
     (ratings_file, layout), *others = found
     if others:
@@ -94,9 +94,9 @@ def _with_common_ids(tables: list[pd.DataFrame]) -> None:
 
 
 def common_ids(columns: list[pd.Series]) -> list[pd.Series]:
-    """Columns of written ids as integers, where each id of each is written as that integer is, else as strings.
+    """Columns of ids as integers if every id in all of them is written as an integer, else as strings.
 
-    So `0012`, which is no integer as written, stays another id than `12`; blanks around an id do not count.
+    So `0012`, which is no integer as written, and `12` stay different ids; blanks around an id do not count.
     """
     categories = [column.astype("category") for column in columns]
     words = {str(word).strip() for column in categories for word in column.cat.categories}
@@ -113,10 +113,10 @@ def common_ids(columns: list[pd.Series]) -> list[pd.Series]:
 def _joined(
     folder: Path, files: Sequence[Path], ratings: list[pd.DataFrame], movies: pd.DataFrame, users: pd.DataFrame
 ) -> RawData:
-    """The data set, if every rated movie is in the movies table once."""
+    """The data set, if every rated movie is in the movies table and no user rates one twice."""
     columns = [set(table) for table in ratings]
     if some := set.union(*columns) - set.intersection(*columns):
-        raise UserError(f"Of the ratings files only some have a column for {', '.join(some)}: write them alike.")
+        raise UserError(f"Only some of the ratings files have a column for {', '.join(some)}: write all alike.")
     joined = pd.concat(ratings, ignore_index=True)
     if "rating" not in joined:
         joined["rating"] = np.float32(1)
@@ -132,8 +132,8 @@ def _joined(
     columns = RatingColumns.of(joined, movies, " and ".join(map(str, files)) if len(files) > 1 else folder)
     if len(users) and not pd.Index(columns.user_ids).isin(users["user"]).any():
         note(
-            f"{folder}: none of the {len(columns.user_ids):,} users with ratings is in the users file: are the ids "
-            "written alike?"
+            f"{folder}: none of the {len(columns.user_ids):,} users with ratings is in the users file: check that "
+            "both files write ids alike."
         )
     return RawData(folder.resolve().name, columns, movies, users, n_of_file)
 
@@ -149,16 +149,16 @@ def _remedy(unknown: list, known: pd.Series) -> str:
     """What to do about rated movies that the movies file lacks."""
     without_zeros = {str(movie).lstrip("0") for movie in known}
     if any(str(movie).lstrip("0") in without_zeros for movie in unknown):
-        return "there are such ids with other zeros in front: write each id alike in both files, as text"
+        return "some differ only in leading zeros: write each id alike in both files, as text"
     return "add them to the movies file or remove their ratings"
 
 
 def _newest_choices(folder: Path, ratings: pd.DataFrame) -> pd.DataFrame:
-    """Choices, such as clicks, come again and again: of each user and movie the newest counts."""
+    """Choices, such as clicks, are often repeated: the newest of each user and movie counts."""
     by_time = ratings.sort_values("time", kind="stable") if "time" in ratings else ratings
     kept = ratings.loc[~by_time.duplicated(["user", "movie"], keep="last").sort_index()]
     if len(kept) < len(ratings):
-        note(f"{folder}: of {len(ratings):,} choices {len(kept):,} are kept, the newest of each user and movie.")
+        note(f"{folder}: of {len(ratings):,} choices, {len(kept):,} are kept, the newest of each user and movie.")
     return kept.reset_index(drop=True)
 
 

@@ -1,4 +1,4 @@
-"""Run folders: one per training, finished once its test metrics or, of a final training, final.json are written."""
+"""Run folders: one per training, finished once its test metrics or, for a final training, final.json are written."""
 
 import pickle
 import shutil
@@ -13,14 +13,14 @@ from filelock import FileLock, Timeout
 
 from utils.files import RUNS, UserError
 
-# Written last: the presence of one of them says that the run is finished.
+# Written last: if one of them is there, the run is finished.
 TEST_METRICS = "test_metrics.json"
 FINAL = "final.json"  # of a training on all ratings, which has no test
-GROUPS = "groups.csv"  # figures by groups of users and movies, where resultAnalyze/groups.py has made them
+GROUPS = "groups.csv"  # metrics by groups of users and movies, if resultAnalyze/groups.py has made them
 
 
 def new_run(kind: str) -> Path:
-    """A folder in runs/, called after the time and the kind of training."""
+    """A folder in runs/, named after the time and the kind of training."""
     return RUNS / f"{datetime.now():%Y%m%d-%H%M%S}-{kind}"
 
 
@@ -28,7 +28,7 @@ def create_run(folder: Path) -> Path:
     """Create the folder of a new run.
 
     Raises:
-        UserError: it is already there.
+        UserError: it already exists.
     """
     try:
         folder.mkdir(parents=True)
@@ -39,7 +39,7 @@ def create_run(folder: Path) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Keep other training runs out of the run folder; the lock ends with this process, in whatever way it ends.
+    """Keep other training runs out of the run folder; the lock ends with this process, however it ends.
 
     Raises:
         UserError: another training holds it.
@@ -52,7 +52,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()  # not to be followed by deleting its file: then two later trainings could each hold one
+        lock.release()  # its file must stay: without it, two later trainings could each hold a lock
 
 
 def discard(folder: Path) -> None:
@@ -76,8 +76,8 @@ def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -
     """The named run, or the newest one in runs/.
 
     Args:
-        tested: only a run with a test will do, not one that was trained on all ratings
-        holding: without a name, only a run with this file will do
+        tested: accept only a run with a test, not one that was trained on all ratings
+        holding: without a name, accept only a run with this file
 
     Raises:
         UserError: there is no such run, or it is not finished.
@@ -89,7 +89,7 @@ def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -
     if tested and (Path(folder) / FINAL).is_file():
         raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")
     if (Path(folder) / "model.safetensors").is_file():
-        raise UserError(f"{folder} is a model that was shared, without the ratings that this needs: name a run.")
+        raise UserError(f"{folder} is a shared model without the ratings that are needed here: name a run.")
     if not is_finished(Path(folder)):
         stopped = (Path(folder) / "config.json").is_file()
         remedy = f"resume it with python train.py --resume {folder}" if stopped else "train one with python train.py"
@@ -112,7 +112,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     import torch
 
     try:
-        with zipfile.ZipFile(path) as parts:  # PyTorch writes check sums, but does not look at them
+        with zipfile.ZipFile(path) as parts:  # PyTorch writes checksums, but does not verify them
             if damaged := parts.testzip():
                 raise ValueError(f"{damaged} is damaged")
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -123,5 +123,5 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
     except (OSError, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} is no checkpoint that can be read safely ({reason}): train anew with train.py."
+            f"{path} is not a checkpoint that can be read safely ({reason}): train again with train.py."
         ) from error

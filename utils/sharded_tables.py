@@ -1,4 +1,4 @@
-"""Tables whose rows are shared out among the ranks, by torch's DTensor, for those larger than one process can hold."""
+"""Embedding tables too large for one process, with their rows split over the ranks by torch's DTensor."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 
 
 class ShardedEmbedding(nn.Module):
-    """An embedding of which each rank holds its part of the rows. All ranks must look up together, each what it wants.
+    """An embedding whose rows are split over the ranks. All ranks must look up together, each its own indices.
 
-    Every rank gets the wanted indices of all, looks up those whose rows it holds, and the sums of what all found go
-    back to who wants them.
+    Every rank gets the indices of all ranks and looks up those whose rows it holds; the results are summed, and each
+    rank gets back its own.
 
     Args:
         whole: the embedding with all rows, the same on every rank
@@ -21,11 +21,11 @@ class ShardedEmbedding(nn.Module):
         self.mesh = init_device_mesh(whole.weight.device.type, (distributed.get_world_size(),))
         rows = distribute_tensor(whole.weight.detach(), self.mesh, [Shard(0)], src_data_rank=None)
         self.weight = nn.Parameter(rows)
-        # the gradient of the sum of the ranks' losses; DistributedDataParallel takes their mean for all else
+        # this is the gradient of the sum of the ranks' losses; DistributedDataParallel takes their mean for all others
         self.weight.register_hook(lambda gradient: gradient / distributed.get_world_size())
 
     def forward(self, index: Tensor) -> Tensor:
-        """The rows at these indices, [n, D]; n may be another on each rank."""
+        """The rows at these indices, [n, D]; n may differ between ranks."""
         longest = torch.tensor(len(index), device=index.device)
         distributed.all_reduce(longest, distributed.ReduceOp.MAX)
         padded = F.pad(index, (0, int(longest) - len(index)))

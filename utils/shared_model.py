@@ -1,7 +1,7 @@
-"""What a shared model's folder holds, and reading it: nothing of another form than what is written here is loaded.
+"""The folder of a shared model: what it holds, and its reader, which loads nothing of any other form.
 
-model.safetensors has all numbers, config.json all words; a tensor stands there as {"$tensor": its name}, and a sparse
-one as {"$sparse": its indices, values and size}.
+model.safetensors holds the tensors, config.json everything else, with {"$tensor": its name} in place of a tensor, and
+{"$sparse": its indices, values and size} in place of a sparse one.
 """
 
 import math
@@ -20,9 +20,9 @@ from utils.files import UserError, read_json
 
 WEIGHTS, CONFIG, CARD = FILES = "model.safetensors", "config.json", "README.md"
 TENSOR, SPARSE = "$tensor", "$sparse"
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what would command a screen
-NO_SIZES = ("negatives",)  # whole numbers of which a model's settings may be larger than any of its tensors
-MAX_NUMBER = 2**53  # that a whole number in JSON can be
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what could control a terminal
+NO_SIZES = ("negatives",)  # integer settings that may be larger than any size of a model's tensors
+MAX_NUMBER = 2**53  # limit of an integer in JSON
 LATEST = 10**11  # seconds since 1970
 SHAREABLE = "ncf-ranking, transformer or gru"
 
@@ -52,7 +52,7 @@ class Stats(TypedDict):
 
 
 class Features(TypedDict):
-    """What is known of the movies: float32 [n_movies, n_features], sparse [n_movies, width] of each block of names,
+    """The features of the movies: float32 [n_movies, n_features], sparse [n_movies, width] for each block of names,
     float32 [n_movies] and int64 [n_movies]."""
 
     features: Tensor
@@ -77,7 +77,7 @@ class Space(TypedDict):
 
 
 class Ids(TypedDict):
-    """Ids and words of the movies."""
+    """Ids and texts of the movies."""
 
     dataset: str
     movie_ids: list[int | str]
@@ -87,7 +87,7 @@ class Ids(TypedDict):
 
 
 class Content(TypedDict):
-    """A checkpoint without its users; `config` are the settings of the class `model`."""
+    """A checkpoint without its users; `config` holds the settings of the class `model`."""
 
     model: str
     config: dict[str, Any]
@@ -99,19 +99,19 @@ class Content(TypedDict):
 
 
 def without_users(checkpoint: dict[str, Any]) -> Content:
-    """What a checkpoint holds without its users.
+    """The content of a checkpoint without its users.
 
     Raises:
-        UserError: people's ratings could be told from what is left.
+        UserError: people's ratings could be inferred from what is left.
     """
     reasons = {
-        "has numbers of each user": checkpoint["has_users"],
-        "holds the weights of EASE, from which people's ratings can be computed back": "item_weights"
+        "has parameters for each user": checkpoint["has_users"],
+        "holds the weights of EASE, from which people's ratings can be reconstructed": "item_weights"
         in checkpoint["state"],
     }
     for reason, holds in reasons.items():
         if holds:
-            raise UserError(f"{checkpoint['model']} {reason}, so it is not to be shared: take a run of {SHAREABLE}.")
+            raise UserError(f"{checkpoint['model']} {reason}, so it can't be shared: use a run of {SHAREABLE}.")
     parts = {"stats": Stats, "features": Features, "ids": Ids}
     return {name: checkpoint[name] for name in ("model", "config", "state", "space")} | {
         name: {key: checkpoint[name][key] for key in keys.__annotations__} for name, keys in parts.items()
@@ -119,7 +119,7 @@ def without_users(checkpoint: dict[str, Any]) -> Content:
 
 
 def with_nobody(content: Content) -> dict[str, Any]:
-    """The content of a shared model as that of a checkpoint: with no users, and no ratings."""
+    """The content of a shared model in the form of a checkpoint, with no users and no ratings."""
     none, no_numbers = torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     known = {"offsets": torch.zeros(1, dtype=torch.int64), "movie": none, "rating": no_numbers, "time": none}
     return content | {
@@ -134,7 +134,7 @@ def with_nobody(content: Content) -> dict[str, Any]:
 
 
 def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON takes it; its tensors go into `tensors`, under the names of their places."""
+    """`value` in a form for JSON; its tensors go into `tensors`, named after their places."""
     if isinstance(value, Tensor) and value.is_sparse:
         parts = {"indices": value.indices(), "values": value.values(), "size": list(value.shape)}
         return {SPARSE: to_plain(parts, name, tensors)}
@@ -149,15 +149,15 @@ def to_plain(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def from_plain(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """What `to_plain` was given, but for tuples, which are lists.
+    """What `to_plain` was given, with lists for tuples.
 
     Raises:
-        ValueError: a number is not finite or too large, or a text would command a screen.
+        ValueError: a number is not finite or too large, or a text holds control characters.
     """
     if isinstance(value, list):
         return [from_plain(one, tensors) for one in value]
     if isinstance(value, dict) and TENSOR in value:
-        return tensors[value[TENSOR]].clone()  # at an address of its own: products are then the same as elsewhere
+        return tensors[value[TENSOR]].clone()  # in memory of its own, so that products are the same as elsewhere
     if isinstance(value, dict) and SPARSE in value:
         parts = from_plain(value[SPARSE], tensors)
         sparse = torch.sparse_coo_tensor(parts["indices"], parts["values"], parts["size"], check_invariants=True)
@@ -176,7 +176,7 @@ def is_shared(folder: Path) -> bool:
 
 
 def read_shared(folder: Path) -> dict[str, Any]:
-    """The content of a shared model as that of a checkpoint without users.
+    """The content of a shared model in the form of a checkpoint without users.
 
     Raises:
         UserError: a file is missing, damaged, of another form or does not fit the other.
@@ -190,11 +190,11 @@ def read_shared(folder: Path) -> dict[str, Any]:
         return with_nobody(content)
     except (SafetensorError, TypeCheckError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(f"{folder} holds no model that can be read ({reason}): fetch or export it anew.") from error
+        raise UserError(f"{folder} holds no model that can be read ({reason}): download or export it again.") from error
 
 
 def problems(content: Content, tensors: dict[str, Tensor]) -> Iterator[str]:
-    """What does not fit in a content whose types are right."""
+    """The inconsistencies of a content whose types are right."""
     stats, ids, space = content["stats"], content["ids"], content["space"]
     n, scale = stats["n_movies"], stats["scale"]
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
@@ -202,26 +202,26 @@ def problems(content: Content, tensors: dict[str, Tensor]) -> Iterator[str]:
     largest = max([len(tensors), *(size for tensor in tensors.values() for size in tensor.shape)])
     sizes = [value for name, value in content["config"].items() if isinstance(value, int) and name not in NO_SIZES]
     if any(size > largest for size in sizes):
-        yield "its settings are of a larger model than its numbers"
+        yield "its settings are for a larger model than its tensors"
     if n < 1 or any(len(ids[name]) != n for name in ("movie_ids", "titles", "genres", "years")):
-        yield "its ids, titles, genres or years are not one for each movie"
+        yield "it does not have one id, title, list of genres and year for each movie"
     if len(set(map(str, ids["movie_ids"]))) != n or not all(0 <= year <= 9999 for year in ids["years"]):
         yield "it has duplicate movie ids, or an invalid year"
     if not (scale["low"] <= scale["high"] and 0 <= stats["newest"] <= LATEST and 0 <= stats["longest_gap"] <= LATEST):
-        yield "its ratings or times are of no such range"
+        yield "its range of ratings or of times is invalid"
     shapes = {"features": (n, sum(block["width"] for block in stats["blocks"])), "year": (n,), "count": (n,)}
     of_movies = [(content["features"][name], shape) for name, shape in shapes.items()]
     if len(content["features"]["names"]) != len(stats["names"]):
-        yield "its names are of other blocks"
+        yield "its names do not match its blocks"
     pairs = zip(content["features"]["names"], stats["names"], strict=False)
     of_movies += [(matrix, (n, block["width"])) for matrix, block in pairs]
     if any(tuple(tensor.shape) != shape for tensor, shape in of_movies):
-        yield "its features are not one row for each movie"
+        yield "its features are not one row of the right width for each movie"
     types = {"features": torch.float32, "year": torch.float32, "count": torch.int64}
     if any(content["features"][name].dtype != kind for name, kind in types.items()):
-        yield "its features are numbers of another type"
+        yield "its features are of the wrong number type"
     for one in space["scales"] if space else []:
         if any(tuple(one[name].shape) != (one["width"],) for name in ("center", "scale")):
-            yield f"the scale of {one['name']} is of another width"
+            yield f"the scale of {one['name']} has the wrong width"
         if len(one["vocabulary"]) not in (0, one["width"]):
-            yield f"the words of {one['name']} are not as many as its width"
+            yield f"the words of {one['name']} do not match its width"

@@ -1,6 +1,6 @@
-"""Splits: which rows train, validate and test.
+"""Splits: which rows are for training, validation and test.
 
-Which rows these are is part of the protocol, so it depends on a fixed seed and never on the model's.
+The choice of rows is part of the protocol, so it depends on a fixed seed and never on the model's.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ TRAIN, VAL, TEST = 0, 1, 2
 class Split:
     """Row numbers of the three parts, and the protocol in words.
 
-    at_once: whether all users have one request time, the start of the part, not each that of their own first row in it
+    at_once: whether all users share one request time, the start of the part, not that of their own first row in it
     """
 
     train: np.ndarray
@@ -54,7 +54,7 @@ def split_random(user: np.ndarray, movie: np.ndarray, time: np.ndarray | None, r
 
 
 def split_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ratios) -> Split:
-    """Oldest ratings train, newest test; equal times stay in file order."""
+    """The oldest ratings are for training, the newest for test; equal times stay in file order."""
     rows = np.argsort(time, kind="stable")
     n_test, n_val = round(len(rows) * ratios[2]), round(len(rows) * ratios[1])
     n_train = len(rows) - n_test - n_val
@@ -63,7 +63,7 @@ def split_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ra
 
 
 def split_user_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ratios) -> Split:
-    """Of each user, the newest ratings test and those before validate, numbers rounded down."""
+    """Each user's newest ratings are for test, those before for validation; numbers are rounded down."""
     rows, from_end, counts = _histories(user, time)
     n_test = np.floor(counts * ratios[2] + 1e-9)
     n_val = np.floor(counts * ratios[1] + 1e-9)
@@ -74,7 +74,10 @@ def split_user_time(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratio
 
 
 def split_leave_one_out(user: np.ndarray, movie: np.ndarray, time: np.ndarray, ratios: Ratios) -> Split:
-    """Each user's last rating tests and, unless VAL is 0, the one before validates; users with too few only train."""
+    """Each user's last rating is for test and, unless VAL is 0, the one before for validation.
+
+    Users with too few ratings are only in training.
+    """
     rows, from_end, counts = _histories(user, time)
     n_val = int(ratios[1] > 0)
     tested = counts > 1 + n_val
@@ -85,7 +88,7 @@ def split_leave_one_out(user: np.ndarray, movie: np.ndarray, time: np.ndarray, r
 
 
 def _histories(user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by user and time (equal times in file order) and, for each, how far from the user's end and of how many."""
+    """Rows by user and time (ties in file order) and, for each, how far from the user's last row and of how many."""
     rows = np.lexsort((time, user))
     n_ratings = np.bincount(user)
     counts = np.repeat(n_ratings, n_ratings)
@@ -104,7 +107,7 @@ def split_cold_users(user: np.ndarray, movie: np.ndarray, time: np.ndarray | Non
 def _split_cold(column: np.ndarray, what: str, ratios: Ratios) -> Split:
     """Hold out a TEST and a VAL share of the movies (or users) with all their ratings.
 
-    The ratings of the others are split at random by the same ratios, so that warm and cold can be measured apart.
+    The ratings of the others are split at random by the same ratios, so that warm and cold can be measured separately.
     """
     random = np.random.default_rng(SPLIT_SEED)
     ids, position = np.unique(column, return_inverse=True)
@@ -115,7 +118,7 @@ def _split_cold(column: np.ndarray, what: str, ratios: Ratios) -> Split:
 
 
 def _random_parts(n: int, ratios: Ratios, random: np.random.Generator) -> np.ndarray:
-    """The part of each of n things, int8 [n]."""
+    """The part of each of n items, int8 [n]."""
     order = random.permutation(n)
     n_test, n_val = round(n * ratios[2]), round(n * ratios[1])
     part = np.full(n, TRAIN, np.int8)
@@ -132,7 +135,7 @@ def split_given(n: int, n_train: int, ratios: Ratios) -> Split:
     return Split(rows[n_val:], rows[:n_val], np.arange(n_train, n), words)
 
 
-# A split is a line here; one that reads the times is named below as well.
+# A split is a line here; one that reads the times is also named in NEEDS_TIME.
 SPLITS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, Ratios], Split]] = {
     "random": split_random,
     "time": split_time,

@@ -1,4 +1,4 @@
-"""Text files of any origin: encodings, lines, headers and separators; faults are named by file and line."""
+"""Text files of any origin: encodings, lines, headers and separators; errors name file and line."""
 
 import codecs
 import contextlib
@@ -11,8 +11,8 @@ from pathlib import Path
 from utils.files import UserError, note
 
 SEPARATORS = ("\t", ",", ";", "|")
-# What titles in latin-1 hardly have: control characters, long runs of letters that are not English ones, pairs as in
-# UTF-8, signs inside a word, and Icelandic letters in whose place are Turkish ones in latin-5.
+# What titles in latin-1 rarely have: control characters, long runs of non-English letters, pairs as in UTF-8, signs
+# inside a word, and Icelandic letters, whose codes are Turkish letters in latin-5.
 NOT_LATIN_1 = re.compile(
     rb"[\x80-\x9f]|[\xa0-\xff]{3}|[\xc2-\xdf][\xa0-\xbf]|[A-Za-z][\xa1-\xbf\xd7\xf7][a-z]|[\xd0\xdd\xde\xf0\xfd\xfe]"
 )
@@ -22,11 +22,11 @@ def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False)
     """The content of a text file in UTF-8, without a byte-order mark.
 
     Args:
-        encoding: of the file where it is not in UTF-8
-        or_latin_1: take a file that is not in UTF-8 for latin-1 where it looks like that, as MovieLens 100K and 1M do
+        encoding: of a file that is not in UTF-8
+        or_latin_1: read a file that is not in UTF-8 as latin-1 if it looks like that, as MovieLens 100K and 1M do
 
     Raises:
-        UserError: the file is missing or empty, or a line is in another encoding or damaged; names it.
+        UserError: the file is missing or empty, or a line is in another encoding or damaged; names the line.
     """
     if not path.exists():
         raise UserError(f"There is no file {path}: check the path.")
@@ -35,8 +35,8 @@ def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False)
         content = _decoded(path, content, encoding, or_latin_1).encode().removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:  # parsers would read values beside them
         raise UserError(
-            f"{path}, line {_line_at(content, content.index(0))}: there are NUL bytes, as a cut write or UTF-16 leaves "
-            "them: get the file anew, or name its encoding, as in --encoding utf-16."
+            f"{path}, line {_line_at(content, content.index(0))}: there are NUL bytes, as left by a cut-off write or "
+            "by UTF-16: get the file again, or name its encoding, as in --encoding utf-16."
         )
     if not content.strip():
         raise UserError(f"{path} is empty: it needs at least one line.")
@@ -44,9 +44,9 @@ def read_utf8(path: Path, encoding: str | None = None, or_latin_1: bool = False)
 
 
 def note_on_cut(path: Path, content: bytes) -> None:
-    """Say where the last line has no end: nothing tells whether the file was cut inside it."""
+    """Say if the last line has no line end, as the file may have been cut off inside it."""
     if not content.endswith(b"\n"):
-        note(f"{path} ends without the end of a line: if it was cut, get it anew.")
+        note(f"{path} does not end with a line break: if it was cut off, get it again.")
 
 
 def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool) -> str:
@@ -66,8 +66,8 @@ def _decoded(path: Path, content: bytes, encoding: str | None, or_latin_1: bool)
     if encoding and (wrong := re.search(r"[\x80-\x9f]", text)):
         number = text[: wrong.start()].count("\n") + 1
         raise UserError(
-            f"{path}, line {number}: as {encoding}, there are control characters: the file is in another encoding, "
-            "such as cp1252 (Western Europe)."
+            f"{path}, line {number}: read as {encoding}, it has control characters: name its real encoding, such "
+            "as cp1252 (Western Europe)."
         )
     return text
 
@@ -121,10 +121,10 @@ class Header:
 
 
 def find_header(line: str, columns: dict[str, str]) -> Header | None:
-    """The header of a table, by the separator that gives the most known columns; None where there is no known one.
+    """The header of a table, with the separator that gives the most known columns; None if no column is known.
 
     Args:
-        columns: our name of each known column; `user_id:token`, `userId`, `User ID` and `userid` are one
+        columns: our name of each known column; `user_id:token`, `userId`, `User ID` and `userid` are the same
     """
     best, most = None, (0, 0)
     for separator in SEPARATORS:
@@ -138,14 +138,14 @@ def find_header(line: str, columns: dict[str, str]) -> Header | None:
 
 
 def plain(name: str) -> str:
-    """The name of a column without what tells spellings apart."""
+    """The name of a column in lower case, with only its letters and digits."""
     return re.sub(r"[\W_]", "", name).lower()
 
 
 def check_header(
     path: Path, line: str, header: Header | None, columns: dict[str, str], needed: Sequence[str]
 ) -> Header:
-    """The header, if it has the needed columns, and no two for one thing; a note names columns that are not used.
+    """The header, if it has the needed columns, and none twice; a note names columns that are ignored.
 
     Raises:
         UserError: there is none, or it lacks a column or has it twice.
@@ -155,15 +155,15 @@ def check_header(
         known = ", ".join(written for written, name in columns.items() if name == missing)
         raise UserError(
             f"{path}, line 1: {line[:80]!r} names no column for the {missing}: give it one of the names {known} (upper "
-            "case, blanks, _ and - do not matter) in a header above the other lines."
+            "case, blanks, _ and - do not matter) in a header line."
         )
     refuse_repeated(path, names)
     if unknown := [name for name in names if name not in columns.values()]:
-        note(f"{path}: not used: the columns {', '.join(unknown)[:200]}.")
+        note(f"{path}: unknown columns are ignored ({', '.join(unknown)[:200]}).")
     return header
 
 
 def refuse_repeated(path: Path, names: list[str]) -> None:
-    """Which of two columns of the same meaning should count can't be known."""
+    """Refuse two columns with the same meaning, since either could be meant."""
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path} has two columns for {repeated[0][:80]!r}: keep one.")

@@ -19,7 +19,7 @@ def make_evaluator(config: TrainConfig, data: RatingsData, split: Split) -> Eval
 
 
 def best_epoch(epochs: list[dict[str, Any]], evaluator: Evaluator) -> int:
-    """The epoch that validation prefers, the first of equals; the last epoch where nothing validates."""
+    """The best epoch by validation, the first of equals; the last epoch if there is no validation."""
     if evaluator.monitor not in epochs[0]:
         return epochs[-1]["epoch"]
     better = min if evaluator.mode == "min" else max

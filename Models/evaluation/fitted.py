@@ -17,10 +17,10 @@ def as_fitted(
 
     Args:
         known: the rows of the ratings that are the users' histories
-        request_time: when each user's movies are ranked, int64 [n_users]; None where that is not known
+        request_time: when each user's list is requested, int64 [n_users]; None if unknown
     """
     device = next(model.parameters()).device
-    history = functools.cache(lambda: data.history(known).to(device))  # not all models want it
+    history = functools.cache(lambda: data.history(known).to(device))  # not all models need it
     times = None if request_time is None else torch.from_numpy(request_time).to(device)
     model.eval()
 

@@ -1,6 +1,6 @@
-"""Evaluation of rankings: NDCG and HR over the full catalogue, seen movies out, ties against the model.
+"""Evaluation of rankings: NDCG and HR over the full catalogue, without seen movies, ties against the model.
 
-Training runs, comparisons and ablations rank by this evaluator alone.
+Training runs, comparisons and ablations all use this evaluator.
 """
 
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ from utils.metrics import INFINITY, Ranking, beyond_accuracy, mean_metrics, metr
 from utils.splits import Split
 
 K = 10  # positions of a top-N that count
-MIN_NEW = 0.01  # of the relevant test rows: from there on, new movies are measured by themselves
+MIN_NEW = 0.01  # share of the relevant test rows from which new movies are also measured separately
 SAMPLED = 99  # negatives of the sampled protocol
-MAX_USERS = 20_000  # whose lists are evaluated; a mean over them has a standard error of .0036 at most
+MAX_USERS = 20_000  # most users evaluated; a mean over them has a standard error of .0036 at most
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class RankingEvaluator:
 
     In the test, users' histories are their training and validation ratings, which are no candidates.
 
-    relevance_threshold: rating from which a movie is one that should be recommended
+    relevance_threshold: rating from which a movie is relevant
     k: positions of a top-N that count
     chunk_users: users scored together; memory grows with this number times the movies, not with all users
-    most_users: of more users with something to find, so many drawn at random are evaluated, the same for every model
+    most_users: of more users with relevant movies, this many drawn at random are evaluated, the same for every model
     """
 
     data: RatingsData
@@ -49,7 +49,7 @@ class RankingEvaluator:
     test_file: ClassVar = "test_topn.csv"
 
     def __post_init__(self):
-        """Raises UserError where a part has ratings but no relevant one."""
+        """Raises UserError if a part has ratings but no relevant one."""
         for name, rows in (("training", self.split.train), ("validation", self.split.val), ("test", self.split.test)):
             if len(rows) and not len(self.relevant(rows)):
                 raise UserError(
@@ -75,7 +75,7 @@ class RankingEvaluator:
         return rows[self.data.rating[rows] >= self.relevance_threshold]
 
     def to_find(self, rows: np.ndarray) -> sp.csr_matrix:
-        """The relevant ones of these rows, of users who are evaluated, users by movies."""
+        """The relevant ones of these rows, for users who are evaluated, as users by movies."""
         rows = self.relevant(rows)
         return self.data.select(rows[of_evaluated(self.data.user[rows], self.most_users)]).matrix()
 
@@ -85,7 +85,7 @@ class RankingEvaluator:
         return self.hr_and_ndcg(self.rank(fitted.score, train, val))
 
     def test(self, model: Model) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Metrics of the top-N beside those of the most popular movies, and the top-N in the data's own ids."""
+        """Metrics of the top-N and, for comparison, of the most popular movies; and the top-N in the data's own ids."""
         score = self.fitted_for_test(model).score
         ranking = self.rank(score, self.split.known, self.split.test)
         metrics: dict[str, Any] = mean_metrics(ranking, self.k)
@@ -117,7 +117,7 @@ class RankingEvaluator:
         return words
 
     def fitted_for_test(self, model: Model) -> FittedModel:
-        """A model that knows the training and validation ratings, and when the test's lists are asked for."""
+        """The model, given the training and validation ratings and the request times of the test's lists."""
         known = self.split.known
         return as_fitted(model, self.data, known, self.request_times.of(known, self.split.test))
 
@@ -126,13 +126,13 @@ class RankingEvaluator:
         return RequestTimes(self.data, self.split)
 
     def by_request(self, model: Model, ranking: Ranking) -> dict[str, dict[str, float]]:
-        """How rankings depend on when they are asked for; {} where the data has no times or the test is no forecast.
+        """How metrics depend on the time of the request; {} if the data has no times or the test is no forecast.
 
         Returns:
-            later_second: metrics of the users, and their share, whose request comes in a later second than their
-                latest known rating
-            request_time_unknown: of models that take the time of the request, metrics where nobody tells it: that of
-                the latest known rating stands for it
+            later_second: metrics and share of the users whose request comes in a later second than their latest known
+                rating
+            request_time_unknown: for models that use the time of the request, metrics with the time of the latest
+                known rating in its place
         """
         found: dict[str, dict[str, float]] = {}
         if not self.request_times.is_forecast():
@@ -152,17 +152,17 @@ class RankingEvaluator:
         return {name: metrics[name] for name in (f"hr@{self.k}", f"ndcg@{self.k}")}
 
     def new_movies(self) -> np.ndarray:
-        """Movies that are tested and of which no rating is known, bool [n_movies]."""
+        """Tested movies without known ratings, bool [n_movies]."""
         tested, known = (self.popularity(rows).numpy() > 0 for rows in (self.split.test, self.split.known))
         return tested & ~known
 
     def by_part(self, score: ScoreFn) -> dict[str, dict[str, float]]:
-        """Metrics of new movies, and of those with training ratings; {} where hardly any tested movie is new.
+        """Metrics of new movies and of those with training ratings; {} if hardly any relevant test row is of a new one.
 
         Returns:
-            for each part that has something to find: movies and users; metrics where its movies are ranked by
-            themselves; and the same `in_all`, in lists of the whole catalogue, where relevant movies of the other part
-            count as wrong. Known movies lose to new ones what their NDCG is lower `in_all`
+            for each part with relevant movies: the number of movies and of users; metrics when its movies are ranked
+            among themselves; and the same `in_all`, in lists of the whole catalogue, where relevant movies of the other
+            part count as wrong. The drop of known movies' NDCG `in_all` is what they lose to new ones
         """
         relevant = self.relevant(self.split.test)
         parts = {"new_movie": self.new_movies(), "known_movie": self.popularity(self.split.train).numpy() > 0}
@@ -190,7 +190,7 @@ class RankingEvaluator:
     def rank(self, score: ScoreFn, seen: np.ndarray, rows: np.ndarray, among: np.ndarray | None = None) -> Ranking:
         """Rank the relevant ones of `rows` among all movies that the user has not rated in the rows `seen`.
 
-        among: the movies that are ranked, bool [n_movies]; all without it
+        among: the movies that are ranked, bool [n_movies]; default: all
         """
         if among is not None:
             of_all, allowed = score, torch.from_numpy(among)
@@ -217,10 +217,10 @@ class RankingEvaluator:
 
 
 def of_evaluated(user: np.ndarray, most: int = MAX_USERS) -> np.ndarray:
-    """Which rows are of users who are evaluated, bool [n]: all or, of more than `most` users, so many drawn at random.
+    """Which rows are of evaluated users, bool [n]: all users or, of more than `most`, this many drawn at random.
 
     Args:
-        user: of each row with something to find, int64 [n]
+        user: of each relevant row, int64 [n]
     """
     users = np.unique(user)
     if len(users) <= most:
@@ -237,7 +237,7 @@ def rank_all(
     Args:
         score: the model
         seen: users by movies, non-zero for movies that are not to be recommended
-        relevant: users by movies, non-zero for movies that should stand high
+        relevant: users by movies, non-zero for relevant movies
         n: length of the top-N that is kept
     """
     counts = torch.from_numpy(relevant.getnnz(1)).long()
@@ -269,8 +269,8 @@ def rank_sampled(
 ) -> Tensor:
     """Rank of each user's one relevant movie among sampled unseen others, the NCF papers' protocol: float64 [U, 1].
 
-    Negatives are drawn for each user without repetition from the movies neither seen nor relevant. Figures under this
-    protocol are far higher than over the full catalogue, and can order models otherwise: name it beside them.
+    Negatives are drawn for each user without replacement from the movies neither seen nor relevant. Figures under this
+    protocol are far higher than over the full catalogue, and can order models differently: name it next to them.
 
     Raises:
         ValueError: a user has several relevant movies, or too few others are left to sample from.

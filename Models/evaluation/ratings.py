@@ -1,4 +1,4 @@
-"""Evaluation of predicted ratings: RMSE and MAE of validation and test, of all rows and of new movies and users."""
+"""Evaluation of predicted ratings: RMSE and MAE on validation and test, of all rows and of new movies and users."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ EVAL_BATCH = 65_536
 class RatingEvaluator:
     """Rating prediction: every validation and test rating is predicted; RMSE chooses the epoch.
 
-    Users' histories are their training ratings, in the test as well.
+    Users' histories are their training ratings, also in the test.
     """
 
     data: RatingsData
@@ -33,7 +33,7 @@ class RatingEvaluator:
     protocol: ClassVar = {"predictions": "clipped to the rating scale", "history": "training ratings"}
 
     def __post_init__(self):
-        """Raises UserError where there are no different ratings to predict."""
+        """Raises UserError if all training ratings are equal."""
         if self.data.scale.is_constant:
             raise UserError(
                 f"All training ratings of {self.data.name} are equal, there is nothing to predict: take a preset that "
@@ -44,7 +44,7 @@ class RatingEvaluator:
         return self.metrics(self.predict(as_fitted(model, self.data, self.split.train), self.split.val), self.split.val)
 
     def test(self, model: Model) -> tuple[dict[str, Any], pd.DataFrame]:
-        """Metrics of the test rows, also of always the mean training rating; each prediction in the data's own ids."""
+        """Metrics of the test rows, also for the mean training rating; and all predictions with the data's own ids."""
         rows = self.data.by_user_and_time(self.split.test)
         prediction = self.predict(as_fitted(model, self.data, self.split.train), rows)
         columns = self.data.ids(self.data.user[rows], self.data.movie[rows])
@@ -62,7 +62,7 @@ class RatingEvaluator:
     def predict(self, fitted: FittedModel, rows: np.ndarray) -> np.ndarray:
         """Predicted ratings of these rows, clipped to the scale of the training ratings, [n].
 
-        They are predicted by user, so that each history is read once; the ranks share each batch.
+        Rows are predicted user by user, so that each history is read once; the ranks share each batch.
         """
         data = self.data
         order = np.lexsort((data.times()[rows], data.user[rows]))
@@ -75,11 +75,11 @@ class RatingEvaluator:
         return data.scale.from_model(prediction.clip(LOWEST, HIGHEST))
 
     def metrics(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, float]:
-        """`loss` is that of the ratings as models see them."""
+        """RMSE and MAE on the data's scale, and `loss`, which is of the ratings as models see them."""
         return rating_metrics(prediction, self.data.rating[rows], HIGHEST * self.data.scale.unit)
 
     def by_part(self, prediction: np.ndarray, rows: np.ndarray) -> dict[str, dict[str, float]]:
-        """Metrics of rows by what training knew: `warm`, or of a `new_movie` or `new_user` without training ratings.
+        """Metrics of rows of a `new_movie` or `new_user`, without training ratings, and of the other rows, `warm`.
 
         Returns:
             rows, rmse and mae of each part that has rows; a row of a new movie and a new user is in both

@@ -1,7 +1,7 @@
-"""Why movies are recommended: the user's own ratings that their scores owe most, and what these movies have in common.
+"""Why movies are recommended: the user's ratings that raise their scores most, and what these movies have in common.
 
-What a score owes to a rating is how much it falls when that rating is taken out of the history: exact, by the model's
-own score, and the same for every model. (The falls of several ratings do not add up to that of all.)
+A rating's effect is how much the score falls when that rating is taken out of the history: exact, by the model's own
+score, and the same for every model. (The effects of several ratings do not add up to that of all.)
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from utils.lists import Reason, Recommendations
 
 CHUNK_HISTORIES = 256  # scored together: bounds memory
 N_REASONS = 3
-ROUNDING = 1e-5  # falls of no more are none
-N_NAMES = 3  # of a reason, at most
-RARE = math.log(1 / 0.05)  # inverse document frequency from which a name says something
+ROUNDING = 1e-5  # falls up to this count as none
+N_NAMES = 3  # per reason, at most
+RARE = math.log(1 / 0.05)  # inverse document frequency above which a name is informative
 
 
 def explained(
@@ -36,13 +36,13 @@ def explained(
 
 
 def reasons(saved: SavedModel, history: PaddedHistory, movies: list[int], n: int = N_REASONS) -> list[list[Reason]]:
-    """Of each of these movies, the up to n ratings of the history that its score owes most, the most important first.
+    """For each of these movies, up to n ratings of the history that raise its score most, most important first.
 
     Args:
         history: of one user, [1, L]
 
     Returns:
-        for each movie; empty where no rating raises its score
+        one list per movie; empty if no rating raises its score
     """
     falls, scale = falls_of(saved.model, history, torch.tensor(movies)), saved.model.stats.scale
     unit = scale.unit if saved.model.config.task == "rating" else 1.0
@@ -62,7 +62,7 @@ def reasons(saved: SavedModel, history: PaddedHistory, movies: list[int], n: int
 
 @torch.inference_mode()
 def falls_of(model: Model, history: PaddedHistory, movies: Tensor) -> Tensor:
-    """How much the scores of these movies fall without each rating of one user's history, [n_ratings, n]."""
+    """How much the scores of these n movies fall without each rating of one user's history, [n_ratings, n]."""
     movies, n = movies.to(history.movie.device), int(history.mask.sum())
     base, others = model.score(history)[0, movies], history.without_each()
     chunks = torch.arange(n, device=history.movie.device).split(CHUNK_HISTORIES) if n else ()
@@ -71,9 +71,9 @@ def falls_of(model: Model, history: PaddedHistory, movies: Tensor) -> Tensor:
 
 
 def in_common(saved: SavedModel, one: int, other: int) -> list[str]:
-    """What two movies have in common of what the model knows, in words: "Animation", "director John Lasseter".
+    """What two movies have in common among what the model knows, in words: "Animation", "director John Lasseter".
 
-    Of names the rarest few, and none that more than 5 % of the movies have: most are in English.
+    Of names, the rarest few, and none that 5 % of the movies or more have, such as English, the language of most.
     """
     found = []
     if any(block.name == "genres" for block in saved.model.stats.blocks):

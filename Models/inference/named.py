@@ -1,4 +1,4 @@
-"""Users, movies and filters as somebody typed them: what they are in the data."""
+"""Users, movies and filters as they were typed: find them in the data."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def find_users(ids: IdMaps, written: Sequence[str]) -> list[int]:
     """The indices of users whose ids were typed; 42 and "42" are the same user, whatever the data's id type.
 
     Raises:
-        UserError: some are not in the data; names the first of them.
+        UserError: some are not in the data; the message names the first of them.
     """
     indices = {str(user): index for index, user in enumerate(ids.user_ids)}
     if unknown := [user for user in written if user not in indices]:
@@ -33,7 +33,7 @@ def find_movies(ids: IdMaps, written: Sequence[str]) -> list[int]:
     """The indices of movies whose ids were typed.
 
     Raises:
-        UserError: some are not in the data; names the first of them.
+        UserError: some are not in the data; the message names the first of them.
     """
     indices = {str(movie): index for index, movie in enumerate(ids.movie_ids)}
     if unknown := [movie for movie in written if movie not in indices]:
@@ -42,7 +42,7 @@ def find_movies(ids: IdMaps, written: Sequence[str]) -> list[int]:
 
 
 def first_of(values: Sequence[str], n: int = 5) -> str:
-    """The first n values, in words."""
+    """The first n values as text."""
     return ", ".join([value[:40] for value in values[:n]] + ["..."] * (len(values) > n))
 
 
@@ -56,7 +56,7 @@ def allowed_movies(
     """The movies that pass every filter that is given, bool [n_movies]; None without any filter.
 
     Args:
-        genres: a movie needs one of them, written in upper or lower case
+        genres: a movie needs at least one of them; case is ignored
         years: the first and the last year of release; movies without a known year do not pass
         exclude: ids of movies that do not pass
         candidates: ids of the only movies that pass

@@ -1,7 +1,7 @@
-"""Movies that a run did not know: read from a file, turned into numbers as its own movies were, and put into its model.
+"""Movies that a run did not know: read from a file, encoded as its own movies were, and added to its model.
 
-Nothing is trained. Whatever the model learned of each of its movies is zero for the new ones; what it learned of
-titles, genres and the other blocks, and of the popularity that they promise, holds for them as well.
+Nothing is trained. What the model learned for each single movie is zero for the new ones; what it learned about titles,
+genres and the other blocks, and about the popularity predicted from them, applies to new movies too.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from utils.movie_files import read_movies
 
 @dataclass(frozen=True)
 class NewMovies:
-    """Movies as a file has them.
+    """The movies of a file.
 
     movies: movie (its id, as in the file), title, year and genres
-    columns: what else is known of them
+    columns: their other features
     """
 
     path: Path
@@ -39,10 +39,10 @@ class NewMovies:
 
 
 def read_new_movies(path: Path, encoding: str | None = None) -> NewMovies:
-    """The movies of a file with the columns movieId and title and perhaps year, genres and those of a metadata file.
+    """The movies of a file with the columns movieId, title and, optionally, year, genres and those of metadata files.
 
     Raises:
-        UserError: the file is damaged or names a movie twice.
+        UserError: the file is damaged or empty, or lists a movie twice.
     """
     movies = read_movies(path, encoding)
     if movies.empty:
@@ -53,7 +53,7 @@ def read_new_movies(path: Path, encoding: str | None = None) -> NewMovies:
 
 
 def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.device) -> SavedModel:
-    """The model of a run with these movies behind its own.
+    """The model of a run with these movies after its own.
 
     Raises:
         UserError: one of them is in the data already, or the run's model or features can't take new movies.
@@ -90,23 +90,23 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
 
 
 def padded_item_weights(saved: SavedModel, k: int) -> Tensor | None:
-    """B of EASE with zeros for k more movies; None, to solve it anew, where the model ranks new movies by it."""
+    """B of EASE with zeros for k more movies; None if the model ranks new movies by it and so solves it again."""
     if saved.inputs.item_weights is None or saved.model.ranks_new_by_ease:
         return None
     return F.pad(saved.inputs.item_weights, (0, k, 0, k))
 
 
 def typed_like(ids: list, written: str) -> int | str:
-    """An id as the data's are: an integer where those are and this is one."""
+    """An id in the type of the data's: an integer if all of those are and this is one."""
     are_integers = all(isinstance(one, int) for one in ids)
     return int(written) if are_integers and str(written).isdecimal() and str(int(written)) == str(written) else written
 
 
 @torch.no_grad()
 def copy_weights(old: Model, new: Model) -> None:
-    """Give a model the parameters of one with fewer movies: the others have what an untrained movie has.
+    """Copy the parameters of a model with fewer movies; the other movies get those of an untrained movie.
 
-    That is 0 or, of what is learned as a Gaussian, its prior.
+    These are 0 or, for Gaussian parameters, their prior.
     """
     tables, old_tables = new.tables(), old.tables()
     for kind, parts in tables.items():
@@ -119,14 +119,14 @@ def copy_weights(old: Model, new: Model) -> None:
             part.log_std[len(other.log_std) :] = other.prior_variance().log() / 2
 
 
-# --- what the file says as numbers ---------------------------------------------------------------
+# --- encoding the movies of the file -------------------------------------------------------------
 
 
 def encoded(new: NewMovies, run: Path, scales: tuple[BlockScale, ...], device: torch.device) -> list[Block]:
-    """The blocks of the run's features for new movies, with the run's encoder; prints what of the file is known there.
+    """The blocks of the run's features for new movies, with the run's encoder; prints what the run knows of the file.
 
     Raises:
-        UserError: the run's encoder is not to be found, or another one.
+        UserError: the run's encoder cannot be found or has changed, or a column is of another kind.
     """
     info: dict[str, Any] = read_json(run / "config.json")["features"]
     columns = {column.name: column for column in new.columns}
@@ -152,12 +152,12 @@ def encoded(new: NewMovies, run: Path, scales: tuple[BlockScale, ...], device: t
 
 
 def is_known(text: str, columns: dict[str, Column]) -> bool:
-    """Whether a file of new movies has what the run's texts were made of."""
+    """Whether a file of new movies has the columns that the run's texts were made from."""
     return text in columns if text != "metadata" else bool(columns)
 
 
 def block_of(column: Column | None, scale: BlockScale, n: int, encoder: Encoder | None, pooling: str) -> Block:
-    """A column of new movies in the words of the run; without the column, nothing is known."""
+    """A column of new movies with the run's vocabulary; without the column, all values are unknown."""
     if scale.kind == "text":
         texts = [""] * n if column is None else column.values
         return Block(scale.name, "text", text_vectors(encoder, texts, pooling))
@@ -172,7 +172,7 @@ def block_of(column: Column | None, scale: BlockScale, n: int, encoder: Encoder 
 
 
 def text_vectors(encoder: Encoder, texts: list[str], pooling: str) -> np.ndarray:
-    """Vectors of texts, zeros of empty ones."""
+    """Vectors of texts, zeros for empty ones."""
     return encoder.encode(texts, pooling) * np.array([[bool(text)] for text in texts])
 
 
@@ -180,5 +180,5 @@ def run_encoder(info: dict[str, Any], device: torch.device) -> Encoder:
     """The encoder that made a run's features."""
     folder, _ = find_encoder(info["encoder"])
     if encoder_hash(folder) != info["encoder_sha256"]:
-        raise UserError(f"The encoder {info['encoder']} is another one than the run's: put the earlier one there.")
+        raise UserError(f"The encoder {info['encoder']} is not the run's: put the earlier one there.")
     return Encoder.load(folder, device, info["precision"])

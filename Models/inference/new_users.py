@@ -16,7 +16,7 @@ from utils.ratings import read_ratings
 
 
 def who_likes(saved: SavedModel, movies: Sequence[str]) -> PaddedHistory:
-    """The history of somebody who likes these movies, ids as typed: each has the highest rating, [1, L].
+    """The history of a user who likes these movies (ids as typed): each has the highest rating, [1, L].
 
     Raises:
         UserError: a movie is not in the data.
@@ -28,8 +28,8 @@ def with_ratings(saved: SavedModel, path: Path, encoding: str | None = None) -> 
     """The history of the one user of a file of ratings, [1, L], and whether the file has times.
 
     Raises:
-        UserError: a movie is not in the data, or the ratings are of several users, or on another scale, or their times
-            are no times of the kind that the data has.
+        UserError: a movie is not in the data, or the ratings are of several users, on another scale, or have times of
+            another kind than the data's.
     """
     table = read_ratings(path, encoding, needed=("movie",))
     if "user" in table and table["user"].nunique() != 1:
@@ -42,11 +42,11 @@ def with_ratings(saved: SavedModel, path: Path, encoding: str | None = None) -> 
 
 
 def history_of(saved: SavedModel, table: pd.DataFrame) -> PaddedHistory:
-    """The history of a new user, [1, L], from a table of movies with, perhaps, ratings and times.
+    """The history of a new user, [1, L], from a table of movies with optional ratings and times.
 
-    Without a rating, movies have the highest. Without times, the list is asked for at the time of the data's newest
-    rating, and the user rated a movie every ten minutes until a minute before: each then counts as a choice of its own,
-    not as one of a page, of which the next movie tells little.
+    Without ratings, movies get the highest. Without times, the list is requested at the time of the data's newest
+    rating, and the user rated a movie every ten minutes until a minute before: each then counts as a separate choice,
+    not as one of a page of movies, which says little about the next one.
     """
     stats = saved.model.stats
     if "rating" not in table:
@@ -65,7 +65,7 @@ def history_of(saved: SavedModel, table: pd.DataFrame) -> PaddedHistory:
 
 
 def check_times(path: Path, time: pd.Series, saved: SavedModel) -> None:
-    """Raises UserError where only one of the data and the file has the times of a clock, the other a count."""
+    """Raises UserError if one of the data and the file has clock times and the other a count."""
     newest = saved.model.stats.newest
     if newest and (newest < CLOCK) != (time.max() < CLOCK):
         raise UserError(
@@ -75,10 +75,10 @@ def check_times(path: Path, time: pd.Series, saved: SavedModel) -> None:
 
 
 def check_scale(path: Path, rating: pd.Series, saved: SavedModel) -> None:
-    """A note where a file's ratings may be on another scale than the data's.
+    """Print a note if a file's ratings may be on another scale than the data's.
 
     Raises:
-        UserError: they are, as some lie outside the data's.
+        UserError: they are, as some lie outside the data's scale.
     """
     scale, low, high = saved.model.stats.scale, rating.min(), rating.max()
     words = f"{path} has ratings from {low:g} to {high:g}, but {saved.ids.dataset} from {scale.low:g} to {scale.high:g}"

@@ -1,4 +1,4 @@
-"""What is said beside lists, on the error stream: how they and their model should be read."""
+"""Notes printed with lists, on the error stream: how to read the lists and their model."""
 
 import shlex
 from pathlib import Path
@@ -13,7 +13,7 @@ from utils.lists import Recommendations, Shown
 
 
 def note_on_lists(request: Request, saved: SavedModel, shown: Shown) -> None:
-    """Say what the model of lists that were written is not made for, and what they lack."""
+    """Say what the model behind the written lists is not made for, and what the lists lack."""
     last = shown.last
     if request.explain and not request.for_several and last.movies and not any(movie.reasons for movie in last.movies):
         distributed.say(
@@ -30,7 +30,7 @@ def note_on_lists(request: Request, saved: SavedModel, shown: Shown) -> None:
 
 
 def note_on_later(request: Request, time: int, latest: Tensor) -> None:
-    """Say how many of the users, with their latest ratings at these times, rated after --at."""
+    """Say how many of the users, whose latest ratings are at these times, rated after --at."""
     if request.at is not None and (n := int((latest > time).sum())):
         of_users = f"{n:,} of {len(latest):,} users have" if len(latest) > 1 else "The user has"
         distributed.say(f"{of_users} ratings after --at: lists are as of the latest one.")
@@ -43,7 +43,7 @@ def note_on_popular(found: Recommendations, popular: list) -> None:
 
 
 def note_on_training(saved: SavedModel, run: Path) -> None:
-    """Say where the model was trained on a part of the ratings."""
+    """Say if the model was trained on a part of the ratings only."""
     n, n_trained = len(saved.known.part), len(saved.known.training().movie)
     if n_trained < n:
         distributed.say(

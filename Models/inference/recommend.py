@@ -1,4 +1,4 @@
-"""Top-N recommendations: every movie scored for a chunk of users at a time, rated ones left out; vectors of all."""
+"""Top-N recommendations: movies scored for chunks of users, rated ones left out; similar movies, audience, vectors."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -18,19 +18,19 @@ from utils.lists import Movie, Recommendations
 from utils.metrics import highest, top_n
 
 CHUNK_CELLS = 10_000_000  # users times movies scored together, 40 MB: bounds memory, whatever the catalogue
-CHUNK_USERS = 256  # bounds it for models of histories
-SHORTLIST = 1000  # movies of a large catalogue that are scored exactly, where a model has rough scores for the others
+CHUNK_USERS = 256  # users at most: bounds memory for models that read histories
+SHORTLIST = 1000  # movies of a large catalogue that are scored exactly, if the model has rough scores to choose them
 
 
 @dataclass(frozen=True)
 class TopNRecommender:
     """How recommendations are made: with which model, and of how many movies.
 
-    include_seen: also recommend movies that the user has rated, each scored from the user's other ratings where the
+    include_seen: also recommend movies that the user has rated, each scored from the user's other ratings if the
         model reads histories
-    rating_model: predicts the ratings beside a ranking's scores; of the same users and movies
+    rating_model: predicts ratings to show next to a ranking's scores; for the same users and movies
     allowed: the movies that may be recommended, bool [n_movies]; None: all
-    request_time: when they are asked for, in seconds since 1970; never before a user's latest rating
+    request_time: when lists are requested, in seconds since 1970; for users with later ratings, at the latest of them
     """
 
     model: Model
@@ -44,7 +44,7 @@ class TopNRecommender:
     def for_users(self, users: Sequence[int], known: History, seen: History) -> Iterator[Recommendations]:
         """Yield the recommendations of each user in turn: the best movies, or as many as are left.
 
-        Equal scores stand in the catalogue's order. Users are scored in chunks, so memory stays bounded; the ranks of
+        Equal scores are in the catalogue's order. Users are scored in chunks, so memory stays bounded; the ranks of
         `distributed` take chunks in turn, and each yields all recommendations.
 
         Args:
@@ -80,8 +80,8 @@ class TopNRecommender:
         """Movies and their scores, -inf for those that are not to be recommended.
 
         Returns:
-            scores [B, K]; of which movies they are, int64 [B, K] ascending, or None for all: in a large catalogue those
-            with the best rough scores, where the model has such
+            scores [B, K], and their movies, int64 [B, K] ascending, or None for all; in a large catalogue, those with
+            the best rough scores, if the model has any
         """
         n = max(SHORTLIST, 10 * self.top_n)
         if not hasattr(self.model, "rough_score") or len(self.ids.movie_ids) <= 4 * n or self.include_seen:
@@ -93,7 +93,7 @@ class TopNRecommender:
         return exact.masked_fill(rough.gather(1, movies) == -torch.inf, -torch.inf), movies
 
     def scores(self, model: Model, known: PaddedHistory) -> Tensor:
-        """Scores of every movie on the CPU, [B, n_movies]; of a movie of the history, from the others of it."""
+        """Scores of every movie, on the CPU, [B, n_movies]; `include_seen`: rated ones from the other ratings."""
         known = on_device_of(model, asked_at(known, self.request_time))
         scores = model.score(known).cpu().clone()
         if self.include_seen and model.reads_histories:
@@ -102,7 +102,7 @@ class TopNRecommender:
         return scores
 
     def leave_out(self, scores: Tensor, seen: PaddedHistory) -> Tensor:
-        """The scores, [B, n_movies], changed to -inf where a movie is not to be recommended to that user."""
+        """The scores, [B, n_movies], set in place to -inf where a movie is not to be recommended to that user."""
         if not self.include_seen:
             row = torch.arange(len(scores))[:, None].expand_as(seen.movie)
             scores[row[seen.mask], seen.movie[seen.mask]] = -torch.inf
@@ -113,7 +113,7 @@ class TopNRecommender:
     def most_popular(self, known: History, seen: PaddedHistory) -> list:
         """Ids of the movies with the most known ratings of those that could be recommended to one user, `seen` [1, L].
 
-        Of equally popular ones the first of the catalogue.
+        Equally popular movies are in the catalogue's order.
         """
         counts = torch.bincount(known.movie, minlength=len(self.ids.movie_ids)).double()
         movies, _ = top_n(self.leave_out(counts[None], seen), self.top_n)
@@ -121,7 +121,7 @@ class TopNRecommender:
 
     @staticmethod
     def clipped(values: Tensor, model: Model) -> Tensor:
-        """Predicted ratings on the scale; only now, as the best would all be equal if they were clipped before."""
+        """Predicted ratings, clipped to the scale; only after ranking, as earlier clipping would tie the best ones."""
         if model.config.task == "ranking":
             return values
         return model.stats.scale.from_model(values.clamp(LOWEST, HIGHEST))
@@ -131,7 +131,7 @@ class TopNRecommender:
 
 
 def asked_at(history: PaddedHistory, time: int) -> PaddedHistory:
-    """The history as of this time or, of users with later ratings, as of the latest one."""
+    """The history with requests at this time or, for users with later ratings, at the latest one."""
     return dataclasses.replace(history, request_time=history.request_time.clamp(min=time))
 
 
@@ -142,7 +142,7 @@ def on_device_of(model: Model, history: PaddedHistory) -> PaddedHistory:
 
 
 def scores_of_known(model: Model, history: PaddedHistory) -> Tensor:
-    """Of each movie of one user's history, [1, L], its score from the other ratings, [L]."""
+    """The score of each movie of one user's history, [1, L], from the other ratings, [L]."""
     n = int(history.mask.sum())
     if not n:
         return history.rating.new_zeros(0)
@@ -154,7 +154,7 @@ def scores_of_known(model: Model, history: PaddedHistory) -> Tensor:
 
 @torch.inference_mode()
 def similar(model: Model, ids: IdMaps, movie: int, n: int, allowed: Tensor | None = None) -> list[Movie]:
-    """The movies, of the allowed ones, whose vectors have the highest cosine with this movie's, and the cosines."""
+    """The n allowed movies whose vectors have the highest cosines with this movie's, and the cosines."""
     vectors = F.normalize(model.movie_vectors())
     cosine = (vectors @ vectors[movie])[None].cpu()
     cosine[0, movie] = -torch.inf
@@ -168,7 +168,7 @@ def similar(model: Model, ids: IdMaps, movie: int, n: int, allowed: Tensor | Non
 def audience(recommender: TopNRecommender, movie: int, known: History, seen: History) -> list[tuple[int | str, float]]:
     """The users who would like a movie most and have not rated it, best first, and how much.
 
-    That is the predicted rating or, of a model that ranks, how likely the movie is among all that the user has not
+    That is the predicted rating or, for a model that ranks, the movie's probability among all that the user has not
     rated: the softmax of their scores.
     """
     n_users, model = len(recommender.ids.user_ids), recommender.model
@@ -197,10 +197,10 @@ def make_list(ids: IdMaps, movies: Tensor, values: dict[str, Tensor]) -> list[Mo
 
 @torch.inference_mode()
 def vectors(model: Model, ids: IdMaps, known: History, request_time: int = 0) -> dict[str, np.ndarray]:
-    """The ids and vectors of all movies and, where the model has vectors of users, of all users by these ratings.
+    """The ids and vectors of all movies and, if the model has user vectors, of all users, from these ratings.
 
     Args:
-        request_time: as of `TopNRecommender`
+        request_time: as in `TopNRecommender`
 
     Returns:
         movie_ids [n_movies], movie_vectors [n_movies, D], user_ids [n_users] and user_vectors [n_users, D']: ids are

@@ -1,4 +1,4 @@
-"""What somebody asks generate_recommendation.py for: its flags, whether they fit together, what their values mean."""
+"""Requests to generate_recommendation.py: the flags, whether they fit together, and what their values mean."""
 
 import re
 from collections import Counter
@@ -54,13 +54,13 @@ class Request:
     audience_of: MovieId = None
     """list the users who would like this movie most"""
     new_movies: OptionalFileName = None
-    """also recommend the movies of this file, which were not there: movieId,title,year,genres and more"""
+    """also recommend the new movies in this file: movieId,title,year,genres and more"""
     export_vectors: OptionalFileName = None
     """write the vectors of movies and users to this .npz file"""
     predictions_from: OptionalFolder = None
-    """show the ratings that the model of this run predicts beside a ranking"""
+    """show the ratings that the model of this run predicts next to a ranking"""
     at: At = None
-    """when the recommendations are asked for, in local time, of models that take notice of it"""
+    """when the recommendations are requested, in local time, for models that use it"""
     known: Known = None
     """the ratings of a user to recommend from: all in the data set, or those that the model was trained on"""
     top_n: PositiveInt = 10
@@ -68,7 +68,7 @@ class Request:
     include_seen: bool = False
     """also recommend movies that the user has rated"""
     explain: bool = False
-    """say which ratings of the user each movie owes most to"""
+    """show which of the user's ratings raise each movie's score most"""
     genres: Genres = None
     """only movies of at least one of these genres"""
     years: Years = None
@@ -102,11 +102,11 @@ REQUESTS = {
     "audience_of": ("predictions_from", "include_seen", "explain", *FILTERS),
     "export_vectors": ("predictions_from", "top_n", "include_seen", "explain", *FILTERS, "format", "output"),
 }
-FILES_OF_IDS = ("users", "exclude", "candidates")  # the settings that may name one
+FILES_OF_IDS = ("users", "exclude", "candidates")  # the settings that may name a file
 
 
 def check_request(request: Request) -> None:
-    """Raises UserError where flags contradict each other, would be ignored or are empty."""
+    """Raises UserError if flags contradict each other, would be ignored or are empty."""
     given = [field.name for field in fields(request) if getattr(request, field.name) != field.default]
     asked = [name for name in given if name in REQUESTS]
     if len(asked) > 1:
@@ -135,7 +135,7 @@ def flags(names: Sequence[str]) -> str:
 
 
 def check_users(request: Request, saved: SavedModel) -> None:
-    """Raises UserError where a model without users, which was shared, is asked for some."""
+    """Raises UserError if a request needs users that the model was shared without."""
     named = [
         name for name in ("user", "users", "all_users", "audience_of") if getattr(request, name) not in (None, False)
     ]
@@ -150,10 +150,10 @@ def check_users(request: Request, saved: SavedModel) -> None:
 
 
 def listed(request: Request, name: str) -> list[str] | None:
-    """The values of a setting that is a list, or the name of a file of ids; None where it is not given.
+    """The values of a setting that is a list or names a file of ids; None if it is not given.
 
     Raises:
-        UserError: the file is not there or in another encoding, or a value is missing between two commas.
+        UserError: the file is missing or in another encoding, or a value is missing between two commas.
     """
     text = getattr(request, name)
     if text is None:
@@ -166,11 +166,11 @@ def listed(request: Request, name: str) -> list[str] | None:
 
 
 def lines_of_ids(text: str, encoding: str | None) -> list[str]:
-    """The lines of the file of this name or, where there is none, the text itself."""
+    """The lines of the file of this name or, if there is none, the text itself."""
     path = Path(text)
     try:
-        is_file = path.exists() and not path.is_dir()  # a pipe is one as well
-    except OSError:  # too long for the name of a file
+        is_file = path.exists() and not path.is_dir()  # a pipe counts as one
+    except OSError:  # too long for a file name
         is_file = False
     if not is_file:
         if path.suffix in (".txt", ".csv"):
@@ -194,7 +194,7 @@ def wanted_users(request: Request, ids: IdMaps) -> Sequence[int]:
 
 
 def default_user(ids: IdMaps) -> str:
-    """User 1 or, where there is none, the first."""
+    """User 1 or, if there is none, the first."""
     users = [str(user) for user in ids.user_ids]
     return "1" if "1" in users else users[0]
 
@@ -218,10 +218,10 @@ def years_of(request: Request) -> tuple[int, int] | None:
 
 
 def request_time(request: Request, saved: SavedModel) -> int:
-    """When recommendations are asked for, in seconds since 1970; 0 where the model takes no notice of it.
+    """When recommendations are requested, in seconds since 1970; 0 if the model does not use it.
 
     Raises:
-        UserError: --at is no time, or the model does not use it.
+        UserError: --at is not a time, or the model does not use it.
     """
     takes_time = getattr(saved.model.config, "request_time", False) and saved.model.stats.newest >= CLOCK
     if request.at is None:
@@ -236,14 +236,14 @@ def request_time(request: Request, saved: SavedModel) -> int:
 
 
 def seconds_of(text: str) -> int:
-    """A date, or a date with a time, as seconds since 1970, local time where no zone is given.
+    """A date, a date with a time, or seconds since 1970, as seconds since 1970; local time if no zone is given.
 
     Raises:
-        UserError: it is none, or before 1973, as years and days that look like seconds are.
+        UserError: it is not a time, or before 1973, which catches years and days that look like seconds.
     """
     try:
         time = int(text) if text.isdecimal() else int(datetime.fromisoformat(text).timestamp())
-        datetime.fromtimestamp(time)  # whether there is such a time
+        datetime.fromtimestamp(time)  # fails if there is no such time
     except (ValueError, OverflowError, OSError):
         time = 0
     if time < CLOCK:

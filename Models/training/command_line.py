@@ -1,4 +1,4 @@
-"""The command line of train.py: a preset and the flags beside it, or the configuration of an earlier training."""
+"""The command line of train.py: a preset with the flags given, or the configuration of an earlier training."""
 
 import dataclasses
 import itertools
@@ -13,10 +13,10 @@ from utils.files import UserError
 
 
 def parse_training(description: str, argv: Sequence[str] | None = None) -> TrainConfig:
-    """The configuration of a command line: that of its preset, and the flags beside it.
+    """The configuration of a command line: that of its preset, with the flags given.
 
     Raises:
-        UserError: the folder of --resume or --final does not fit, or other flags stand beside these two.
+        UserError: the folder of --resume or --final does not fit, or other flags are given with these two.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     earlier = _last_value(argv, "--continue-from")

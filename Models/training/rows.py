@@ -1,4 +1,4 @@
-"""Which rows a training is about: those of its split or, for --final, all; and what is said of them."""
+"""Which rows a training uses: those of its split or, for --final, all; and what is printed about them."""
 
 import numpy as np
 
@@ -23,12 +23,12 @@ def all_rows(config: TrainConfig, data: RatingsData) -> tuple[Split, int]:
     metrics = read_json(source / runs.TEST_METRICS)
     best = metrics.get("best_epoch") if isinstance(metrics, dict) else None
     if not isinstance(best, int) or best < 1:
-        raise UserError(f"{source / runs.TEST_METRICS} is damaged, it names no best epoch: train anew with train.py.")
+        raise UserError(f"{source / runs.TEST_METRICS} is damaged, it names no best epoch: train again with train.py.")
     return split, best
 
 
 def describe_split(config: TrainConfig, data: RatingsData, split: Split) -> None:
-    """Say which rows train and test, and what of that a reader of the figures should know."""
+    """Print which rows train and test, and what a reader of the figures should know about them."""
     sizes = " / ".join(f"{len(rows):,}" for rows in (split.train, split.val, split.test))
     print(f"{data.name}: {sizes} ratings. {split.protocol[0].upper()}{split.protocol[1:]}.")
     if config.data.split in NEEDS_TIME and (note := note_on_order(data)):

@@ -30,30 +30,30 @@ def write_config(folder: Path, config: TrainConfig, data: RatingsData, split: Sp
 
 
 def data_record(data: RatingsData) -> dict[str, Any]:
-    """What tells whether other ratings and features are the same."""
+    """What identifies the ratings and features, to tell whether others are the same."""
     return {"ratings_sha256": data.fingerprint(), "features": asdict(data.features.info)}
 
 
 def continued_from(config: TrainConfig) -> str | None:
-    """SHA-256 of the weights that a training starts from; None where it starts anew."""
+    """SHA-256 of the weights that a training starts from; None if it starts from scratch."""
     return sha256(config.run.continue_from / "best.pt") if config.run.continue_from else None
 
 
 def check_same_data(folder: Path, config: TrainConfig, data: RatingsData) -> None:
-    """Refuse to resume where a run's ratings, features or first weights are not those that it was trained with."""
+    """Raises UserError if a run's ratings, features or initial weights are not those that it was trained with."""
     record = read_json(folder / "config.json")
     if record.get("features") != asdict(data.features.info):
         raise UserError(f"The features are not those that {folder} was trained with: make them again as they were.")
     if record.get("ratings_sha256") != data.fingerprint():
         raise UserError(f"The ratings or users are not those that {folder} was trained with: put the old files back.")
     if record.get("continued_from_sha256") != continued_from(config):
-        raise UserError(f"{config.run.continue_from} is not as it was when {folder} continued from it: train anew.")
+        raise UserError(f"{config.run.continue_from} is not as it was when {folder} continued from it: train again.")
 
 
 def restore(
     config: TrainConfig, model: Model, optimizer: torch.optim.Optimizer, data: RatingsData
 ) -> list[dict[str, Any]]:
-    """Put model and optimizer where the stopped training left them; returns the metrics of its epochs, maybe none."""
+    """Restore model and optimizer of the stopped training; returns the metrics of its epochs, [] without last.pt."""
     folder = config.run.resume
     check_same_data(folder, config, data)
     if not (folder / "last.pt").is_file():
@@ -64,13 +64,13 @@ def restore(
         epochs = list(last["epochs"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise UserError(
-            f"{folder / 'last.pt'} is of another training than config.json beside it: train anew with train.py."
+            f"{folder / 'last.pt'} is of another training than the config.json next to it: train again with train.py."
         ) from error
     return epochs
 
 
 def make_logger(folder: Path, tensorboard: bool) -> Callable[[dict[str, Any]], None]:
-    """What shows an epoch's metrics: a line on the screen and, if wanted, TensorBoard."""
+    """A function that shows an epoch's metrics: a line on the screen and, if wanted, TensorBoard."""
     if tensorboard:
         try:
             from torch.utils.tensorboard import SummaryWriter

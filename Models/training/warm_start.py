@@ -1,4 +1,4 @@
-"""Warm start: train on from a finished run when there are more ratings, users and movies than it knew."""
+"""Warm start: continue from a finished run when there are more ratings, users and movies than it knew."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from utils import runs
 from utils.files import UserError, note, read_json
 from utils.splits import TEST, TRAIN, VAL, Split
 
-# What decides what a column of the features means, and its words.
+# What determines the meaning of the features' columns, and its name in messages.
 SAME_FEATURES = {
     "encoder_sha256": "encoder",
     "pooling": "pooling",
@@ -27,15 +27,15 @@ SAME_FEATURES = {
     "text": "text",
     "blocks": "list of blocks",
 }
-MAX_OUTSIDE = 0.25  # of a scale's width, by which new ratings can lie outside
-MAX_RENAMED = 0.1  # of the movies, whose title can have changed
-UNKNOWN = TEST + 1  # the part of a row that was not there
-ANEW = "train anew without --continue-from"
+MAX_OUTSIDE = 0.25  # share of a scale's width by which new ratings may lie outside
+MAX_RENAMED = 0.1  # share of the movies whose title may have changed
+UNKNOWN = TEST + 1  # the part of a row that the earlier run lacks
+ANEW = "train again without --continue-from"
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """The run to continue from, and those that it continued from itself, the newest first."""
+    """The run to continue from, and those that it continued from in turn, newest first."""
 
     run: Path
     lineage: list[SavedModel]
@@ -46,10 +46,10 @@ class Earlier:
 
 
 def load_earlier(run: Path, data: RatingsData) -> Earlier:
-    """The run to continue from on this data; prints how much of what it knew is there.
+    """The run to continue from on this data; prints how much of what it knew is in this data.
 
     Raises:
-        UserError: a run of its lineage is not there, or it was trained on other features, movies or demographics.
+        UserError: a run of its lineage is missing, or it was trained on other features, movies or demographics.
     """
     earlier = Earlier(run, [load_model(one / "best.pt", torch.device("cpu")) for one in _lineage(run)])
     saved, record = earlier.saved, read_json(run / "config.json")
@@ -76,7 +76,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
 
 
 def columns_of(blocks: Sequence, like: Sequence | None = None) -> list[tuple]:
-    """What the columns of the features mean, in their order; of `blocks` those that `like` has."""
+    """What the columns of the features mean, in their order; only of the blocks that `like` has."""
     rows = [one if isinstance(one, dict) else vars(one) for one in blocks]
     wanted = {one["name"] for one in like or rows}
     kept = [row for row in rows if row["name"] in wanted and row["kind"] != "names"]
@@ -90,7 +90,7 @@ def _lineage(run: Path | None) -> Iterator[Path]:
 
 
 def _places(of: Sequence, among: Sequence) -> np.ndarray:
-    """Where each id stands among others, -1 for nowhere; ids are compared as they are written."""
+    """The position of each id among others, -1 if absent; ids are compared as strings."""
     return pd.Index([str(one) for one in among]).get_indexer([str(one) for one in of])
 
 
@@ -106,8 +106,8 @@ def known_parts(saved: SavedModel, data: RatingsData) -> np.ndarray:
 
 
 def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
-    """The split without a test of what was known before: training rows of a run of the lineage train, and validation
-    rows validate or train.
+    """The split, with no earlier training or validation row in the test: rows that trained in a run of the lineage
+    train, and rows that validated validate or train.
 
     Raises:
         UserError: nothing is left to test or, if the split has a validation, to validate.
@@ -123,16 +123,16 @@ def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
                 f"{earlier.run} knew so many ratings of {data.name} that none is left to {name}: add newer ones, "
                 f"continue from a run with a test, or {ANEW}."
             )
-    words = f"{split.protocol}; {(part < now).sum():,} rows moved towards training, which runs before knew"
+    words = f"{split.protocol}; {(part < now).sum():,} rows moved towards training, which earlier runs knew"
     train = np.concatenate([kept[TRAIN], moved[TRAIN]])
     return dataclasses.replace(split, train=train, val=val, test=kept[TEST], protocol=words)
 
 
 def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
-    """The data on the scale of the earlier training, on which its weights have their meaning.
+    """The data on the scale of the earlier training, which its weights depend on.
 
     Raises:
-        UserError: the ratings are clearly on another one.
+        UserError: the ratings are clearly on another scale.
     """
     scale, low, high = earlier.saved.model.stats.scale, float(data.rating.min()), float(data.rating.max())
     words = f"The ratings of {data.name} are from {low:g} to {high:g} and were from {scale.low:g} to {scale.high:g}"
@@ -146,10 +146,10 @@ def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
 
 @torch.no_grad()
 def start_from(earlier: Earlier, data: RatingsData, model: Model) -> None:
-    """Give the model the earlier one's weights: users and movies by their ids; new ones stay as they were drawn.
+    """Copy the earlier model's weights, users and movies by their ids; new ones keep their initial values.
 
     Raises:
-        UserError: the two models are not alike.
+        UserError: the two models differ in type or sizes.
     """
     ids, old = earlier.saved.ids, earlier.saved.model
     if type(model) is not type(old) or not hasattr(model, "tables"):
@@ -158,7 +158,7 @@ def start_from(earlier: Earlier, data: RatingsData, model: Model) -> None:
         )
     tables, old_tables = model.tables(), old.tables()
     row = {"user": _places(data.user_ids, ids.user_ids), "movie": _places(data.movies["movie"].tolist(), ids.movie_ids)}
-    kinds = [kind for kind in row if kind in tables]  # tables of other rows begin anew
+    kinds = [kind for kind in row if kind in tables]  # tables of other rows start afresh
     mine, others = not_in_tables(tables, model), not_in_tables(old_tables, old)
     sizes, old_sizes = ([part.shape[1:] for kind in kinds for part in one[kind]] for one in (tables, old_tables))
     same_blocks = model.stats.blocks == old.stats.blocks

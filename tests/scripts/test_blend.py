@@ -103,7 +103,7 @@ def test_runs_that_do_not_go_together_are_refused(runs, places, tiny_run, tmp_pa
     assert "--weights: give 2 numbers" in refusal("--runs", *runs, "--weights", "nan", 1)
     assert "--runs names a run more than once" in refusal("--runs", runs[0], runs[0])
     assert "predicts ratings: give runs of presets that rank" in refusal("--runs", runs[0], tiny_run)
-    assert "was tested on other rows than" in refusal("--runs", runs[0], others)
+    assert "was tested on different rows than" in refusal("--runs", runs[0], others)
     assert "has no validation rows to choose weights by: give them with --weights" in refusal("--runs", blind, runs[0])
 
 

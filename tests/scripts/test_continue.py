@@ -98,7 +98,7 @@ def test_a_run_goes_on_with_more_ratings_users_and_movies(earlier, grown, tmp_pa
     run = train_here("--continue-from", earlier, *grown[:4], "--epochs", 2, "--run", tmp_path / "run")
     config, before = saved_config(run), saved_config(earlier)
     assert config.model == before.model and config.preset == before.preset and config.run.continue_from == earlier
-    assert "rows moved towards training, which runs before knew" in test_metrics(run)["protocol"]
+    assert "rows moved towards training, which earlier runs knew" in test_metrics(run)["protocol"]
     assert "recommended movie IDs for user 1000" in recommend_here("--run", run, "--user", 1000)
 
 

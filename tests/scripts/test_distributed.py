@@ -140,7 +140,7 @@ def test_each_process_holds_half_of_the_tables_and_of_the_optimizers_moments(tmp
 
 def test_a_model_that_needs_its_tables_whole_is_refused(run_script, places, tmp_path):
     done = run_script("train.py", *places, "--run", tmp_path / "run", *TINY_TRAINING, "--shard", "rows", code=1)
-    assert "The model Recommender needs its tables whole: leave --shard out, or take --preset original." in done.stderr
+    assert "The model Recommender needs whole tables: leave --shard out, or use --preset original." in done.stderr
 
 
 # --- rankings and lists --------------------------------------------------------------------------

@@ -147,13 +147,13 @@ def test_nothing_of_anybody_is_in_the_files(pair):
 @pytest.mark.parametrize(
     ("preset", "reason"),
     [
-        *((preset, "has numbers of each user") for preset in ("ncf", "history", "original")),
-        *((preset, "from which people's ratings can be computed back") for preset in ("autoencoder", "content")),
+        *((preset, "has parameters for each user") for preset in ("ncf", "history", "original")),
+        *((preset, "from which people's ratings can be reconstructed") for preset in ("autoencoder", "content")),
     ],
 )
 def test_a_model_that_would_tell_peoples_ratings_is_not_shared(places, preset, reason, tmp_path):
     run = train_here(*places, "--run", tmp_path / "run", "--preset", preset, "--epochs", 1, *SMALL[preset])
-    with pytest.raises(UserError, match=f"{reason}, so it is not to be shared: take a run of ncf-ranking, transformer"):
+    with pytest.raises(UserError, match=f"{reason}, so it can't be shared: use a run of ncf-ranking, transformer"):
         hub.export(run, tmp_path / "shared")
     assert not (tmp_path / "shared").exists()
 
@@ -217,7 +217,7 @@ def test_a_training_on_all_ratings_has_the_figures_of_the_run_it_was_made_from(p
     assert f"{test_metrics(tested)['ndcg@10']:.4f}" in card and "It was trained on all ratings. The figures are" in card
     shutil.rmtree(tested)
     hub.export(final, tmp_path / "again")
-    assert "is not there any more" in (tmp_path / "again" / "README.md").read_text()
+    assert "no longer exists" in (tmp_path / "again" / "README.md").read_text()
 
 
 # --- the command, and faults ---------------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_the_command_exports_and_the_folder_is_named_as_a_run(run_script, shared
 def test_other_scripts_say_what_a_shared_model_lacks(shared):
     from resultAnalyze import report
 
-    with pytest.raises(UserError, match="is a model that was shared, without the ratings that this needs"):
+    with pytest.raises(UserError, match="is a shared model without the ratings that are needed here"):
         main_here(report, "--run", shared)
 
 
@@ -362,7 +362,7 @@ def test_nobody_learns_where_an_encoder_was(shared, copied_run, tmp_path):
         hub.export(copied_run, tmp_path / "shared")
         written = json.loads((tmp_path / "shared" / "config.json").read_text())
         assert written["features"]["encoder"] == "my-bert"
-        assert "titles read by my-bert" in (tmp_path / "shared" / "README.md").read_text()
+        assert "titles encoded by my-bert" in (tmp_path / "shared" / "README.md").read_text()
         shutil.rmtree(tmp_path / "shared")
 
 
@@ -444,7 +444,7 @@ def test_a_model_is_fetched_from_the_hub_and_kept(shared, hub_with, run_script, 
     monkeypatch.setenv("HF_ENDPOINT", hub_with(shared, "someone/movies", hangs_up=True))
     assert script("hf:someone/movies").stdout == here
     pushed = run_script("utils/hub.py", "push", "--folder", shared, "--name", "someone/movies", code=1)
-    assert pushed.stderr.startswith("error: The hub did not take someone/movies (")
+    assert pushed.stderr.startswith("error: The hub refused someone/movies (")
 
 
 @pytest.mark.parametrize("name", ["hf:someone/nothing", "hf:", "hf:a/b/c"])
@@ -455,7 +455,7 @@ def test_without_a_network_a_model_of_the_hub_is_not_found(name):
 
 def test_a_push_without_a_network_or_a_model_is_explained(shared, run_script, tmp_path):
     done = run_script("utils/hub.py", "push", "--folder", shared, "--name", "someone/movies", code=1)
-    assert done.stderr == "error: The Hugging Face hub can't be reached: try again with a network.\n"
+    assert done.stderr == "error: The Hugging Face hub can't be reached: check the network and try again.\n"
     done = run_script("utils/hub.py", "push", "--folder", tmp_path, "--name", "someone/movies", code=1)
     assert "holds no model.safetensors: make it with python utils/hub.py export." in done.stderr
     save_file({"weights": torch.ones(3)}, tmp_path / "model.safetensors")

@@ -35,7 +35,7 @@ def known(tiny, tiny_encoder, tmp_path_factory):
     (folder / "new.csv").write_text(NEW, encoding="utf-8")
     flags = ("--data", tiny, "--features", folder / "f.pkl", "--encoder", tiny_encoder)
     done = run_command("utils/BERT.py", *flags, "--metadata", folder / "meta.csv")
-    assert "director: 2 names, known of 20 movies" in done.stdout and "plot: text, known of 20 movies" in done.stdout
+    assert "director: 2 names, known for 20 movies" in done.stdout and "plot: text, known for 20 movies" in done.stdout
     assert "is current" in run_command("utils/BERT.py", *flags, "--metadata", folder / "meta.csv").stdout
     return ("--data", tiny, "--features", folder / "f.pkl"), folder
 
@@ -174,7 +174,7 @@ def test_another_encoder_is_refused(runs, known, tmp_path):
         (run / path.name).write_bytes(path.read_bytes())
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(re.sub('"encoder_sha256": "[0-9a-f]+"', '"encoder_sha256": "0"', text))
-    with pytest.raises(UserError, match="is another one than the run's"):
+    with pytest.raises(UserError, match="is not the run's"):
         recommend_here("--run", run, "--new-movies", known[1] / "new.csv")
 
 

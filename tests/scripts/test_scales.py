@@ -133,7 +133,7 @@ def test_repeated_choices_count_once(tiny, tiny_features, tmp_path):
     (folder / "ratings.csv").write_text("userId,movieId,timestamp\n" + text)
     movies = [line.split("::")[:2] for line in (tiny / "movies.dat").read_text(encoding="latin-1").splitlines()]
     (folder / "movies.csv").write_text("movieId,title\n" + "".join(f'{m},"{t}"\n' for m, t in movies), encoding="utf-8")
-    with pytest.warns(Note, match="of 480 choices 360 are kept, the newest of each user and movie"):
+    with pytest.warns(Note, match="of 480 choices, 360 are kept, the newest of each user and movie"):
         ratings = read_dataset(folder).ratings
     expected = {(u, m): t for u, m, t in rows} | {(u, m): t for u, m, t in later}
     assert {(u, m): t for u, m, t in zip(ratings["user"], ratings["movie"], ratings["time"], strict=True)} == expected

@@ -42,4 +42,4 @@ def test_what_predictions_mean_in_words():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         words = in_words(rows.assign(prediction=3.5))
-    assert words == "The mean prediction is +0.500 off; all predictions are 3.500, so that they tell no movies apart."
+    assert words == "The mean prediction is +0.500 off; all predictions are 3.500, so they do not tell movies apart."

@@ -169,5 +169,5 @@ def test_what_it_can_not_do_is_said(known, train):
     stats, inputs = model_inputs(known, train, FeatureConfig())
     with pytest.raises(UnsuitableData, match="20,000 movies: take --preset ncf-ranking"):
         Content(ContentConfig(), dataclasses.replace(stats, n_movies=20_000), inputs)
-    with pytest.raises(UnsuitableData, match="name some of it with --blocks"):
+    with pytest.raises(UnsuitableData, match="needs features of the movies: name some with --blocks"):
         Content(ContentConfig(), *model_inputs(known, train, FeatureConfig(blocks=())))

@@ -51,7 +51,7 @@ def test_models_compute_without_float64(data, places, tmp_path, preset):
 
 def test_the_history_model_runs_on_the_cpu_where_a_device_lacks_its_algebra(tiny_run, places, tmp_path):
     run = train_here(*places, "--run", tmp_path / "run", "--preset", "history", "--epochs", 1, *SMALL["history"])
-    with pytest.warns(Note, match="HistoryRecommender computes what mps can't: it runs on the CPU"):
+    with pytest.warns(Note, match="HistoryRecommender needs operations that mps lacks: it runs on the CPU"):
         model = load_model(run / "best.pt", torch.device("mps")).model
     assert next(model.parameters()).device.type == "cpu"
 

@@ -43,7 +43,7 @@ def test_a_data_set_that_is_there_is_not_downloaded_again(host, tmp_path):
 
 
 def test_offline_nothing_is_fetched(host, tmp_path):
-    with pytest.raises(UserError, match="--offline fetches nothing"):
+    with pytest.raises(UserError, match="--offline downloads nothing"):
         download.fetch_dataset("ml-1m", tmp_path, offline=True)
     assert host.ranges == []
     download.fetch_dataset("ml-1m", tmp_path)
@@ -52,7 +52,7 @@ def test_offline_nothing_is_fetched(host, tmp_path):
 
 def test_a_cut_download_goes_on_where_it_stopped(host, tmp_path):
     host.cut_after = 300
-    with pytest.raises(UserError, match="cut after 300 of"):
+    with pytest.raises(UserError, match="interrupted after 300 of"):
         download.fetch_dataset("ml-1m", tmp_path)
     assert not (tmp_path / "ml-1m").exists() and not (tmp_path / "ml-1m.zip").exists()
     host.cut_after = None

@@ -212,7 +212,7 @@ def test_a_model_without_its_tokenizer_is_refused(copied, family):
     folder = copied(family)
     for path in folder.glob("tokenizer*"):
         path.unlink()
-    with pytest.raises(UserError, match=r"holds no tokenizer: put|is no usable encoder \("):
+    with pytest.raises(UserError, match=r"holds no tokenizer: put|is not a usable encoder \("):
         Encoder.load(folder, CPU)
 
 
@@ -279,7 +279,7 @@ def test_damaged_weights_are_refused(copied, content):
     """Empty, the pointer that git leaves in their place, and cut."""
     weights = copied(roberta) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100] if content == b"half" else content)
-    with pytest.raises(UserError, match="is no usable encoder"):
+    with pytest.raises(UserError, match="is not a usable encoder"):
         Encoder.load(weights.parent, CPU)
 
 
@@ -306,7 +306,7 @@ def test_a_model_that_needs_pictures_is_refused(copied):
     picture = text | {"image_size": 8, "patch_size": 4}
     config = transformers.CLIPConfig(text_config=text | {"vocab_size": 300}, vision_config=picture, projection_dim=8)
     transformers.CLIPModel(config).save_pretrained(folder)
-    with pytest.raises(UserError, match="is no usable encoder"):
+    with pytest.raises(UserError, match="is not a usable encoder"):
         Encoder.load(folder, CPU)
 
 
@@ -315,7 +315,7 @@ def test_code_in_the_folder_is_not_run(copied, tmp_path):
     (folder / "code.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'made')!r})\n", encoding="utf-8")
     config = {"model_type": "own", "auto_map": dict.fromkeys(("AutoConfig", "AutoModel"), "code.Own")}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(UserError, match="is no usable encoder"):
+    with pytest.raises(UserError, match="is not a usable encoder"):
         Encoder.load(folder, CPU)
     assert not (tmp_path / "made").exists()
 

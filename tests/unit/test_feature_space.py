@@ -150,7 +150,7 @@ def test_without_anything_known_there_are_no_features(data):
 
 @pytest.mark.parametrize("config", [{"shuffled": ("popularity",)}, {"blocks": ("title",), "shuffled": ("genres",)}])
 def test_what_can_not_be_shuffled_is_said(data, config):
-    with pytest.raises(UserError, match="is not among the blocks, or made of the others"):
+    with pytest.raises(UserError, match="is not among the blocks, or is made from the others"):
         model_inputs(data, np.arange(len(data.user)), FeatureConfig(**config))
 
 

@@ -82,14 +82,14 @@ def test_the_default_encoder_understands_titles(real_encoder):
 def test_a_folder_without_a_model_is_no_encoder(tiny, tmp_path):
     with pytest.raises(UserError, match=r"no \*.safetensors weights"):
         encoder_hash(tiny)
-    with pytest.raises(UserError, match="is no usable encoder"):
+    with pytest.raises(UserError, match="is not a usable encoder"):
         Encoder.load(tmp_path, CPU)
 
 
 def test_offline_only_this_machine_is_searched(monkeypatch, tmp_path):
     monkeypatch.setattr(encoder, "PACKAGED", tmp_path / "packaged")
     monkeypatch.setattr(encoder, "hub_answers", lambda: pytest.fail("the hub was asked"))
-    with pytest.raises(UserError, match="--offline fetches nothing"):
+    with pytest.raises(UserError, match="--offline downloads nothing"):
         find_encoder("some-model-that-is-not-cached", offline=True)
 
 

@@ -180,18 +180,21 @@ FAULTS = {
     "a column is cut": (cut, "ratings_time.bin has another length"),
     "another number of ratings": (described(n_ratings=361), "has another length"),
     "no number of ratings": (described(n_ratings="many"), "does not fit the files beside it"),
-    "no ratings column": (described(columns={"user": "<i8", "movie": "<i8"}), "its columns are others"),
-    "another type": (described(columns={"user": "<i4", "movie": "<i8", "rating": "<f4"}), "its columns are others"),
+    "no ratings column": (described(columns={"user": "<i8", "movie": "<i8"}), "its columns are not those of ratings"),
+    "another type": (
+        described(columns={"user": "<i4", "movie": "<i8", "rating": "<f4"}),
+        "its columns are not those of ratings",
+    ),
     "users in another order": (
         lambda folder: tables(lambda lines: lines[::-1])(folder, "users.csv"),
-        "has other ids, or in another order",
+        "has other ids, or another order of them",
     ),
     "a movie less": (lambda folder: tables(lambda lines: lines[:-1])(folder, "movies.csv"), "has other ids"),
     "a user of no table": (changed("user", 359, 30), "not in its table"),
     "a movie of no table": (changed("movie", 5, 27), "not in its table"),
     "a negative index": (changed("movie", 5, -1), "not in its table"),
-    "users out of order": (changed("user", 0, 29), "not in the order of users and times"),
-    "times out of order": (changed("time", 1, 0), "not in the order of users and times"),
+    "users out of order": (changed("user", 0, 29), "not sorted by user and time"),
+    "times out of order": (changed("time", 1, 0), "not sorted by user and time"),
     "no number": (changed("rating", 7, np.nan), "a rating is not a number"),
     "a movie twice": (repeated, "a user rates a movie more than once"),
 }
@@ -206,7 +209,7 @@ def test_what_is_damaged_is_refused(fault, chunk, tiny, tmp_path, monkeypatch):
     damage(folder)
     with pytest.raises(UserError, match=words) as error:
         read_dataset(folder)
-    assert "make the folder anew with python utils/memory_map.py" in str(error.value)
+    assert "make the folder again with python utils/memory_map.py" in str(error.value)
 
 
 def test_what_was_not_written_whole_is_no_data_set(tiny, tmp_path, monkeypatch):
@@ -220,7 +223,7 @@ def test_what_was_not_written_whole_is_no_data_set(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(memory_map, "write_mapped", lambda folder, chunks, *ids: whole(folder, stopped(chunks), *ids))
     with pytest.raises(KeyboardInterrupt):
         mapped(tiny, folder)
-    with pytest.raises(UserError, match="is no known data set"):
+    with pytest.raises(UserError, match="is not a known data set"):
         read_dataset(folder)
 
 

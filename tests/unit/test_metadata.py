@@ -139,7 +139,7 @@ def test_no_outcome_is_in_the_file_by_default(monkeypatch, tmp_path, capsys):
 
 def test_a_damaged_table_of_films_is_explained(tmp_path):
     (tmp_path / "movies.db").write_bytes(b"no database")
-    with pytest.raises(UserError, match=r"movies\.db is damaged: delete .* and fetch it again"):
+    with pytest.raises(UserError, match=r"movies\.db is damaged: delete .* and run this again"):
         metadata.read_films(tmp_path / "movies.db")
 
 

@@ -183,7 +183,7 @@ def test_a_file_without_ratings_is_refused(tmp_path, content):
 
 
 def test_a_folder_of_no_known_format_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no known data set"):
+    with pytest.raises(UserError, match="not a known data set"):
         read_dataset(tmp_path)
     with pytest.raises(UserError, match="There is no folder"):
         read_dataset(tmp_path / "none")

@@ -41,7 +41,7 @@ def test_new_users_are_served_by_every_preset_but_the_original(any_run, tiny_run
     """From liked movies, and from a file that says the same, with ratings or without."""
     preset, run = any_run
     if preset == "original":
-        with pytest.raises(UserError, match="OriginalRecommender knows only the users that it was trained on: take a"):
+        with pytest.raises(UserError, match="OriginalRecommender knows only the users that it was trained on: use a"):
             recommend_here("--run", run, "--liked", "2,9")
         return
     line = recommend_here("--run", run, "--liked", "2, 9,163", "--top-n", 5).splitlines()[-1]
@@ -144,7 +144,7 @@ def test_predictions_stand_beside_a_ranking(any_run, tiny_run, saved):
     preset, run = any_run
     asked = ("--run", run, "--predictions-from", tiny_run)
     if PRESETS[preset].ranking is None:
-        with pytest.raises(UserError, match="takes a run that predicts ratings, beside a --run that ranks"):
+        with pytest.raises(UserError, match="needs a run that predicts ratings, beside a --run that ranks"):
             recommend_here(*asked)
         return
     both, alone = (

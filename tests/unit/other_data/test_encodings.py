@@ -58,7 +58,7 @@ def test_a_faulty_byte_of_a_declared_encoding_is_named(tmp_path):
 def test_latin_1_for_a_file_of_windows_is_refused(tmp_path):
     folder = csv_set(tmp_path, CSV_RATINGS + "7,1,5,978300009\n")
     (folder / "movies.csv").write_bytes(b"movieId,title\n1,Heat\n2,Ocean\x92s Eleven\n")
-    with pytest.raises(UserError, match=r"line 3: as latin-1, there are control characters: .* such as cp1252"):
+    with pytest.raises(UserError, match=r"line 3: read as latin-1, it has control characters: .* such as cp1252"):
         read_dataset(folder, "latin-1")
     assert read_dataset(folder, "cp1252").movies["title"].tolist() == ["Heat", "Ocean\u2019s Eleven"]
 

@@ -62,7 +62,7 @@ def test_different_ids_stay_different_and_as_written(tmp_path_factory, ids):
 
 def test_zeros_that_one_file_lost_are_named(tmp_path):
     movies = "movieId,title\n0086121936,Heat\n"
-    with pytest.raises(UserError, match="there are such ids with other zeros in front: write each id alike"):
+    with pytest.raises(UserError, match="some differ only in leading zeros: write each id alike"):
         read_dataset(csv_set(tmp_path, "userId,movieId,rating\n7,86121936,5\n", movies))
 
 

@@ -57,13 +57,13 @@ def test_numbers_that_are_no_days_stay_seconds(tmp_path):
 @pytest.mark.parametrize(
     ("times", "words"),
     [
-        (["978300760000", "978300760"], r"line 3: the time 978300760 is none in milliseconds"),
-        (["978300760", "978300761", "1e30"], "line 4: the time 1000000000000000.* is none in seconds"),
-        (["978300760", "1523092443644", "978300761"], "line 3: the time 1523092443644 is none in seconds"),
-        (["978300760", "8750", "978300761"], "line 3: the time 8750 is none in seconds since 1970"),
-        (["131234567890000000", "131234567990000000"], "is none in nanoseconds since 1970"),
+        (["978300760000", "978300760"], r"line 3: the time 978300760 is not in milliseconds"),
+        (["978300760", "978300761", "1e30"], "line 4: the time 1000000000000000.* is not in seconds"),
+        (["978300760", "1523092443644", "978300761"], "line 3: the time 1523092443644 is not in seconds"),
+        (["978300760", "8750", "978300761"], "line 3: the time 8750 is not in seconds since 1970"),
+        (["131234567890000000", "131234567990000000"], "is not in nanoseconds since 1970"),
         (["978300760", "978300761", "soon"], "line 4: '7,2,4,soon': the time 'soon' is neither"),
-        (["1997-11-14", "879465600"], r"line 3: '7,1,4,879465600': its time is not written as those of other lines"),
+        (["1997-11-14", "879465600"], r"line 3: '7,1,4,879465600': its time is not written as in the other lines"),
         (
             ["14/11/1997", "15/11/1997"],
             r"line 2: '7,0,4,14/11/1997': the time '14/11/1997' is neither a number nor a date",
@@ -81,6 +81,6 @@ def test_times_that_are_mixed_or_none_are_named(tmp_path, times, words):
 @pytest.mark.parametrize("cut", ["97830076", "9", "2000-12-31"])
 def test_a_last_line_that_is_cut_inside_its_time_is_named(tmp_path, cut):
     whole = "2000-12-31 22:12:40" if "-" in cut else "978300760"
-    with warnings.catch_warnings(), pytest.raises(UserError, match=r"line 4: .*cut inside its time"):
+    with warnings.catch_warnings(), pytest.raises(UserError, match=r"line 4: .*cut off inside its time"):
         warnings.simplefilter("ignore", Note)
         ratings_of(tmp_path, CSV_RATINGS + f"7,1,4,{whole}\n7,2,4,{whole}\n7,3,4,{cut}")
