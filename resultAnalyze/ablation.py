@@ -189,12 +189,12 @@ def contrasts_of(variants: Iterable[str]) -> list[Contrast]:
     found = []
     for name in (*GROUPS, REST):
         found.append((name, "all", f"without {name}"))
-        found.append((f"shuffled {name} (control)", f"{name} shuffled", f"without {name}"))
+        found.append((f"{name}, shuffled (control)", f"{name} shuffled", f"without {name}"))
     found += [
-        ("title, nothing but genres and year beside it", "title, genres and year", "genres and year"),
+        ("title, with genres and year only", "title, genres and year", "genres and year"),
         ("learned embeddings", "all", "features only"),
-        ("what is known of movies", "all", "ids only"),
-        ("this model instead of content", "all", CONTENT),
+        ("all movie features", "all", "ids only"),
+        ("this preset instead of content", "all", CONTENT),
     ]
     return [(what, *pair) for what, *pair in found if all(one in variants for one in pair)]
 
@@ -312,8 +312,8 @@ def markdown(
         f"movies without a known rating, rare: 1 to {RARE} training ratings; NDCG ranks the group's unseen movies, "
         f"ties against the model; +-: half the range between seeds. Test ratings: {sizes}.\n\n"
         f"{markdown_table(shown)}\n"
-        f"{len(effects)} differences over {MIN_UNITS} movies or users and more, with 95 % intervals over seeds and "
-        "what is tested; of those claimed, one in twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
+        f"{len(effects)} differences over at least {MIN_UNITS} movies or users, with 95 % intervals over seeds and "
+        "tested units; of those claimed, at most one in twenty is expected to be wrong (Benjamini and Hochberg):\n\n"
     )
     return text + "".join(f"- {effect.in_words()}\n" for effect in effects)
 

@@ -38,7 +38,7 @@ class Effect:
     def in_words(self) -> str:
         interval = effect_in_words(self.change.value, self.change.low, self.change.high, 4)
         what = self.what[0].upper() + self.what[1:]
-        return f"{what} changes {self.group}-movie {self.metric.upper()} by {interval}: {self.verdict()}."
+        return f"{what}: {self.group}-movie {self.metric.upper()} {interval}, {self.verdict()}."
 
 
 def all_effects(results: Results, contrasts: Iterable[Contrast]) -> list[Effect]:

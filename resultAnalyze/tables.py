@@ -148,17 +148,17 @@ def is_claimed(effect: Any) -> bool:
 WORTH_OF = {"ratings: RMSE": ("ncf", "random 50/30/20"), "lists: NDCG@10": ("ncf-ranking", "random 80/0/20")}
 # A part of a model: its names in results/parts/ and in effects.csv.
 WORTH = {
-    "BERT's vectors of titles": ("block `title`", "title"),
-    "the same, beside genres and year alone": (None, "title, nothing but genres and year beside it"),
+    "BERT title vectors": ("block `title`", "title"),
+    "the same, with genres and year only": (None, "title, with genres and year only"),
     "genres": (None, "genres"),
     "director, writer and cast": (None, "people"),
     "all metadata": ("the metadata", None),
-    "all that is known of movies": ("`features`", "what is known of movies"),
+    "all movie features": ("`features`", "all movie features"),
     "which other movies the user rated": ("`history`", None),
     "who else rated the movie": ("`audience`", None),
-    "the user's sex, age and occupation": ("`demographics`", None),
-    "time: within a session": ("`sessions`", None),
-    "time: of day and week, since the first rating": ("`clock`", None),
+    "the user's gender, age and occupation": ("`demographics`", None),
+    "time: sessions": ("`sessions`", None),
+    "time: hour, weekday, since the first rating": ("`clock`", None),
     "the MLP": ("the MLP", None),
 }
 ABLATED = {  # column headings: which movies, by which metric

@@ -51,7 +51,7 @@ def cold(data) -> RankingEvaluator:
 )
 def test_verdicts_follow_from_the_rate_of_false_claims_and_seeds(metric, seeds, q, verdict):
     words = Effect("title", "cold", metric, Estimate(-0.02, -0.03, -0.01, 0.01), seeds, q).in_words()
-    assert words == f"Title changes cold-movie {metric.upper()} by -0.0200 [-0.0300, -0.0100]: {verdict}."
+    assert words == f"Title: cold-movie {metric.upper()} -0.0200 [-0.0300, -0.0100], {verdict}."
 
 
 # --- groups --------------------------------------------------------------------------------------
