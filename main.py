@@ -30,11 +30,21 @@ from resultAnalyze.demo import MIN_RATINGS
 from resultAnalyze.experiment import is_run_of
 from utils import cli, runs
 from utils.cli import display_path
-from utils.config import DEFAULT_FEATURES, Device, Encoding, OptionalFileName, OptionalFolder, as_typed, optional, parse
+from utils.config import (
+    Device,
+    Encoding,
+    FeaturesFile,
+    OptionalFileName,
+    OptionalFolder,
+    as_typed,
+    features_file,
+    optional,
+    parse,
+)
 from utils.download import fetch_dataset
 from utils.encoder import DEFAULT_ENCODER
-from utils.files import DATASET, ROOT, Note, UserError
-from utils.metadata import METADATA, fetch_films
+from utils.files import ROOT, Note, UserError
+from utils.metadata import fetch_films, metadata_file
 
 RATING, RANKING = "ncf", "autoencoder"  # the presets of train.py: one predicts ratings, the other chooses the movies
 LARGE_CATALOGUE, RANKING_OF_LARGE = 30_000, "ncf-ranking"  # above so many movies, this preset ranks: it scales better
@@ -47,8 +57,7 @@ class Settings:
     data: OptionalFolder = None
     """folder of the data set (default: MovieLens 1M or else 100K)"""
     encoding: Encoding = None
-    features: OptionalFileName = None
-    """movie features (default: dataset/movie_bert_dict.pkl or, with --data, dataset/<name of the data set>.pkl)"""
+    features: FeaturesFile = None
     metadata: OptionalFileName = None
     """file with more about the movies (default: for MovieLens, what utils/metadata.py finds)"""
     encoder: str = DEFAULT_ENCODER
@@ -79,9 +88,7 @@ def main() -> None:
     device = ("--device", settings.device)
     heading("1. Data")
     data = choose_data(settings.data, settings.offline)
-    if settings.features is None:
-        own = DATASET / f"{data.resolve().name}.pkl" if settings.data else DEFAULT_FEATURES
-        settings = dataclasses.replace(settings, features=own)
+    settings = dataclasses.replace(settings, features=features_file(data, settings.features))
     heading("2. Features")
     metadata = metadata_of(settings, data)
     more = [*(("--metadata", metadata) if metadata else ()), *["--offline"] * settings.offline]
@@ -131,7 +138,7 @@ def metadata_of(settings: Settings, data: Path) -> Path | None:
     except UserError as error:
         print(f"{error}\nContinuing with titles, genres and years.", flush=True)
         return None
-    path = METADATA.with_name(f"{name}_metadata.csv") if settings.data else METADATA
+    path = metadata_file(data)
     stage("utils/metadata.py", "--data", data, "--output", path, *encoding_flags(settings))
     return path
 

@@ -12,9 +12,9 @@
     python train.py --data dataset/ml-100k --train-file u1.base --test-file u1.test
     python train.py --ratios 0.9 0 0.1 --epochs 8            # no validation: a fixed number of epochs
     torchrun --nproc-per-node 2 -- train.py                  # two processes, or GPUs, share each batch
-    python train.py --resume runs/20260101-120000            # resume an interrupted training
-    python train.py --final runs/20260101-120000             # that configuration on all ratings, for recommending
-    python train.py --continue-from runs/20260101-120000     # start from its weights, on more ratings
+    python train.py --resume runs/RUN                        # resume an interrupted training
+    python train.py --final runs/RUN                         # that configuration on all ratings, for recommending
+    python train.py --continue-from runs/RUN                 # start from its weights, on more ratings
 
 Writes runs/RUN/: config.json, metrics.csv (one row per epoch), best.pt, last.pt, test_predictions.csv (for rankings,
 test_topn.csv) and, at the very end, test_metrics.json. A --final training has no test and writes final.json instead.
@@ -41,9 +41,9 @@ from Models.evaluation.evaluators import Evaluator, best_epoch, make_evaluator
 from Models.inputs import HIGHEST
 from Models.ratings_data import RatingsData, model_inputs
 from Models.training.command_line import parse_training
-from Models.training.rows import all_rows, describe_split
+from Models.training.rows import describe_split, rows_of
 from Models.training.run_folder import make_logger, restore, test_record, training_record, write_config
-from Models.training.warm_start import load_earlier, on_scale_of, split_after, start_from
+from Models.training.warm_start import start_from
 from utils import cli, distributed, runs
 from utils.cli import display_path
 from utils.files import UserError, write_json, write_table
@@ -69,17 +69,7 @@ def train(config: TrainConfig, device: torch.device, tested: bool = True) -> Pat
     optim, seed = config.optim, config.run.seed
 
     # data
-    data, split = config.data.load()
-    n_epochs = optim.epochs
-    earlier = load_earlier(config.run.continue_from, data) if config.run.continue_from else None
-    if config.run.final:
-        split, n_epochs = all_rows(config, data)
-    elif earlier:
-        split = split_after(earlier, data, split)
-    if earlier:
-        data = on_scale_of(earlier, data)
-    elif config.run.final:
-        data = config.data.scaled(data, split.train)
+    data, split, n_epochs, earlier = rows_of(config)
     evaluator = make_evaluator(config, data, split)
     describe_split(config, data, split)
     for part in (split.val, split.test):

@@ -133,6 +133,24 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             raise OSError(None, "it could not be written whole", str(path)) from error
 
 
+def ids_and_ratings(content: dict[str, Any]) -> tuple[IdMaps, KnownRatings]:
+    """What `describe_data` wrote into a checkpoint."""
+    columns = content["known"] | {"movie": content["known"]["movie"].long()}
+    return IdMaps(**content["ids"]), KnownRatings(part=columns.pop("part"), history=History(**columns))
+
+
+def load_known(path: Path) -> tuple[IdMaps, KnownRatings]:
+    """The ids and ratings of a checkpoint, without its model.
+
+    Raises:
+        UserError: as `load_model`.
+    """
+    try:
+        return ids_and_ratings(read_checkpoint(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not fit this code: train again with python train.py.") from error
+
+
 def load_model(path: Path | str, device: torch.device) -> SavedModel:
     """The model of a checkpoint, or of a shared model's folder, ready to score on `device`, with ids and known ratings.
 
@@ -145,8 +163,7 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         classes = {model.__name__: config for config, model in MODELS.items()}
         stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}
         stats |= {part: tuple(FeatureBlock(**block) for block in stats[part]) for part in ("blocks", "names")}
-        columns = content["known"] | {"movie": content["known"]["movie"].long()}
-        known = KnownRatings(part=columns.pop("part"), history=History(**columns))
+        ids, known = ids_and_ratings(content)
         solved = content["state"].get("item_weights")
         inputs = ModelInputs(
             **content["features"], training=known.training, space=content["space"], item_weights=solved
@@ -154,7 +171,6 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         config = from_json(classes[content["model"]](), content["config"])
         model = build_model(config, DataStats(**stats), inputs)
         model.load_state_dict(content["state"])
-        ids = IdMaps(**content["ids"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise

@@ -21,7 +21,6 @@ from Models.Recommender import NCFConfig, Recommender
 from Models.Sequential import Sequential, SequentialConfig
 from utils.config import (
     DEFAULT_DATA,
-    DEFAULT_FEATURES,
     DataFolder,
     Device,
     Encoding,
@@ -29,6 +28,7 @@ from utils.config import (
     OptionalFileName,
     OptionalFolder,
     RelevanceThreshold,
+    features_file,
     from_json,
     to_json,
 )
@@ -54,7 +54,7 @@ class DataConfig:
     """Which ratings train, validate and test."""
 
     folder: DataFolder = DEFAULT_DATA
-    features: FeaturesFile = DEFAULT_FEATURES
+    features: FeaturesFile = None
     split: SplitName = "random"
     """how to split the ratings"""
     ratios: Annotated[Ratios, tyro.conf.arg(metavar="TRAIN VAL TEST")] = (0.5, 0.3, 0.2)
@@ -103,7 +103,7 @@ class DataConfig:
         """The same with absolute paths; the user's own files are also looked for in the data set's folder."""
         paths = {name: getattr(self, name) for name in ("train_file", "test_file") if getattr(self, name)}
         found = {name: path if path.is_file() else self.folder / path for name, path in paths.items()}
-        found |= {"folder": self.folder, "features": self.features}
+        found |= {"folder": self.folder, "features": features_file(self.folder, self.features)}
         return dataclasses.replace(self, **{name: path.absolute() for name, path in found.items()})
 
 

@@ -60,7 +60,7 @@ from resultAnalyze.references import (
     speed,
 )
 from utils import cli
-from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, FeaturesFile, FileName, parse
+from utils.config import DEFAULT_DATA, DataFolder, FeaturesFile, FileName, features_file, parse
 from utils.encoder import DEFAULT_ENCODER, Encoder, Precision, find_encoder
 from utils.features import read_features, write_features
 from utils.files import ROOT, UserError, read_json, write_json
@@ -81,7 +81,7 @@ Work = Literal["all", Features, "training", "accuracy", "ranking", "sequences", 
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
-    features: FeaturesFile = DEFAULT_FEATURES
+    features: FeaturesFile = None
     only: Work = "all"
     """which row to measure"""
     repeats: PositiveInt = 5
@@ -107,6 +107,7 @@ class Row:
 
 def main() -> None:
     settings = parse(Settings, __doc__)
+    settings = replace(settings, features=features_file(settings.data, settings.features))
     rows = []
     for name, measure in ROWS.items():
         if settings.only in ("all", name):

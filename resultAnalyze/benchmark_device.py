@@ -33,7 +33,7 @@ from resultAnalyze.markdown import markdown_table
 from train import parameter_groups, train_epoch
 from utils import cli
 from utils.cli import display_path
-from utils.config import DEFAULT_DATA, DEFAULT_FEATURES, DataFolder, Device, FeaturesFile, OptionalFileName, parse
+from utils.config import DEFAULT_DATA, DataFolder, Device, FeaturesFile, OptionalFileName, parse
 from utils.files import ROOT, UserError, write_json
 from utils.splits import Split
 
@@ -45,7 +45,7 @@ COMPARED_USERS = 64
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
-    features: FeaturesFile = DEFAULT_FEATURES
+    features: FeaturesFile = None
     presets: tuple[str, ...] = tuple(PRESETS)
     """the presets of train.py to time"""
     compile: tuple[str, ...] = ()

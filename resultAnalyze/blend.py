@@ -39,7 +39,7 @@ from utils.files import RUNS, UserError, read_json, write_json, write_table
 from utils.metrics import mean_metrics
 from utils.runs import TEST_METRICS, finished_run
 
-MAX_SCORES = 500_000_000  # kept at once: 2 GB
+MAX_SCORES = 500_000_000  # validated at once: 2 GB, and several times that while the weights are fitted
 SAME = ("dataset", "split_sha256", "relevance_threshold")  # in the test records of all runs
 
 
@@ -64,6 +64,8 @@ def main() -> None:
         raise UserError(f"The ratings are not those that {runs[0]} was trained and tested on: put the old files back.")
     evaluator = RankingEvaluator(data, split, records[0]["relevance_threshold"])
     models = [load_model(run / "best.pt", torch.device("cpu")).model for run in runs]
+    if any(model.stats.scale != data.scale for model in models):
+        raise UserError("The runs read ratings on different scales: train them with the same --scale.")
     if settings.weights:
         weights = torch.tensor(settings.weights)
     else:
@@ -89,7 +91,8 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
     """The runs' test records.
 
     Raises:
-        UserError: there is only one run, one predicts ratings or was tested on different rows, or weights are missing.
+        UserError: there is only one run, one predicts ratings, continued from another or was tested on different rows,
+            or weights are missing.
     """
     if len(runs) < 2:
         raise UserError("--runs: give two runs or more.")
@@ -101,6 +104,8 @@ def checked(runs: Sequence[Path], weights: Sequence[float]) -> list[dict[str, An
     for run, record in zip(runs, records, strict=True):
         if record["task"] != "ranking":
             raise UserError(f"{run} predicts ratings: give runs of presets that rank.")
+        if saved_config(run).run.continue_from:
+            raise UserError(f"{run} continued from another run, on which its split depends: train it from scratch.")
         if not record["val_rows"] and not weights:
             raise UserError(f"{run} has no validation rows to choose weights by: give them with --weights.")
         if any(record[name] != records[0][name] for name in SAME):

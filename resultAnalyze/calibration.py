@@ -2,7 +2,7 @@
 """Are predictions calibrated? Predicted against true ratings, and the error by user activity and movie popularity.
 
     python resultAnalyze/calibration.py
-    python resultAnalyze/calibration.py --run runs/20260101-120000 --output calibration.png
+    python resultAnalyze/calibration.py --run runs/RUN --output calibration.png
 
 Everything is computed from the run's test_predictions.csv and checkpoint. Groups have about equal numbers of test
 ratings; activity and popularity count a user's and a movie's ratings outside the test. Writes the picture and, beside

@@ -2,7 +2,7 @@
 """A demo page: one HTML file in which anyone ticks movies and gets recommendations, without a server or a network.
 
     python resultAnalyze/demo.py
-    python resultAnalyze/demo.py --run runs/20260101-120000 --output demo.html
+    python resultAnalyze/demo.py --run runs/RUN --output demo.html
 
 The page holds the catalogue and, for each movie, the 100 strongest item-item weights: how much liking one movie speaks
 for another. They are those of EASE (Models/EASE.py): the run's own if its preset has them, or else computed from its
@@ -127,7 +127,7 @@ def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str,
         "footer": (
             f"Item-item weights of EASE from {len(known.movie):,} ratings, the {weights.near.shape[1]} strongest of "
             f"each movie with {MIN_RATINGS} ratings or more; stars are mean ratings. The page holds sums over "
-            "people, no individual ratings."
+            "people, no individual ratings; whether ratings could be reconstructed from them was not tested."
         ),
     }
 

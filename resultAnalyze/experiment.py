@@ -1,4 +1,4 @@
-"""Training runs of a comparison or an ablation: kept in its folder, and reused only if nothing about them has changed.
+"""Training runs of a comparison or an ablation: kept in its folder, and reused if settings and data are the same.
 
 Each runs in its own process, several at once if wanted, so that the peak memory of each is known.
 """

@@ -81,7 +81,7 @@ def group_table(found: list[Run]) -> pd.DataFrame:
     Columns: by, group, units (how many), metric, value, low, high
     """
     rows = []
-    for metric, groups, units in ((*one,) for one in measured(found)):
+    for metric, groups, units in measured(found):
         for by, of_kind in groups.items():
             trainings = {name: [rated_units(unit, inside) for unit in units] for name, inside in of_kind.items()}
             trainings = {name: one for name, one in trainings.items() if len(one[0].weight) >= MIN_UNITS}

@@ -64,7 +64,8 @@ def trainings_table(columns: dict[str, str]) -> str:
 def answers_table() -> str:
     """For each question, the best preset on MovieLens 1M, and how far the best of the other presets is behind.
 
-    The intervals are those of Welch's t over the seeds, not adjusted for having chosen the best.
+    A preset has the settings that validation prefers or, without validation rows, its own. The intervals are those of
+    Welch's t over the seeds, not adjusted for having chosen the best.
     """
     runs, rows = trainings(), []
     runs = runs[runs["dataset"] == "ml-1m"].copy()
@@ -73,15 +74,11 @@ def answers_table() -> str:
     runs["new ndcg@10"] = new.map(lambda metrics: metrics.get("ndcg@10"))
     for question, (protocol, metric) in QUESTIONS.items():
         mine = runs[runs["rows"] == protocol].dropna(subset=metric)
-        groups = {
-            preset_in_words(one.iloc[0]): one for _, one in mine.groupby(mine["changes"].map(str) + mine["preset"])
-        }
-        order = sorted(groups, key=lambda name: groups[name][metric].mean(), reverse=metric != "rmse")
-        best = groups[order[0]]
-        others = [groups[name] for name in order if groups[name]["preset"].iloc[0] != best["preset"].iloc[0]]
-        if not others:
+        presets = [preferred(one, metric) for _, one in mine.groupby("preset")]
+        presets.sort(key=lambda one: one[metric].mean(), reverse=metric != "rmse")
+        if len(presets) < 2:
             continue  # nothing to compare with
-        other = others[0]
+        best, other = presets[:2]
         change = best[metric].mean() - other[metric].mean()
         if min(len(best), len(other)) < MIN_SEEDS:
             words = f"{change:+.4f}, fewer than {MIN_SEEDS} seeds, no claim"
@@ -89,9 +86,18 @@ def answers_table() -> str:
             interval = ttest_ind(best[metric], other[metric], equal_var=False).confidence_interval()
             words = effect_in_words(change, *interval, 4)
         head = f"{metric.removeprefix('new ').upper()} {mean_and_range(best[metric])}, {len(best)} seeds"
-        row = {"question": question, "rows": protocol, "preset": order[0], "test": head}
+        row = {"question": question, "rows": protocol, "preset": preset_in_words(best.iloc[0]), "test": head}
         rows.append(row | {"next best": preset_in_words(other.iloc[0]), "difference": words})
     return markdown_table(pd.DataFrame(rows))
+
+
+def preferred(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A preset's runs with the settings that are best on validation rows or, without any, that are its defaults."""
+    settings = runs["changes"].map(str)
+    validation = runs[f"val_{metric.removeprefix('new ')}"].groupby(settings).mean().dropna()
+    if validation.empty:
+        return runs[settings == settings[settings.map(len).idxmin()]]
+    return runs[settings == (validation.idxmin() if metric == "rmse" else validation.idxmax())]
 
 
 def requests_table() -> str:

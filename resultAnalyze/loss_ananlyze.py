@@ -2,7 +2,7 @@
 """Plot training and validation loss by epoch, with the best epoch and the test loss.
 
     python resultAnalyze/loss_ananlyze.py
-    python resultAnalyze/loss_ananlyze.py --run runs/20260101-120000 --output loss.png --show
+    python resultAnalyze/loss_ananlyze.py --run runs/RUN --output loss.png --show
 
 The loss of a model that predicts ratings is the mean squared error on rating / highest rating (0.034 for the original),
 without penalties. For a model that ranks, the validation NDCG is plotted with the training loss.

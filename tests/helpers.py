@@ -1,4 +1,4 @@
-"""What tests share: the small data set, training runs on it, and reading what a run folder holds."""
+"""What tests share: the small data set, training runs on it, and readers of run folders."""
 
 import contextlib
 import csv
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
-# Real data sets, where they are on this machine; their tests are skipped elsewhere.
+# Real data sets, if this machine has them; elsewhere their tests are skipped.
 REAL_DATA = Path(os.environ.get("RECOMMENDER_TEST_DATA", ROOT.parent / "shared" / "data"))
 RATIOS = (0.5, 0.3, 0.2)
 
@@ -29,7 +29,7 @@ RATIOS = (0.5, 0.3, 0.2)
 
 
 def tiny_ratings(n_users: int = 30) -> list[tuple[int, int, int, int]]:
-    """Users of whom each rates 12 of 25 movies, as (user, movie, rating, time); ids have gaps."""
+    """Ratings of users who each rate 12 of 25 movies, as (user, movie, rating, time); ids have gaps."""
     random = np.random.default_rng(0)
     taste, kind = random.normal(size=n_users), random.normal(size=25)
     rows = []
@@ -41,7 +41,7 @@ def tiny_ratings(n_users: int = 30) -> list[tuple[int, int, int, int]]:
 
 
 def write_dat(folder: Path, ratings: list[tuple]) -> Path:
-    """Write MovieLens 1M's format: latin-1, movies that nobody rated, one without a genre."""
+    """Write files in MovieLens 1M's format: latin-1, with movies that nobody rated and one without a genre."""
     folder.mkdir(parents=True, exist_ok=True)
     movies = [f"{i * 7 + 2}::Film number {i} ({1960 + i})::Drama|Comedy" for i in range(23)]
     movies += ["163::Misérables, Les (1995)::Drama|Musical", "170::Nothing at all::"]
@@ -54,7 +54,7 @@ def write_dat(folder: Path, ratings: list[tuple]) -> Path:
 
 
 def shuffle_ratings(folder: Path) -> None:
-    """Write the lines of ratings.dat in another order."""
+    """Shuffle the lines of ratings.dat."""
     lines = (folder / "ratings.dat").read_text().splitlines(keepends=True)
     (folder / "ratings.dat").write_text("".join(np.random.default_rng(1).permutation(lines)))
 
@@ -63,9 +63,9 @@ def shuffle_ratings(folder: Path) -> None:
 
 TINY_TRAINING = (
     *("--preset", "ncf", "--epochs", 4, "--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 32),
-    *("--schedule", "constant"),  # so that more epochs begin like fewer
+    *("--schedule", "constant"),  # so that a longer training begins exactly like a shorter one
 )
-# For each preset, flags that make its training a matter of a second.
+# For each preset, flags that make its training take about a second.
 SMALL = {
     "ncf": ("--embedding-dim", 4, "--hidden-dim", 5, "--batch-size", 32),
     "original": ("--embedding-dim", 4, "--hidden-dims", 8, 4, "--batch-size", 32),
@@ -79,7 +79,7 @@ SMALL = {
 
 
 def command(script: str, *arguments: object, root: Path = ROOT) -> list[str]:
-    """A user's command as the words of a process."""
+    """A user's command as the argument list of a process."""
     return [sys.executable, str(root / script), *(str(argument) for argument in arguments)]
 
 
@@ -91,7 +91,7 @@ def run_command(script: str, *arguments: object, root: Path = ROOT) -> subproces
 
 
 def train_here(*flags: object) -> Path:
-    """train.py with these flags, in this process, which saves the seconds of its start; returns the run folder."""
+    """Run train.py with these flags in this process, which saves its start-up time; returns the run folder."""
     import train
     from Models.training.command_line import parse_training
 
@@ -99,14 +99,14 @@ def train_here(*flags: object) -> Path:
 
 
 def main_here(script: ModuleType, *flags: object) -> None:
-    """A script's main with these flags, in this process; a fault that the user can mend raises UserError."""
+    """Run a script's main with these flags in this process; a fault that the user can mend raises UserError."""
     with mock.patch.object(sys, "argv", ["script", *(str(word) for word in flags)]):
         script.main()
 
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[None]:
-    """PyTorch with so many threads; tests have one, users have several."""
+    """Let PyTorch use `n` threads; tests use one, users several."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
     try:
@@ -116,7 +116,7 @@ def threads(n: int) -> Iterator[None]:
 
 
 def recommend_here(*flags: object) -> str:
-    """What generate_recommendation.py prints with these flags, made in this process."""
+    """What generate_recommendation.py prints with these flags, run in this process."""
     import generate_recommendation as script
 
     settings = script.parse(script.Request, "", [str(word) for word in flags])
@@ -126,7 +126,7 @@ def recommend_here(*flags: object) -> str:
 
 
 def copy_of_repo(folder: Path) -> Path:
-    """A copy of the repo's own files: without data, features and runs."""
+    """A copy of the repo's own files, without data, features and runs."""
     words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(lambda name: (ROOT / name).is_file(), listed.splitlines()):
@@ -139,7 +139,7 @@ def copy_of_repo(folder: Path) -> Path:
 
 
 def files_of(run: Path) -> list[str]:
-    """The files of a run, without that of its lock."""
+    """The files of a run, except its lock file."""
     return sorted(path.name for path in run.iterdir() if path.name != ".lock")
 
 
@@ -153,7 +153,7 @@ def test_metrics(run: Path) -> dict:
     return json.loads((run / "test_metrics.json").read_text(encoding="utf-8"))
 
 
-test_metrics.__test__ = False  # no test, whatever its name says
+test_metrics.__test__ = False  # not a test, despite its name
 
 
 def states_are_equal(one: Path, other: Path) -> bool:
@@ -165,7 +165,7 @@ def states_are_equal(one: Path, other: Path) -> bool:
 
 
 def without_times(run: Path) -> tuple[list, dict]:
-    """The metrics of a run's epochs and of its test, without the seconds that they took."""
+    """The metrics of a run's epochs and of its test, without their timings."""
     epochs = [{name: value for name, value in row.items() if name != "seconds"} for row in rows_of(run / "metrics.csv")]
     return epochs, {name: value for name, value in test_metrics(run).items() if name != "wall_seconds"}
 
@@ -174,7 +174,7 @@ def without_times(run: Path) -> tuple[list, dict]:
 
 
 def random_model(data, rows: np.ndarray, config, std: float = 0.3, **feature_config) -> torch.nn.Module:
-    """A model of these training rows, every parameter random, ready to predict."""
+    """A model built for these training rows, with every parameter random, in evaluation mode."""
     from Models.checkpoint import build_model
     from Models.features import FeatureConfig
     from Models.ratings_data import model_inputs
@@ -213,15 +213,15 @@ def one_history(
 
 
 def cross_entropy(scores: torch.Tensor, movie: int, others: list[int]) -> torch.Tensor:
-    """Of one movie among itself and others, from the scores of all movies."""
+    """The cross-entropy of one movie among itself and others, from the scores of all movies."""
     return torch.logsumexp(scores[torch.tensor([movie, *others])], 0) - scores[movie]
 
 
-# --- what is not to be trusted -------------------------------------------------------------------
+# --- untrusted content ---------------------------------------------------------------------------
 
 
 class Evil:
-    """What unpickling turns into a call: it makes a folder."""
+    """An object whose unpickling runs code: it creates a folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -239,10 +239,10 @@ def make_zip(files: dict[str, str]) -> bytes:
 
 
 class ArchiveHost:
-    """A server on this machine that plays the official host: it serves one body, can cut answers and honours ranges.
+    """A local server in place of the official host: it serves one body, can cut answers short and honours ranges.
 
     Args:
-        certificate: file of a key and a certificate, to speak https
+        certificate: file with a key and a certificate, to serve HTTPS
     """
 
     def __init__(self, body: bytes, certificate: Path | None = None):

@@ -26,12 +26,12 @@ from utils.cli import display_path, resolve_device, run
 from utils.columns import Block, Column, main_texts, make_block, read_columns
 from utils.config import (
     DEFAULT_DATA,
-    DEFAULT_FEATURES,
     DataFolder,
     Device,
     Encoding,
     FeaturesFile,
     OptionalFileName,
+    features_file,
     parse,
 )
 from utils.encoder import DEFAULT_ENCODER, Encoder, Pooling, Precision, encoder_hash, find_encoder
@@ -44,7 +44,7 @@ from utils.readers import RawData, read_dataset
 class Settings:
     data: DataFolder = DEFAULT_DATA
     encoding: Encoding = None
-    features: FeaturesFile = DEFAULT_FEATURES
+    features: FeaturesFile = None
     encoder: str = DEFAULT_ENCODER
     """a BERT-like model: its name on the Hugging Face hub, or its folder"""
     pooling: Pooling = "mean"
@@ -68,26 +68,23 @@ def main() -> None:
     columns = read_columns(settings.metadata, data.movies, settings.encoding) if settings.metadata else []
     texts = main_texts(settings.text, data.movies, columns)
     folder, source = find_encoder(settings.encoder, settings.offline)
-    planned = feature_spec(data, columns, folder, settings)
-    if is_current(settings.features, planned):
-        print(f"{display_path(settings.features)} is current ({data.name}, {settings.encoder}): nothing to do.")
+    planned, features = feature_spec(data, columns, folder, settings), features_file(settings.data, settings.features)
+    if is_current(features, planned):
+        print(f"{display_path(features)} is current ({data.name}, {settings.encoder}): nothing to do.")
         return
     what = "titles" if settings.text == "title" else "texts"
     print(f"Encoding {len(texts):,} {what} of {data.name} with {settings.encoder} from {source} ...", flush=True)
     encoder = Encoder.load(folder, resolve_device(settings.device), settings.precision)
     vectors = encoder.encode(texts, settings.pooling, settings.batch_size)
     blocks = [as_block(column, encoder, settings) for column in columns]
-    write(settings.features, data, vectors, blocks, planned)
+    write(features, data, vectors, blocks, planned)
 
 
 def as_block(column: Column, encoder: Encoder, settings: Settings) -> Block:
-    """A metadata column as numbers; movies without text get zeros."""
+    """A metadata column as numbers."""
     if column.kind != "text":
         return make_block(column)
-    vectors = encoder.encode(column.values, settings.pooling, settings.batch_size)
-    for row, text in enumerate(column.values):
-        vectors[row] *= bool(text)
-    return Block(column.name, "text", vectors)
+    return Block(column.name, "text", encoder.encode(column.values, settings.pooling, settings.batch_size))
 
 
 def feature_spec(data: RawData, columns: list[Column], folder: Path, settings: Settings) -> dict:

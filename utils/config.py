@@ -21,6 +21,12 @@ DEFAULT_DATA = DATASET / "ml-1m"
 DEFAULT_FEATURES = DATASET / "movie_bert_dict.pkl"
 
 
+def features_file(data: Path, named: Path | None = None) -> Path:
+    """The features file that is named or, without one, that of this data folder."""
+    is_default = data.resolve() == DEFAULT_DATA.resolve()
+    return named or (DEFAULT_FEATURES if is_default else DATASET / f"{data.resolve().name}.pkl")
+
+
 def _is_file_name(path: Path) -> bool:
     """the name of a file"""
     return path.name not in ("", "..")
@@ -78,7 +84,9 @@ DataFolder = Annotated[
     Path, tyro.conf.arg(name="data", metavar="DIR", help="folder of the data set; its files show the format")
 ]
 FeaturesFile = Annotated[
-    Path, tyro.conf.arg(metavar="FILE", help="movie features made by utils/BERT.py"), Predicate(_is_file_name)
+    optional(Path, "FILE", "default: dataset/movie_bert_dict.pkl for dataset/ml-1m, else dataset/<name of --data>.pkl"),
+    tyro.conf.arg(help="movie features made by utils/BERT.py"),
+    Predicate(_is_file_name),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda", "mps"], tyro.conf.arg(help="where to compute; auto uses a GPU if there is one")

@@ -2,8 +2,8 @@
 
 Every rank reads all data, makes the same global batches and takes its shard of their rows or users.
 DistributedDataParallel averages the gradients, so that a step equals that of a single process, except for random draws
-such as dropout. Validation, test and recommendations are sharded by rows or users as well. (Ranks among sampled movies
-are the exception: every process computes all of them.)
+such as dropout. Validation, test and the lists of --all-users are sharded by rows or users as well. (Ranks among
+sampled movies are the exception: every process computes all of them.)
 
 Every rank holds all parameters or, with `shard_tables`, only its part of the rows of the largest tables.
 """

@@ -121,7 +121,7 @@ class Encoder:
         return cls(tokenizer, _in_precision(half, precision), device)
 
     def encode(self, texts: Sequence[str], pooling: Pooling = "mean", batch_size: int = 128) -> np.ndarray:
-        """One vector per text, float32 [n_texts, hidden size].
+        """One vector per text, float32 [n_texts, hidden size]; zeros for empty texts.
 
         `mean` averages the last layer over the real tokens (including special tokens, not padding), `cls` takes the
         first token. Texts are sorted by length first, so that batches need little padding.
@@ -136,7 +136,9 @@ class Encoder:
                 rows = order[start : start + batch_size]
                 vectors.append(self.pool([tokens[i] for i in rows], pooling))
                 progress.update(len(rows))
-        return np.concatenate(vectors)[np.argsort(order)]
+        found = np.concatenate(vectors)[np.argsort(order)]
+        found[[not text.strip() for text in texts]] = 0
+        return found
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The tokens of each text, at least one and at most the model's limit; a note says if many are unknown."""

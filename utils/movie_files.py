@@ -50,9 +50,7 @@ def read_movies(path: Path, encoding: str | None = None) -> pd.DataFrame:
     if "title" not in table:
         raise UserError(f"{path} has no column of titles: call that column title.")
     table["movie"] = table["movie"].str.strip()
-    found = _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
-    found.loc[(table["title"].str.strip() == "").to_numpy(), "title"] = ""  # a year alone is no title
-    return found
+    return _movies(path, table[[name for name in ("movie", "title", "year", "genres") if name in table]].copy())
 
 
 def required(path: Path) -> Path:
@@ -118,11 +116,11 @@ def movies_atomic(path: Path, encoding: str | None) -> pd.DataFrame:
 
 
 def _movies(path: Path, table: pd.DataFrame, genre_separator: str | None = None) -> pd.DataFrame:
-    """The movies table; a year from another column is put after the title, as MovieLens writes it."""
+    """The movies table; a year from another column is put after the title, if there is one, as MovieLens writes it."""
     if "genres" not in table:
         table["genres"] = ""
     table["year"] = years(path, table["title"], table.get("year"))
-    undated = table["year"].notna() & years(path, table["title"]).isna()
+    undated = table["year"].notna() & years(path, table["title"]).isna() & (table["title"].str.strip() != "")
     table["title"] = table["title"].mask(undated, table["title"] + " (" + table["year"].astype(str) + ")")
     table["genres"] = split_genres(path, table["genres"], genre_separator)
     return table[["movie", "title", "year", "genres"]]

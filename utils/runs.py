@@ -84,7 +84,8 @@ def finished_run(folder: Path | None, tested: bool = False, holding: str = "") -
     """
     if folder is None:
         if not (found := [run for run in finished_runs(tested) if (run / holding).exists()]):
-            raise UserError("There is no finished run in runs/: train one with python train.py.")
+            lack = f" with {holding}" if holding else " with a test" if tested and finished_runs() else ""
+            raise UserError(f"There is no finished run{lack} in runs/: train one with python train.py.")
         return found[-1]
     if tested and (Path(folder) / FINAL).is_file():
         raise UserError(f"{folder} was trained on all ratings and has no test: name the run that it was made from.")

@@ -136,7 +136,7 @@ def encoded(new: NewMovies, run: Path, scales: tuple[BlockScale, ...], device: t
     for scale in scales:
         if scale.name == "title":
             texts = main_texts(info["text"] if is_known(info["text"], columns) else "title", new.movies, new.columns)
-            found.append(Block("title", "text", text_vectors(encoder, texts, info["pooling"])))
+            found.append(Block("title", "text", encoder.encode(texts, info["pooling"])))
             continue
         column = genres if scale.name == "genres" else columns.get(scale.name)
         if column is not None and column.kind != scale.kind:
@@ -160,20 +160,16 @@ def block_of(column: Column | None, scale: BlockScale, n: int, encoder: Encoder 
     """A column of new movies with the run's vocabulary; without the column, all values are unknown."""
     if scale.kind == "text":
         texts = [""] * n if column is None else column.values
-        return Block(scale.name, "text", text_vectors(encoder, texts, pooling))
+        return Block(scale.name, "text", encoder.encode(texts, pooling))
     if scale.kind == "number":
         values = [np.nan] * n if column is None else column.values
         return Block(scale.name, "number", np.array(values, np.float32)[:, None])
     if column is None:
         return Block(scale.name, scale.kind, multi_hot([()] * n, scale.vocabulary), scale.vocabulary)
     spelling = {word.casefold(): word for word in scale.vocabulary}
-    lists = [[spelling.get(word.casefold(), word) for word in words] for words in column.values]
+    spelling |= {word: word for word in scale.vocabulary}  # a word as it is written comes first
+    lists = [[spelling.get(word, spelling.get(word.casefold(), word)) for word in words] for words in column.values]
     return Block(scale.name, scale.kind, multi_hot(lists, scale.vocabulary), scale.vocabulary)
-
-
-def text_vectors(encoder: Encoder, texts: list[str], pooling: str) -> np.ndarray:
-    """Vectors of texts, zeros for empty ones."""
-    return encoder.encode(texts, pooling) * np.array([[bool(text)] for text in texts])
 
 
 def run_encoder(info: dict[str, Any], device: torch.device) -> Encoder:

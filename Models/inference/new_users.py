@@ -52,12 +52,13 @@ def history_of(saved: SavedModel, table: pd.DataFrame) -> PaddedHistory:
     if "rating" not in table:
         table = table.assign(rating=stats.scale.high)
     is_timed = "time" in table
+    table = table.assign(movie=table["movie"].astype(str).str.strip())
     table = table.sort_values("time", kind="stable") if is_timed else table
     table = table.drop_duplicates("movie", keep="last")
     if not is_timed:
         before = (np.arange(1 - len(table), 1) * 600 - 60) * (stats.newest >= CLOCK)
         table = table.assign(time=stats.newest + before)
-    movies = torch.tensor([find_movies(saved.ids, table["movie"].astype(str).tolist())])
+    movies = torch.tensor([find_movies(saved.ids, table["movie"].tolist())])
     rating = torch.from_numpy(stats.scale.to_model(table["rating"].to_numpy(np.float32)))[None]
     time = torch.from_numpy(table["time"].to_numpy(np.int64))[None]
     asked = time[:, -1] if is_timed else torch.tensor([stats.newest])

@@ -10,6 +10,7 @@ from Models.inference.request import Request
 from utils import distributed
 from utils.cli import display_path
 from utils.lists import Recommendations, Shown
+from utils.splits import TRAIN
 
 
 def note_on_lists(request: Request, saved: SavedModel, shown: Shown) -> None:
@@ -44,7 +45,7 @@ def note_on_popular(found: Recommendations, popular: list) -> None:
 
 def note_on_training(saved: SavedModel, run: Path) -> None:
     """Say if the model was trained on a part of the ratings only."""
-    n, n_trained = len(saved.known.part), len(saved.known.training().movie)
+    n, n_trained = len(saved.known.part), int((saved.known.part == TRAIN).sum())
     if n_trained < n:
         distributed.say(
             f"The model was trained on {n_trained:,} of {n:,} ratings; for recommending, "

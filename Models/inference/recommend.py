@@ -176,10 +176,9 @@ def audience(recommender: TopNRecommender, movie: int, known: History, seen: His
     found = []
     for users in torch.arange(n_users).split(size):
         scores = recommender.leave_out(recommender.scores(model, known.pad(users)), seen.pad(users))
-        found.append(scores.softmax(1)[:, movie] if model.config.task == "ranking" else scores[:, movie])
+        values = scores.softmax(1) if model.config.task == "ranking" else scores
+        found.append(values[:, movie].masked_fill(scores[:, movie] == -torch.inf, -torch.inf))  # seen
     values = torch.cat(found)
-    if model.config.task == "ranking":
-        values[values == 0] = -torch.inf  # seen
     users, best = top_n(values[None], recommender.top_n)
     best = recommender.clipped(best, model)[0].tolist()
     return [(recommender.name(user), value) for user, value in zip(users[0].tolist(), best, strict=True) if user >= 0]

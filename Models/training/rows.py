@@ -5,9 +5,26 @@ import numpy as np
 from Models.configs import TrainConfig
 from Models.ratings_data import RatingsData, note_on_order
 from Models.training.run_folder import check_same_data
+from Models.training.warm_start import Earlier, load_earlier, on_scale_of, split_after
 from utils import runs
 from utils.files import UserError, read_json
 from utils.splits import NEEDS_TIME, Split, share_before_training_end
+
+
+def rows_of(config: TrainConfig) -> tuple[RatingsData, Split, int, Earlier | None]:
+    """The data, its rows that train, validate and test, how many epochs, and the run that the training continues."""
+    data, split = config.data.load()
+    n_epochs = config.optim.epochs
+    earlier = load_earlier(config.run.continue_from, data) if config.run.continue_from else None
+    if config.run.final:
+        split, n_epochs = all_rows(config, data)
+    elif earlier:
+        split = split_after(earlier, data, split)
+    if earlier:
+        data = on_scale_of(earlier, data, config.data.scale)
+    elif config.run.final:
+        data = config.data.scaled(data, split.train)
+    return data, split, n_epochs, earlier
 
 
 def all_rows(config: TrainConfig, data: RatingsData) -> tuple[Split, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from Models.checkpoint import SavedModel, load_model, not_in_tables
+from Models.checkpoint import IdMaps, KnownRatings, SavedModel, load_known, load_model, not_in_tables
 from Models.configs import saved_config
 from Models.Dataset import Model
 from Models.ratings_data import RatingsData
@@ -35,14 +35,11 @@ ANEW = "train again without --continue-from"
 
 @dataclass(frozen=True)
 class Earlier:
-    """The run to continue from, and those that it continued from in turn, newest first."""
+    """The run to continue from, and the ids and ratings of all runs of its lineage: itself, and those before it."""
 
     run: Path
-    lineage: list[SavedModel]
-
-    @property
-    def saved(self) -> SavedModel:
-        return self.lineage[0]
+    saved: SavedModel
+    lineage: list[tuple[IdMaps, KnownRatings]]
 
 
 def load_earlier(run: Path, data: RatingsData) -> Earlier:
@@ -51,8 +48,9 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
     Raises:
         UserError: a run of its lineage is missing, or it was trained on other features, movies or demographics.
     """
-    earlier = Earlier(run, [load_model(one / "best.pt", torch.device("cpu")) for one in _lineage(run)])
-    saved, record = earlier.saved, read_json(run / "config.json")
+    saved = load_model(runs.finished_run(run) / "best.pt", torch.device("cpu"))
+    before = [load_known(one / "best.pt") for one in _lineage(saved_config(run).run.continue_from)]
+    earlier, record = Earlier(run, saved, [(saved.ids, saved.known), *before]), read_json(run / "config.json")
     now, then = asdict(data.features.info), record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
@@ -62,7 +60,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
         raise UserError(f"The genders, age groups or occupations are not those of {run}: {ANEW}.")
     users = _places(saved.ids.user_ids, data.user_ids)
     movies = _places(saved.ids.movie_ids, data.movies["movie"].tolist())
-    n_ratings = (known_parts(saved, data) != UNKNOWN).sum()
+    n_ratings = (known_parts(saved.ids, saved.known, data) != UNKNOWN).sum()
     titles = data.movies["title"].to_numpy()[movies[movies >= 0]]
     renamed = titles != np.array(saved.ids.titles, dtype=object)[movies >= 0]
     if not len(titles) or renamed.mean() > MAX_RENAMED:
@@ -94,14 +92,14 @@ def _places(of: Sequence, among: Sequence) -> np.ndarray:
     return pd.Index([str(one) for one in among]).get_indexer([str(one) for one in of])
 
 
-def known_parts(saved: SavedModel, data: RatingsData) -> np.ndarray:
-    """The part that each rating had in a training: TRAIN, VAL, TEST or UNKNOWN, [n]."""
-    history = saved.known.history
-    user = _places(saved.ids.user_ids, data.user_ids)[history.users().numpy()]
-    movie = _places(saved.ids.movie_ids, data.movies["movie"].tolist())[history.movie.numpy()]
+def known_parts(ids: IdMaps, known: KnownRatings, data: RatingsData) -> np.ndarray:
+    """The part that each rating had in a training with these ids and ratings: TRAIN, VAL, TEST or UNKNOWN, [n]."""
+    history = known.history
+    user = _places(ids.user_ids, data.user_ids)[history.users().numpy()]
+    movie = _places(ids.movie_ids, data.movies["movie"].tolist())[history.movie.numpy()]
     there = (user >= 0) & (movie >= 0)
     pairs = user[there] * len(data.movies) + movie[there]
-    part = pd.Series(saved.known.part.numpy()[there].astype(np.int64), pairs)
+    part = pd.Series(known.part.numpy()[there].astype(np.int64), pairs)
     return part.reindex(data.user * len(data.movies) + data.movie, fill_value=UNKNOWN).to_numpy()
 
 
@@ -113,7 +111,7 @@ def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
         UserError: nothing is left to test or, if the split has a validation, to validate.
     """
     now = split.parts(len(data.user))
-    part = np.minimum.reduce([now, *(known_parts(one, data) for one in earlier.lineage)])  # TRAIN is the least
+    part = np.minimum.reduce([now, *(known_parts(*one, data) for one in earlier.lineage)])  # TRAIN is the least
     kept = {which: rows[part[rows] == which] for which, rows in enumerate((split.train, split.val, split.test))}
     moved = {which: np.flatnonzero((part == which) & (now != which)) for which in (TRAIN, VAL)}
     val = np.concatenate([kept[VAL], moved[VAL]])
@@ -128,13 +126,22 @@ def split_after(earlier: Earlier, data: RatingsData, split: Split) -> Split:
     return dataclasses.replace(split, train=train, val=val, test=kept[TEST], protocol=words)
 
 
-def on_scale_of(earlier: Earlier, data: RatingsData) -> RatingsData:
+def on_scale_of(earlier: Earlier, data: RatingsData, wanted: tuple[float, float] | None) -> RatingsData:
     """The data on the scale of the earlier training, which its weights depend on.
 
+    Args:
+        wanted: --scale
+
     Raises:
-        UserError: the ratings are clearly on another scale.
+        UserError: the ratings are clearly on another scale, or another one is wanted.
     """
-    scale, low, high = earlier.saved.model.stats.scale, float(data.rating.min()), float(data.rating.max())
+    scale = earlier.saved.model.stats.scale
+    if wanted and wanted != (scale.low, scale.high):
+        raise UserError(
+            f"--scale {wanted[0]:g} {wanted[1]:g} is not the scale of {earlier.run}, {scale.low:g} to {scale.high:g}: "
+            f"leave it out, or {ANEW}."
+        )
+    low, high = float(data.rating.min()), float(data.rating.max())
     words = f"The ratings of {data.name} are from {low:g} to {high:g} and were from {scale.low:g} to {scale.high:g}"
     outside = max(scale.low - low, high - scale.high)
     if outside > (scale.high - scale.low) * MAX_OUTSIDE:

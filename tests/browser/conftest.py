@@ -1,4 +1,4 @@
-"""A real browser for the tests of pages: Debian's Chromium, without a window. Without it they are skipped."""
+"""A real browser for the page tests: Debian's Chromium, headless; without it these tests are skipped."""
 
 import shutil
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def browser():
 
 @pytest.fixture
 def opened(browser) -> Callable[[Path], None]:
-    """Opens a page; after the test, its console must be empty and nothing but the page have been asked for."""
+    """Opens a page; after the test, its console must be empty and it must have requested nothing from the network."""
     import json
 
     def open_page(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The demo page, in a real browser: its list is Python's, by mouse, by keyboard and on a narrow screen."""
+"""The demo page in a real browser: it lists what Python lists, by mouse, by keyboard and on a narrow screen."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from resultAnalyze.demo import ItemWeights, all_weights, page_content, write_pag
 
 @pytest.fixture(scope="module")
 def ease_run(places, tmp_path_factory) -> Path:
-    """EASE alone, whose scores are those of its item-item weights."""
+    """A run of EASE alone, whose scores come from its item-item weights only."""
     flags = ("--preset", "autoencoder", "--network-weight", 0, "--epochs", 1, *SMALL["autoencoder"])
-    flags += ("--ratios", 0.9, 0, 0.1)  # so that each rated movie has five training ratings
+    flags += ("--ratios", 0.9, 0, 0.1)  # gives each rated movie at least five training ratings
     return train_here(*places, "--run", tmp_path_factory.mktemp("ease") / "run", *flags)
 
 
@@ -53,7 +53,7 @@ def liked(browser) -> list[str]:
 
 
 def test_the_list_is_pythons_and_the_models(opened, browser, page, saved, ease_run):
-    """That of `ItemWeights.recommended`, and that of the model for a new user, of the page's movies."""
+    """The list equals `ItemWeights.recommended` and the model's list for a new user among the page's movies."""
     opened(page)
     on_page = [int(one) for one in page_content(saved, 10_000, 100)["ids"]]
     kept = torch.tensor([saved.ids.movie_ids.index(movie) for movie in on_page])
@@ -126,10 +126,10 @@ def test_more_like_a_movie_is_shown_below_it(opened, browser, page, saved):
 
 
 def test_the_keyboard_is_enough(opened, browser, page):
-    """Search, Tab to the first box, Space, and on to the list's buttons; the focus is where it was."""
+    """Search, Tab to the first checkbox, Space, then Tab to the list's buttons; Space leaves the focus where it was."""
     opened(page)
     browser.find_element(By.ID, "search").send_keys("miserables", Keys.TAB)
-    if browser.switch_to.active_element.tag_name != "input":  # some browsers stop at the list, which scrolls
+    if browser.switch_to.active_element.tag_name != "input":  # some browsers first focus the scrolling list
         browser.switch_to.active_element.send_keys(Keys.TAB)
     browser.switch_to.active_element.send_keys(Keys.SPACE)
     assert liked(browser) == ["Misérables, Les (1995)"] and listed(browser)
@@ -143,7 +143,7 @@ def test_the_keyboard_is_enough(opened, browser, page):
 
 @pytest.mark.parametrize("width", [320, 390, 800])
 def test_nothing_is_wider_than_a_narrow_screen(opened, browser, saved, tmp_path, width):
-    """With titles of any length, and of one long word."""
+    """Titles may be of any length, even one long word."""
     content = page_content(saved, 100, 100)
     content["titles"][:2] = ["A" * 300, "A long title " * 30]
     write_page(content, tmp_path / "demo.html")
@@ -171,7 +171,7 @@ def test_titles_are_text_whatever_they_hold(opened, browser, saved, tmp_path):
 def test_a_page_of_another_preset_has_weights_made_from_its_training_ratings(
     opened, browser, tiny_run, saved, tmp_path
 ):
-    """And the most rated movies alone, where it may hold no more."""
+    """With a limit on the number of movies, the page holds only the most rated ones."""
     main_here(demo, "--run", tiny_run, "--movies", 12, "--output", tmp_path / "demo.html")
     opened(tmp_path / "demo.html")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#found label")) == 12
@@ -180,7 +180,7 @@ def test_a_page_of_another_preset_has_weights_made_from_its_training_ratings(
 
 
 def test_movies_that_few_people_rated_are_not_in_the_page(saved):
-    """Their weights would tell what else these people rated."""
+    """Their weights would reveal what else these people rated."""
     counts = torch.bincount(saved.known.training().movie, minlength=len(saved.ids.movie_ids))
     enough = [str(saved.ids.movie_ids[k]) for k in (counts >= 5).nonzero().squeeze(1).tolist()]
     assert page_content(saved, 10_000, 100)["ids"] == enough and len(enough) < len(counts)

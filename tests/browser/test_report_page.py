@@ -1,4 +1,4 @@
-"""The report in a real browser: nothing is asked for, nothing is wider than the screen."""
+"""The report in a real browser: it requests nothing and fits the width of the screen."""
 
 import pytest
 from helpers import SMALL, main_here, train_here

@@ -1,6 +1,6 @@
-"""The user's scripts in processes that start in milliseconds: to be killed, starved and fuzzed by hundreds.
+"""The user's scripts in processes that start in milliseconds, so that tests can kill, starve and fuzz hundreds.
 
-The main() of a script is forked from a clean process that has imported all of them. (A test process itself has threads,
+Each script's main() is forked from a clean process that has imported all scripts. (A test process itself has threads,
 whose locks a fork would copy.) `make test` runs a small share of these tests; `make soak` (SOAK=1) all of them.
 """
 
@@ -35,7 +35,7 @@ from utils.files import read_json
 resource = pytest.importorskip("resource", reason="forks the scripts and limits their resources")
 
 SOAK = bool(os.environ.get("SOAK"))
-TIME_LIMIT = 300  # seconds; a script that needs more is taken to hang
+TIME_LIMIT = 300  # seconds; a script that needs longer counts as hanging
 SCRIPTS = {
     "main": main,
     "train": train,
@@ -54,10 +54,10 @@ SCRIPTS = {
 
 
 class Script:
-    """A running script, in a process of its own that works in `folder` or else the current folder.
+    """A running script in its own process, whose working directory is `folder` or else the current folder.
 
     Args:
-        main: of the script
+        main: the script's main function
         arguments: its command line
         before: called in the new process before `main`
     """
@@ -83,7 +83,7 @@ class Script:
         return self.stdout + self.stderr
 
     def wait(self) -> int:
-        """The exit code, once the script has ended."""
+        """Wait until the script has ended; returns the exit code."""
         self.process.join(timeout=TIME_LIMIT)
         code = self.process.exitcode
         self.process.kill()
@@ -92,10 +92,10 @@ class Script:
         return code
 
     def stop(self, number: signal.Signals, after: float = 0) -> int:
-        """Send a signal after so many seconds, unless the script has ended; returns the exit code."""
+        """Send a signal after `after` seconds, unless the script has ended; returns the exit code."""
         self.process.join(after)
         if self.process.exitcode is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended since
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
                 os.kill(self.process.pid, number)
         return self.wait()
 
@@ -108,7 +108,7 @@ def _read_all(pipe: Connection) -> str:
 
 @functools.cache
 def server() -> Any:
-    """The context of the process that forks, started and ready; that process imports this module by its name."""
+    """The multiprocessing context, with its fork server started and ready; the server imports this module by name."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     folders = [Path(__file__).parent, ROOT / "tests", ROOT]
@@ -128,7 +128,7 @@ def _work(
     before: Callable[[], Any] | None,
     write_ends: tuple[Connection, Connection],
 ) -> None:
-    """The work of the new process: `main` in this folder, with its output going into the two pipes."""
+    """Run `main` in this folder, in the new process, with its output going into the two pipes."""
     for number, pipe in zip((1, 2), write_ends, strict=True):
         os.dup2(pipe.fileno(), number)
     sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
@@ -145,7 +145,7 @@ def _call(main: Callable[[], None], words: list[str]) -> None:
     cli.run(main, prints_results=main is generate_recommendation.main)
 
 
-# --- conditions for a script, and what it must leave --------------------------------------------
+# --- limits on a script, and checks of what it leaves -------------------------------------------
 
 
 def limit_resource(which: int, amount: int) -> None:
@@ -175,7 +175,7 @@ def fork_commands(otherwise: Callable[..., Any] = subprocess.run) -> None:
 
 
 def explanation(script: Script) -> str:
-    """The output of a script that must fail with one line for the user at its end and without a traceback."""
+    """The output of a script that must fail without a traceback and end with one line for the user."""
     assert script.wait() == 1, script.output
     lines = script.stderr.strip().splitlines()
     assert "Traceback" not in script.output and lines and lines[-1].startswith("error: "), script.output
@@ -183,7 +183,7 @@ def explanation(script: Script) -> str:
 
 
 def check_files_are_whole(run: Path) -> None:
-    """Every file that a stopped training has left can be read to its end."""
+    """Check that every file left by a stopped training can be read to its end."""
     readers = {
         "config.json": read_json,
         "test_metrics.json": read_json,
@@ -200,7 +200,7 @@ def check_files_are_whole(run: Path) -> None:
 
 
 def wait_for(path: Path) -> None:
-    """Wait until a file is there, a minute at most."""
+    """Wait until a file exists, for at most a minute."""
     deadline = time.monotonic() + 60
     while not path.is_file():
         assert time.monotonic() < deadline

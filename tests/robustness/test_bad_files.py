@@ -1,4 +1,4 @@
-"""Bad files: randomly damaged, odd, or of another training; read or refused in a sentence, never silently misused."""
+"""Bad files: randomly damaged, odd, or from another training; read or refused in a sentence, never silently misused."""
 
 import json
 import shutil
@@ -200,7 +200,7 @@ def test_a_training_does_not_continue_from_another_training(places, tiny_run, tm
 
 
 def edited(*names: str, **change: Any) -> Callable[[dict], None]:
-    """What sets values in the section of config.json that these names lead to; None removes a value."""
+    """A function that sets values in the section of config.json under these names; None removes a value."""
 
     def edit(record: dict) -> None:
         for name in names:
@@ -259,7 +259,7 @@ def test_damaged_test_metrics_are_explained(tiny_run, tmp_path, name):
 
 
 def write_damaged(path: Path, damage: str | Callable[[dict], None]) -> None:
-    """Replace the content of a JSON file by a text, or change values in it."""
+    """Replace the content of a JSON file with a text, or change values in it."""
     if not isinstance(damage, str):
         record = json.loads(path.read_text(encoding="utf-8"))
         damage(record)
@@ -271,11 +271,11 @@ def write_damaged(path: Path, damage: str | Callable[[dict], None]) -> None:
 
 
 def ratings_of(user: object, n_movies: int = 23, rating: str | None = None) -> str:
-    """Rows of ratings.csv: the first movies of the 25 that can be rated, rated by this user."""
+    """Rows of ratings.csv: this user's ratings of the first `n_movies` of the tiny data set's 25 rated movies."""
     return "".join(f"{user},{7 * k + 2},{rating or 1 + k % 5},{k}\n" for k in range(n_movies))
 
 
-ODD = {  # rows of ratings.csv, and what the explanation says where they are refused
+ODD = {  # rows of ratings.csv, and words of the explanation if they are refused
     "one user": (ratings_of(1), None),
     "one rating": (ratings_of(1, 1), "is too small"),
     "every movie rated": (ratings_of(1, 25) + ratings_of(2), None),

@@ -20,26 +20,26 @@ from utils.files import read_json
 
 NUMBERS = ["0", "1", "2", "3", "0.5", "1e-9", "-1", "nan", "inf", "-inf", "1e309", "9" * 30]
 WORDS = [*NUMBERS, "", " ", "ü", "x" * 300, ".", "..", "nowhere", "README.md", "1,2", "%s", "\n", "--"]
-LONG_WORK = ("--epochs", "--num-layers", "--repeats", "--ratings", "--users", "--movies")  # more of it is no fault
+LONG_WORK = ("--epochs", "--num-layers", "--repeats", "--ratings", "--users", "--movies")  # large values only take time
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag as the user writes it, and the type of its value without its limits."""
+    """A flag as the user writes it, and the type of its value, ignoring its limits."""
 
     name: str
     type: Any
 
 
 def flags_of(config: Any) -> Iterator[Flag]:
-    """The flags of a script whose settings have these defaults; those of nested settings included."""
+    """The flags of a script whose settings have these defaults, including those of nested settings."""
     types = get_type_hints(type(config))
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
             yield from flags_of(value)
-        elif not any(map(is_dataclass, get_args(types[field.name]))):  # or else settings that a preset has not
+        elif not any(map(is_dataclass, get_args(types[field.name]))):  # else optional settings that the preset lacks
             given = [mark.name for mark in getattr(hints[field.name], "__metadata__", ()) if hasattr(mark, "name")]
             name = next(filter(None, given), field.name)
             yield Flag("--" + name.replace("_", "-"), types[field.name])
@@ -52,7 +52,7 @@ def draw_flags(data: st.DataObject, flags: list[Flag]) -> list[str]:
 
 
 def words_of(flag: Flag) -> st.SearchStrategy[list[str]]:
-    """A flag, mostly with as many values as it takes and of its type, if odd ones; sometimes with any values."""
+    """A flag, usually with odd values of the right number and type, sometimes with any values."""
     if flag.type is bool:
         usual = st.sampled_from([[flag.name], [flag.name.replace("--", "--no-", 1)]])
     else:
@@ -99,7 +99,7 @@ def test_no_flag_ends_in_a_traceback(home, places, tiny_run, tiny_encoder, name,
 @fuzzed(quick=28, soak=450)
 @given(data=st.data())
 def test_no_flag_of_a_training_ends_in_a_traceback(home, places, data):
-    """Mostly flags of the preset in use, sometimes of any; those of another model are wrong usage."""
+    """The flags are mostly those of the preset in use, sometimes of any; those of another model are wrong usage."""
     empty(home)
     preset = data.draw(st.sampled_from(sorted(PRESETS)))
     flags = list(flags_of(PRESETS[preset]))
@@ -110,7 +110,7 @@ def test_no_flag_of_a_training_ends_in_a_traceback(home, places, data):
 
 
 def test_a_benchmark_without_data_is_explained(home, places):
-    """The fault is that of a training in another process."""
+    """The fault occurs in a training in another process."""
     arguments = ("--data", home / "nowhere", *places[2:], "--only", "lists", "--output", home / "benchmark.json")
     explanation(Script(SCRIPTS["benchmark"].main, *arguments, before=fork_commands))
 
@@ -128,12 +128,12 @@ def test_attention_heads_must_divide_the_embedding(home, places):
 
 
 DIVERGED = [("--lr", "inf"), ("--lr", "1e30"), ("--weight-decay", "1e38", "--epochs", "2")]
-DIVERGED += [("--preset", "history", "--lr", "1000", "--epochs", "6")]  # until no covariance has a factor
+DIVERGED += [("--preset", "history", "--lr", "1000", "--epochs", "6")]  # until no covariance can be factorised
 
 
 @pytest.mark.parametrize("flags", DIVERGED, ids=" ".join)
 def test_a_diverged_training_is_explained(home, places, flags):
-    """One step per epoch: the validation after it, or the loss of the next step, is not finite."""
+    """With one step per epoch, the validation after it or the loss of the next step is not finite."""
     done = Script(train.main, *places, "--run", home / "run", "--epochs", 1, *flags)
     assert done.wait() in (1, 2) and "Traceback" not in done.output, done.output
     assert not (home / "run" / "test_metrics.json").exists()
@@ -157,7 +157,7 @@ def test_the_flags_of_nested_settings_are_drawn():
 
 @pytest.fixture
 def home(tmp_path, monkeypatch) -> Path:
-    """The current folder of the scripts, and the only one that they may write to."""
+    """The scripts' current folder, and the only one that they may write to."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -165,7 +165,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 
 def empty(home: Path) -> None:
-    """Remove what the last example left, and write the documents that are rewritten."""
+    """Remove what the last example left, and restore the documents that scripts rewrite."""
     for path in home.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copy(ROOT / "README.md", home / "README.md")
@@ -181,7 +181,7 @@ def run_with(name: str, *arguments: object) -> None:
 
 
 def without_network() -> None:
-    """No network, for pip neither; other scripts are forked."""
+    """Cut off the network, for pip too; other scripts are forked."""
     socket.socket.connect = socket.getaddrinfo = unreachable
     fork_commands(otherwise=unreachable)
 
@@ -191,7 +191,7 @@ def unreachable(*arguments: Any, **options: Any) -> None:
 
 
 def quick_flags(places: tuple, run: Path, encoder: Path, home: Path) -> dict[str, tuple]:
-    """For each script but train.py, flags that make it quick and let it write into `home` alone."""
+    """For each script except train.py, flags that make it quick and let it write only into `home`."""
     output = ("--seeds", 0, "--output", home / "table")
     return {
         "main": (*places, "--offline", "--encoder", "none-here"),

@@ -52,7 +52,7 @@ def test_a_full_disk_is_explained_and_loses_nothing(places, tiny, tiny_run, tiny
     if size < 2_000:
         explanation(Script(BERT.main, *extraction, before=full))
         assert features.read_text() == "old"
-    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # no part of a file is left behind
+    assert not [path for path in tmp_path.rglob(".*") if path.name != ".lock"]  # no partial file is left behind
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs an effective limit on memory")
@@ -78,7 +78,7 @@ def test_two_trainings_do_not_share_a_run_folder(places, tmp_path):
     assert "Another training is writing" in explanation(Script(train.main, "--resume", run))
     assert "already there" in explanation(Script(train.main, *places, "--run", run, *TINY_TRAINING))
     assert first.stop(signal.SIGKILL) == -signal.SIGKILL
-    again = Script(train.main, "--resume", run)  # the lock of a killed process is free
+    again = Script(train.main, "--resume", run)  # a killed process no longer holds its lock
     assert again.stop(signal.SIGINT, after=1) == 1 and "Stopped" in again.output
 
 
@@ -99,7 +99,7 @@ def fail(*arguments: object, **options: object) -> None:
 
 
 def forbid_network_and_commands() -> None:
-    """Let every connection and every command, pip included, end the script with a traceback."""
+    """Make every connection and every command, pip included, end the script with a traceback."""
     socket.socket.connect = socket.getaddrinfo = subprocess.run = fail
 
 

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: every file that is left is whole, and the next command continues from it."""
+"""kill -9 at random moments: every file left behind is whole, and the next command continues from it."""
 
 import random
 import shutil
@@ -21,7 +21,7 @@ from utils.pickles import read_pickle
 from utils.readers import read_dataset
 from utils.runs import FINAL, is_finished
 
-KILLS = 300 if SOAK else 6  # of each kind of work
+KILLS = 300 if SOAK else 6  # for each kind of work
 EARLY_STOP = ("--epochs", 60, "--patience", 2)
 
 
@@ -54,9 +54,9 @@ def test_a_killed_and_resumed_final_training_ends_as_one_without_kills(tiny_run,
 
 
 def killed_trainings(flags: tuple, run: Path, seconds: float, n_kills: int):
-    """Training runs that were killed at random moments and resumed until they were finished; of `n_kills` at least.
+    """Training runs, killed at random moments and resumed until they finish; at least `n_kills` kills in all.
 
-    After each kill the files are checked. A training that was killed before it had a configuration, or after its last
+    After each kill the files are checked. A training killed before it has written its configuration, or after its last
     file, is not resumed.
     """
     kills, moments = 0, random.Random(0)

@@ -18,13 +18,13 @@ from utils.pickles import read_pickle, write_pickle
 
 FOLDERS = (".", "Models", "Models/evaluation", "Models/inference", "Models/training", "utils", "resultAnalyze")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py"))
-WHOLE_CATALOGUE = ("--top-n", 27, "--include-seen")  # with "Misérables, Les (1995)"
+WHOLE_CATALOGUE = ("--top-n", 27, "--include-seen")  # includes "Misérables, Les (1995)"
 SCRIPTS = "Фильмы 电影 🎬"  # a folder's name in Cyrillic, Chinese and emoji, with spaces
-# A screen of ASCII, on Linux also a file system: names of folders reach Python as bytes that it can't read.
+# An ASCII screen and, on Linux, an ASCII file system: folder names reach Python as bytes that it can't decode.
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
 
 
-# Runs commands one after the other in one process, which saves the seconds of their starts.
+# Runs commands one after the other in one process, which saves their start-up times.
 RUN_ALL = """
 import runpy, sys
 sys.path[0], *words = sys.argv[1:]
@@ -78,7 +78,7 @@ def test_a_closed_screen_stops_no_training(places, tmp_path):
 
 
 def places_in(folder: Path) -> dict[str, Path]:
-    """Where a chain of commands in a folder reads and writes, every name as odd as the folder's."""
+    """The paths that a chain of commands in a folder reads and writes, each named as oddly as the folder."""
     data = write_dat(folder / folder.name, tiny_ratings())
     features, picture, table = (folder / f"{folder.name}{ending}" for ending in (".pkl", ".png", ".csv"))
     run, final = (folder / f"{kind} {folder.name}" for kind in ("run", "final"))
@@ -91,14 +91,14 @@ def commands(at: dict[str, Path], encoder: Path) -> list[tuple]:
     return [
         ("utils/BERT.py", *data, "--encoder", encoder),
         ("train.py", *data, "--run", at["run"], *TINY_TRAINING, "--epochs", 1),
-        ("train.py", "--final", at["run"], "--run", at["final"]),  # which finds the data by the run's config.json
+        ("train.py", "--final", at["run"], "--run", at["final"]),  # finds the data through the run's config.json
         ("resultAnalyze/loss_ananlyze.py", "--run", at["run"], "--output", at["png"]),
         ("generate_recommendation.py", "--run", at["run"], "--format", "csv", "--output", at["csv"], *WHOLE_CATALOGUE),
     ]
 
 
 def check_written(at: dict[str, Path]) -> None:
-    """All is there, as UTF-8, and the run names its data as the file system does."""
+    """Check that everything is there, in UTF-8, and that the run names its data as the file system does."""
     assert at["png"].read_bytes().startswith(b"\x89PNG")
     with at["csv"].open(encoding="utf-8", newline="") as file:
         titles = [row["title"] for row in csv.DictReader(file)]
@@ -124,7 +124,7 @@ def test_folders_of_any_name_do(tiny_encoder, tmp_path, name, variables):
     check_written(at)
 
 
-@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # of the picture's title
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")  # in the picture's title
 def test_folders_in_other_scripts_do(tiny_encoder, tmp_path):
     at = places_in(tmp_path / SCRIPTS)
     features, training, final, picture, recommendation = (words[1:] for words in commands(at, tiny_encoder))
@@ -149,9 +149,9 @@ def test_json_keeps_a_name_that_is_not_utf8(tmp_path):
 
 @pytest.fixture
 def as_on_windows(monkeypatch) -> list[str]:
-    """Refuse what Windows refuses: to flush a file that is open for reading only, to rename or remove an open one.
+    """Refuse what Windows refuses: flushing a file that is open for reading only, renaming or removing an open file.
 
-    Gives the names of the calls that were let through.
+    Returns the names of the calls that were let through.
     """
     fcntl = pytest.importorskip("fcntl")
     if not Path("/proc/self/fd").is_dir():
@@ -197,7 +197,7 @@ def test_the_emulation_refuses(as_on_windows, tmp_path):
 
 
 def test_files_are_written_as_windows_demands(as_on_windows, tmp_path):
-    for _ in range(2):  # a new file, and one that takes the place of another
+    for _ in range(2):  # a new file, then one that replaces it
         with atomic_write(tmp_path / "text") as temporary, temporary.open("w", encoding="utf-8") as file:
             file.write("ü")
         write_json(tmp_path / "json", {"ü": 1})
@@ -235,7 +235,7 @@ def nodes_of(source: str, *kinds: type) -> list:
 
 
 def mode_of(call: ast.Call) -> str | None:
-    """The mode of a call of an open(), a built-in one or a method; None of one that opens no text, as a ZipFile's."""
+    """The mode of a call of open(), the built-in function or a method; None if it opens no text, as with a ZipFile."""
     named = [word.value for word in call.keywords if word.arg == "mode"]
     places = call.args[:1] if isinstance(call.func, ast.Attribute) else call.args[1:2]
     (mode,) = [*named, *places, ast.Constant("r")][:1]
@@ -243,13 +243,13 @@ def mode_of(call: ast.Call) -> str | None:
 
 
 def is_without_encoding(call: ast.Call) -> bool:
-    """Whether a call reads or writes text in an encoding that is the machine's."""
+    """Whether a call reads or writes text in the machine's default encoding."""
     name = ast.unparse(call.func)
     last = name.split(".")[-1]
     given = {word.arg for word in call.keywords}
     if name in ("os.open", "webbrowser.open") or last not in ("open", "read_text", "write_text", "TextIOWrapper"):
         return "text" in given and not given & {"encoding", "errors"}  # the output of a process
-    if last in ("read_text", "write_text") and isinstance(call.func, ast.Name):  # a function of ours
+    if last in ("read_text", "write_text") and isinstance(call.func, ast.Name):  # our own function
         return False
     if last == "open" and ((mode := mode_of(call)) is None or "b" in mode):
         return False
@@ -257,7 +257,7 @@ def is_without_encoding(call: ast.Call) -> bool:
 
 
 def unix_parts(source: str) -> set[str]:
-    """What of a source is not on Windows: modules, names and paths."""
+    """The modules, names and paths in a source file that Windows lacks."""
     imported = {alias.name for node in nodes_of(source, ast.Import) for alias in node.names}
     imported |= {node.module or "" for node in nodes_of(source, ast.ImportFrom)}
     names = {node.attr for node in nodes_of(source, ast.Attribute)}
@@ -273,7 +273,7 @@ def test_text_is_read_and_written_in_a_named_encoding(path):
     assert [f"line {call.lineno}: {ast.unparse(call)}" for call in calls if is_without_encoding(call)] == []
 
 
-# What is used where it is there, and done without elsewhere.
+# Used where it exists, not needed elsewhere.
 OPTIONAL = {"experiment.py": {"/proc/self/status"}}
 
 

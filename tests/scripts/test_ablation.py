@@ -1,4 +1,4 @@
-"""ablation.py: complete, keeps its training runs, and mixes no results of different protocols or ratings."""
+"""ablation.py: it is complete, keeps its runs, and mixes no results of different protocols or ratings."""
 
 import pytest
 from helpers import main_here, rows_of, shuffle_ratings, tiny_ratings, write_dat
@@ -52,13 +52,11 @@ def test_an_ablation_of_a_ranking_preset_has_metrics_and_a_variant_of_its_own(ti
     assert {row["variant"] for row in found} == REFERENCES | trained
     assert all((row["rmse"] == "") == (row["variant"] in trained) for row in found)
     assert all(0 <= float(row["top-N share"]) <= 1 for row in found if row["variant"] in trained)
-    assert "This preset instead of content: cold-movie NDCG@10" in (out / "ablation.md").read_text(
-        encoding="utf-8"
-    )
+    assert "This preset instead of content: cold-movie NDCG@10" in (out / "ablation.md").read_text(encoding="utf-8")
 
 
 def test_an_ablation_of_small_data_ends_without_effects(places, tmp_path):
-    """Fewer users or movies were tested than an interval needs; the figures are all there."""
+    """Fewer users or movies were tested than an interval needs; all figures are still reported."""
     out = tmp_path / "out"
     main_here(ablation, *places, "--output", out, "--seeds", 0, "--epochs", 1, "--groups", "genres")
     assert len(rows_of(out / "ablation.csv")) and rows_of(out / "effects.csv") == []

@@ -1,4 +1,4 @@
-"""Mixed precision: runs with --amp are those without, but for rounding; and the benchmark that compares them."""
+"""Mixed precision: runs with --amp equal those without, except for rounding; and the benchmark that compares them."""
 
 import json
 
@@ -16,7 +16,7 @@ def test_mixed_precision_changes_a_training_by_rounding_alone(places, tmp_path, 
         for name, more in (("exact", ()), ("mixed", ("--amp",)))
     )
     assert mixed == pytest.approx(exact, rel=0.01)
-    if preset in ("autoencoder", "transformer", "gru"):  # whose products decide the last digits
+    if preset in ("autoencoder", "transformer", "gru"):  # where rounding in products changes the last digits
         assert mixed != exact
     if preset == "history":
         assert mixed == exact

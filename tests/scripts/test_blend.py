@@ -1,4 +1,4 @@
-"""Several runs as one ranking: weights by validation, the test's own code, and which runs do not go together."""
+"""Several runs as one ranking: weights from validation, tested as each run is, and runs that do not go together."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_the_weighted_sum_is_tested_as_each_run_is(runs, data, tmp_path, capsys)
 
 
 def test_weights_make_the_validation_ratings_likely(runs, data, tmp_path):
-    """In the order of the runs."""
+    """In another order of the runs, each run keeps its weight."""
     main_here(blend, "--runs", *runs, "--output", tmp_path / "one")
     main_here(blend, "--runs", *runs[::-1], "--output", tmp_path / "other")
     one, other = (list(read_json(tmp_path / name / "blend.json")["weights"].values()) for name in ("one", "other"))
@@ -64,7 +64,7 @@ def test_models_that_take_the_time_of_the_request_are_told_it(places, data, tmp_
 
 
 def test_the_conditional_logit_by_hand(data):
-    """Of two scores, one that knows the validation ratings and one of noise, the first gets the weight."""
+    """Of two scores, one that knows the validation ratings and one that is noise, the first gets the weight."""
     split = split_rows(data, "random", RATIOS)
     evaluator = RankingEvaluator(data, split, relevance_threshold=4)
     random = np.random.default_rng(0)
@@ -105,10 +105,14 @@ def test_runs_that_do_not_go_together_are_refused(runs, places, tiny_run, tmp_pa
     assert "predicts ratings: give runs of presets that rank" in refusal("--runs", runs[0], tiny_run)
     assert "was tested on different rows than" in refusal("--runs", runs[0], others)
     assert "has no validation rows to choose weights by: give them with --weights" in refusal("--runs", blind, runs[0])
+    scaled = train_here(*places, "--run", tmp_path / "scaled", *flags, "--scale", 0, 5, "--relevance-threshold", 4)
+    assert "read ratings on different scales: train them with the same --scale" in refusal("--runs", runs[0], scaled)
+    later = train_here("--continue-from", runs[0], "--epochs", 1, "--run", tmp_path / "later")
+    assert "continued from another run, on which its split depends" in refusal("--runs", runs[0], later)
 
 
 def test_other_ratings_than_the_runs_were_trained_on_are_refused(places, tmp_path):
-    """As other rows would be tested: some that the runs were trained on."""
+    """Other rows would be tested, among them some that the runs were trained on."""
     folder = write_dat(tmp_path / "tiny", tiny_ratings())
     runs = []
     for name in PRESETS:

@@ -1,4 +1,4 @@
-"""calibration.py: groups of a run's test ratings by the ratings that were known of users and movies."""
+"""calibration.py: groups of a run's test ratings by how many ratings of their users and movies were known."""
 
 import pytest
 from helpers import rows_of, tiny_ratings

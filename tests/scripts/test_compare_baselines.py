@@ -1,4 +1,4 @@
-"""compare_baselines.py: complete, resumes where it stopped, and mixes no results of different protocols."""
+"""compare_baselines.py: it is complete, resumes where it stopped, and mixes no results of different protocols."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ SCRIPT = "resultAnalyze/compare_baselines.py"
 
 
 def test_a_comparison_is_complete_and_goes_on_where_it_stopped(places, tmp_path):
-    """The libraries are made to be missing: their rows say what to install."""
+    """A library is made unavailable: its row says what to install."""
     (tmp_path / "implicit.py").write_text("raise ImportError('gone', name='implicit')\n")
     models = ["most popular", "user + movie bias", "EASE", "ALS (implicit)", "ncf"]
     shape = ("--ratios", 0.5, 0.3, 0.2, "--seeds", 0, "--output", tmp_path / "out")
@@ -58,7 +58,7 @@ def test_a_comparison_is_complete_and_goes_on_where_it_stopped(places, tmp_path)
 
 
 def test_tuned_models_are_tested_with_their_best_settings(places, tmp_path):
-    """Of every model as many trials; the test is that of the model with these settings."""
+    """Every model gets the same number of trials and is tested with its best settings."""
     flags = ("--ratios", 0.5, 0.3, 0.2, "--output", tmp_path / "out", "--seeds", 0, "--tune", 3)
     main_here(compare_baselines, *places, *flags, "--models", "EASE", "user + movie bias", "most popular", "content")
     found = {row["model"]: row for row in rows_of(tmp_path / "out/comparison.csv")}
@@ -96,7 +96,7 @@ def test_models_are_behind_the_best_where_intervals_and_seeds_say_so(compared):
     best, found = compared.behind("ndcg@10")
     assert best in ("ncf", "gru") and set(found) == {"ncf", "gru", "EASE", "content"} - {best}
     other = "gru" if best == "ncf" else "ncf"
-    expected = difference(*(compared.units["ndcg@10"][name] for name in (best, "EASE")), among=3)  # but for content
+    expected = difference(*(compared.units["ndcg@10"][name] for name in (best, "EASE")), among=3)  # content is left out
     assert tuple(found["EASE"]) == pytest.approx(tuple(expected))
     lines = {line.split(" | ")[2]: line for line in compared.behind_table().splitlines() if line.startswith("| NDCG")}
     assert lines[other].endswith("| no difference is shown |") and lines["EASE"].endswith("| behind |")
@@ -104,7 +104,7 @@ def test_models_are_behind_the_best_where_intervals_and_seeds_say_so(compared):
 
 
 def test_of_many_equal_models_the_best_is_hardly_ever_ahead(compared):
-    """Of twelve that are all alike, the worst is said to be behind in about one comparison of twenty."""
+    """Of twelve equal models, the worst is reported as behind in about one comparison of twenty."""
     random, wrong = np.random.default_rng(2), 0
     for _ in range(60):
         user = random.random(60)
@@ -114,7 +114,7 @@ def test_of_many_equal_models_the_best_is_hardly_ever_ahead(compared):
         ]
         models.sort(key=mean)
         wrong += difference(models[-1], models[0], among=12).p <= 0.05
-    assert wrong <= 7  # 3 expected; of 60 draws at 5 %, more than 7 in 1 of 100
+    assert wrong <= 7  # 3 expected; 60 draws at 5 % give more than 7 in one case of 100
 
 
 def test_an_error_is_behind_where_it_is_higher(compared, tmp_path):
@@ -134,7 +134,7 @@ def test_cold_movies_have_columns_of_their_own(places, tmp_path):
     found = {row["model"]: row for row in rows_of(tmp_path / "out/comparison.csv")}
     assert float(found["user + movie bias"]["cold_auc"]) == 0.5  # a user's cold movies all look alike to it
     assert float(found["genre kNN"]["cold_rmse"]) > 0 and found["most popular"]["cold_rmse"] == ""
-    # both know nothing of cold movies: ties, which count against them alike
+    # neither knows anything about cold movies: ties, which count equally against both
     assert found["most popular"]["cold_ndcg@10"] == found["user + movie bias"]["cold_ndcg@10"]
     text = (tmp_path / "out/comparison.md").read_text(encoding="utf-8")
     assert "| RMSE | genre kNN | user + movie bias | " in text or "| RMSE | user + movie bias | genre kNN | " in text

@@ -1,4 +1,4 @@
-"""RecTools beside our models: what it is given, how its lists are measured, and the library itself where it is."""
+"""RecTools beside our models: what it is given, how its lists are measured, and the library itself if installed."""
 
 import subprocess
 
@@ -36,7 +36,7 @@ def test_of_tested_ratings_the_library_gets_nothing_but_the_time(evaluator, data
 
 
 def test_lists_are_measured_by_hand(evaluator, data, tmp_path):
-    """The tested movie of user 0 stands first, that of user 1 third, that of no other user is listed."""
+    """The tested movie of user 0 is listed first, that of user 1 third, and those of the other users not at all."""
     test = dict(zip(data.user[evaluator.split.test].tolist(), data.movie[evaluator.split.test].tolist(), strict=True))
     others = [movie for movie in range(27) if movie not in test.values()]
     rows = [(0, 1, test[0]), (1, 1, others[0]), (1, 2, others[1]), (1, 3, test[1]), (2, 1, others[0])]
@@ -101,7 +101,7 @@ rectools_models.shutil.rmtree = lambda path: None
 rectools_models.main()
 """
     said = []
-    for epochs, minutes in ((1, 9), (2, 9), (9, 0)):  # the last time, its minutes are over
+    for epochs, minutes in ((1, 9), (2, 9), (9, 0)):  # the last time, no minutes are left
         flags = ["--folder", str(tmp_path), "--model", "SASRec", "--epochs", str(epochs), "--minutes", str(minutes)]
         done = subprocess.run([str(PYTHON), "-c", code, *flags], capture_output=True, text=True, check=True)
         said.append([line.split()[1] for line in done.stdout.splitlines() if line.startswith("weights")])

@@ -1,4 +1,4 @@
-"""train.py --continue-from: a finished run's weights on more ratings, and no test of what it had known."""
+"""train.py --continue-from: a finished run's weights learn from more ratings, and nothing it had known is tested."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ from utils.files import Note, UserError
 from utils.splits import SPLITS, TRAIN, VAL
 
 CPU = torch.device("cpu")
-NEW_USERS = (0, 44, 1000)  # ids before, among and after those that there were
+NEW_USERS = (0, 44, 1000)  # ids before, among and after the existing ones
 LATER = [(user, 7 * m + 2, 1 + (user + m) % 5, 979_000_000 + m) for user in NEW_USERS for m in range(12)]
 LATER += [(user, 900, 4, 979_000_100) for user in (1, 4, 7)]  # the first ratings of a movie
 
@@ -40,14 +40,14 @@ def add_ratings(folder: Path) -> None:
 
 
 def add_a_movie(folder: Path) -> None:
-    """One that stands before all others; its genres are known ones, as the vectors of genres keep their order."""
+    """Add a movie before all others, with known genres, because the genre vectors keep their order."""
     text = (folder / "movies.dat").read_text(encoding="latin-1")
     (folder / "movies.dat").write_text("1::A First Film (1959)::War\n" + text, encoding="latin-1")
 
 
 @pytest.fixture(scope="module")
 def grown(tiny, tiny_encoder, tmp_path_factory) -> tuple:
-    """The flags of the small data set with later ratings, three users more and a movie more."""
+    """The flags of the small data set with later ratings, three more users and one more movie."""
     folder = shutil.copytree(tiny, tmp_path_factory.mktemp("grown") / "tiny")
     add_ratings(folder)
     add_a_movie(folder)
@@ -58,7 +58,7 @@ def grown(tiny, tiny_encoder, tmp_path_factory) -> tuple:
 
 @pytest.fixture(scope="module", params=PRESETS)
 def earlier(request, places, tmp_path_factory) -> Path:
-    """A finished run of each preset on the ratings that there were at first."""
+    """A finished run of each preset on the original ratings."""
     run = tmp_path_factory.mktemp(request.param) / "earlier"
     return train_here(*places, "--run", run, "--preset", request.param, "--epochs", 2, *SMALL[request.param])
 
@@ -67,7 +67,7 @@ def earlier(request, places, tmp_path_factory) -> Path:
 
 
 def test_weights_are_carried_over_by_id(earlier, grown):
-    """Of every user and movie that was known; those of new ones, and of sessions, are as a new model has them."""
+    """Known users and movies keep their weights; new ones, and sessions, have those of a new model."""
     data = load_data(grown[1], grown[3])
     config, before = saved_config(earlier), load_earlier(earlier, data)
     old = before.saved
@@ -78,7 +78,7 @@ def test_weights_are_carried_over_by_id(earlier, grown):
     start_from(before, data, model)
     ids = {"user": (data.user_ids, old.ids.user_ids), "movie": (data.movies["movie"].tolist(), old.ids.movie_ids)}
     tables = [one.tables() for one in (model, old.model, fresh)]
-    assert any(tables[0].values()) == (config.preset != "content")  # which has none
+    assert any(tables[0].values()) == (config.preset != "content")  # content has none
     for one, fresh_one in zip(tables[0].get("session", []), tables[2].get("session", []), strict=True):
         assert torch.equal(one, fresh_one)
     for kind in tables[0].keys() & ids.keys():
@@ -103,9 +103,9 @@ def test_a_run_goes_on_with_more_ratings_users_and_movies(earlier, grown, tmp_pa
 
 
 def test_it_starts_where_the_earlier_run_was(places, tiny, tiny_features, tmp_path):
-    """With a learning rate of 0, the same ratings give the same validation as the best epoch before.
+    """With a learning rate of 0, the same ratings give the same validation as the earlier run's best epoch.
 
-    But for the biases of sessions, which begin anew: without them.
+    The tower of sessions is off, because their biases start anew.
     """
     towers = [tower for tower in NCFConfig().towers if tower != "sessions"]
     flags = (*SMALL["ncf"], "--preset", "ncf", "--split", "user-time", "--towers", *towers)
@@ -117,7 +117,7 @@ def test_it_starts_where_the_earlier_run_was(places, tiny, tiny_features, tmp_pa
 
 
 def test_the_number_of_sessions_need_not_be_that_of_before(places, tmp_path):
-    """Of which there are none where the tower is off."""
+    """Here the tower of sessions is turned off, which leaves none."""
     run = train_here(*places, "--run", tmp_path / "run", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1)
     towers = [tower for tower in NCFConfig().towers if tower != "sessions"]
     again = train_here("--continue-from", run, "--run", tmp_path / "again", "--epochs", 1, "--towers", *towers)
@@ -207,7 +207,7 @@ def test_flags_that_do_not_fit_are_refused(tiny_run, tmp_path, flags, words):
 
 
 def test_a_rating_a_little_outside_the_scale_moves_nothing(tiny_run, tiny, tiny_features, tmp_path):
-    """The weights have their meaning on the scale of the earlier run."""
+    """The weights have a meaning only on the scale of the earlier run."""
     folder = shutil.copytree(tiny, tmp_path / "tiny")
     with (folder / "ratings.dat").open("a") as file:
         file.write("1000::2::0.5::979000000\n1000::9::4::979000001\n")
@@ -230,6 +230,8 @@ def test_other_scales_and_features_are_refused(tiny_run, tiny, tiny_encoder, tmp
         train_here("--continue-from", tiny_run, "--data", folder, *features, "--run", tmp_path / "run")
     with pytest.raises(UserError, match="holds no finished run"):
         train_here("--continue-from", tmp_path, "--run", tmp_path / "run")
+    with pytest.raises(UserError, match=r"--scale 0 5 is not the scale of .*, 1 to 5: leave it out"):
+        train_here("--continue-from", tiny_run, "--scale", 0, 5, "--run", tmp_path / "run")
 
 
 # --- what must never be silent -------------------------------------------------------------------
@@ -248,7 +250,7 @@ def test_ids_are_found_again_when_one_new_id_makes_all_of_them_strings(tiny_run,
 
 
 def trained_pairs(run: Path) -> set:
-    """The users and movies of a run's training and validation rows are not tested; here, those of its training."""
+    """The (user, movie) pairs of a run's training rows, which a later run must not test."""
     saved = load_model(run / "best.pt", CPU)
     rows = saved.known.training()
     users, movies = rows.users().tolist(), rows.movie.tolist()
@@ -256,7 +258,7 @@ def trained_pairs(run: Path) -> set:
 
 
 def test_what_an_earlier_run_of_the_lineage_knew_is_not_tested(tiny_run, tiny, tiny_features, tmp_path):
-    """Though its ratings were gone from the data in between."""
+    """Even if its ratings were missing from the data of a run in between."""
     half = write_dat(tmp_path / "half", tiny_ratings()[::2])
     flags = ("--features", tiny_features, "--epochs", 1)
     second = train_here("--continue-from", tiny_run, "--data", half, *flags, "--run", tmp_path / "second")
@@ -299,7 +301,7 @@ def test_other_demographics_are_refused_by_the_models_that_read_them(places, tin
     run = train_here(*places, "--run", tmp_path / "earlier", *flags)
     folder = shutil.copytree(tiny, tmp_path / "tiny")
     text = (folder / "users.dat").read_text()
-    (folder / "users.dat").write_text(text.replace("::F::", "::M::"))  # as many columns, with another meaning
+    (folder / "users.dat").write_text(text.replace("::F::", "::M::"))  # as many columns, with a different meaning
     with pytest.raises(UserError, match="The genders, age groups or occupations are not those of"):
         train_here("--continue-from", run, "--data", folder, "--features", tiny_features, "--run", tmp_path / "run")
     unfinished = train_here("--data", folder, "--features", tiny_features, *flags, "--run", tmp_path / "unfinished")
@@ -310,7 +312,7 @@ def test_other_demographics_are_refused_by_the_models_that_read_them(places, tin
 
 
 def test_a_run_that_knew_all_rows_to_validate_is_refused(places, tiny_features, tmp_path):
-    """With a split by time, all that is new is tested, and no row is left to choose the epoch by."""
+    """With a split by time, all new rows are tested, and none is left to choose the epoch."""
     tested = train_here(
         *places, "--run", tmp_path / "tested", "--preset", "ncf", *SMALL["ncf"], "--epochs", 1, "--split", "time"
     )

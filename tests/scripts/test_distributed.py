@@ -1,4 +1,4 @@
-"""Two processes under torchrun: the figures of one, files by one, and an end instead of a hang."""
+"""Two processes under torchrun: the figures of one process, files written by one, and an end instead of a hang."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def without_seconds(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     "flags",
     [
-        # 180 training rows: the last batch is a single row, which one of the two ranks has to do without
+        # 180 training rows: the last batch is a single row, so one of the two ranks gets none
         ("--preset", "ncf", *SMALL["ncf"], "--batch-size", 179, "--epochs", 3),
         ("--preset", "history", *SMALL["history"], "--batch-size", 40, "--epochs", 3),  # batches of whole users
     ],
@@ -44,7 +44,7 @@ def without_seconds(run: Path) -> list[dict[str, float]]:
 def test_two_processes_find_what_one_finds(places, tmp_path, flags):
     train_here(*places, "--run", tmp_path / "one", *flags)
     out = run_two("train.py", *places, "--run", tmp_path / "two", *flags)
-    assert out.count("Best epoch") == 1  # one of them speaks
+    assert out.count("Best epoch") == 1  # only one of them prints
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
     for one, two in zip(without_seconds(tmp_path / "one"), without_seconds(tmp_path / "two"), strict=True):
         assert one == pytest.approx(two, rel=1e-4)
@@ -81,7 +81,7 @@ def test_two_processes_that_share_the_tables_out_find_what_one_finds(places, tmp
     lists = [recommend_here("--run", run, "--user", 1, "--format", "ids") for run in (one, two)]
     assert lists[0] == lists[1]  # the tables are whole in best.pt
 
-    # and goes on with another number of processes
+    # and training goes on with another number of processes
     for run in (one, two):
         want_more_epochs(run, 5)
     run_two("train.py", "--resume", one)
@@ -98,7 +98,7 @@ def assert_equal_figures(one: Path, two: Path) -> None:
 
 
 def want_more_epochs(run: Path, epochs: int) -> None:
-    """Make a finished training one that was stopped before its last epochs."""
+    """Turn a finished training into one that was stopped before its last epochs."""
     (run / "test_metrics.json").unlink()
     record = json.loads((run / "config.json").read_text())
     record["config"]["optim"]["epochs"] = epochs
@@ -148,7 +148,7 @@ def test_a_model_that_needs_its_tables_whole_is_refused(run_script, places, tmp_
 
 def test_ranking_is_measured_over_all_users_once(places, tmp_path):
     flags = ("--preset", "autoencoder", "--relevance-threshold", 3, "--epochs", 1, "--batch-size", 8)
-    flags += ("--network-weight", 0)  # EASE alone, without chance
+    flags += ("--network-weight", 0)  # EASE alone, which is deterministic
     train_here(*places, "--run", tmp_path / "one", *flags)
     run_two("train.py", *places, "--run", tmp_path / "two", *flags)
     one, two = (rows_of(tmp_path / run / "test_topn.csv") for run in ("one", "two"))
@@ -194,5 +194,5 @@ def children_of(pid: int) -> list[int]:
 def parent_of(stat: Path) -> int | None:
     try:
         return int(stat.read_text().rpartition(")")[2].split()[1])
-    except FileNotFoundError:  # it has ended meanwhile
+    except FileNotFoundError:  # it has just ended
         return None

@@ -1,4 +1,4 @@
-"""The documents say what is so: figures equal the result files, links lead somewhere, the worked extension works."""
+"""The documents are right: figures equal the result files, links lead somewhere, the worked extension works."""
 
 import ast
 import csv
@@ -64,7 +64,10 @@ def test_the_figures_of_new_movies_in_the_readme_are_those_of_the_runs():
 
 
 def test_the_figure_of_the_blend_is_that_of_its_files():
-    for rows, words in {"random-80": "with `ncf-ranking` (blend.py) {};", "time-80": "(blend.py) | {} | 3 |"}.items():
+    for rows, words in {
+        "random-80": "blended with `ncf-ranking` {};",
+        "time-80": "`transformer`, blended | {} | 3 |",
+    }.items():
         blends = sorted((RESULTS / "blends").glob(f"ml-1m-{rows}-seed-?.json"))
         values = [json.loads(path.read_text())["ndcg@10"] for path in blends]
         assert len(values) == 3 and words.format(f"{statistics.mean(values):.4f}".lstrip("0")) in README
@@ -74,7 +77,7 @@ def test_the_baselines_of_the_temporal_split_in_the_readme_are_those_of_their_ta
     with (RESULTS / "ml-1m-time/comparison.csv").open(encoding="utf-8") as file:
         figures = {row["model"]: f"{float(row['ndcg@10']):.3f}".lstrip("0") for row in csv.DictReader(file)}
     one, other = (figures[name] for name in ("EASE, weighted by rating", "EASE, weighted, and the last week"))
-    assert f"| EASE {one}, with the last week {other} |" in README
+    assert f"| EASE {one}, with the last week's popularity {other} |" in README
 
 
 def test_the_figure_of_the_original_configuration_is_that_of_its_runs():
@@ -127,7 +130,7 @@ def test_the_worked_extension_works(run_script, places, tmp_path):
 
 
 def test_the_lines_in_python_work(tiny_run, capsys):
-    """As they are written, with a run and ids that there are."""
+    """They run as written, with an existing run and existing ids."""
     document = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
     for written, here in (("runs/RUN", str(tiny_run)), ("index(42)", "index(4)"), ("index(260)", "index(2)")):
@@ -142,7 +145,7 @@ def test_the_lines_in_python_work(tiny_run, capsys):
 
 
 def add_to_configs(configs: Path, preset: str) -> None:
-    """What the document says in words: the import, the line of MODELS and the preset."""
+    """Add what the document describes in words: the import, the line of MODELS and the preset."""
     text = configs.read_text(encoding="utf-8")
     imports, models, end = "from Models.Recommender import", "    NCFConfig: Recommender,\n", "    )\n}\nDEFAULT_PRESET"
     assert all(words in text for words in (imports, models, end))

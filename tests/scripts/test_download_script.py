@@ -55,7 +55,7 @@ def test_a_bad_certificate_is_accepted_only_with_a_pinned_checksum(tmp_path, mon
 
 @pytest.fixture(scope="module")
 def packaged(tmp_path_factory) -> tuple[Path, str]:
-    """ML-100K where the official host cannot be reached: its folder, and what was said."""
+    """ML-100K when the official host cannot be reached: its folder, and what was printed."""
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
         patch.setattr(download, "OFFICIAL", "127.0.0.1:9")
@@ -75,7 +75,7 @@ def test_ml_100k_of_the_package_is_that_of_grouplens(packaged):
     pd.testing.assert_frame_equal(packaged.ratings, official.ratings)
     pd.testing.assert_series_equal(packaged.movies["genres"], official.movies["genres"])
     different = packaged.movies["title"].str.strip() != official.movies["title"].str.strip()
-    assert packaged.movies["movie"][different].tolist() == [267, 1412]  # "unknown" and a "(V)", which it lacks
+    assert packaged.movies["movie"][different].tolist() == [267, 1412]  # it lacks "unknown" and a "(V)"
     pd.testing.assert_frame_equal(packaged.users[sorted(official.users)], official.users[sorted(official.users)])
 
 

@@ -1,4 +1,4 @@
-"""Reasons beside a list: exactly what the scores lose without a rating, for every model alike."""
+"""Reasons beside a list: for every model, exactly what the scores lose without a rating."""
 
 import dataclasses
 import json

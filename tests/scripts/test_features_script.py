@@ -11,6 +11,6 @@ def test_an_encoder_that_is_nowhere_is_explained_in_one_sentence(run_script, tin
     flags = ("--data", tiny, "--features", tmp_path / "f.pkl")
     done = run_script("utils/BERT.py", *flags, "--encoder", "bert-base-uncasd", code=1)
     assert "'bert-base-uncasd'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    done = run_script("utils/BERT.py", *flags, "--encoder", tiny, code=1)  # a folder, but of no model
+    done = run_script("utils/BERT.py", *flags, "--encoder", tiny, code=1)  # a folder without a model
     assert "no *.safetensors" in done.stderr
     assert not (tmp_path / "f.pkl").exists()

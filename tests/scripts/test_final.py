@@ -26,7 +26,7 @@ from Models.checkpoint import load_model
 from utils.files import UserError
 from utils.splits import TRAIN
 
-# Soon no better by validation, so that the epoch that it chooses is not the last one.
+# Validation soon stops improving, so that the chosen epoch is not the last one.
 TRAINING = (
     "--preset",
     "ncf",
@@ -67,7 +67,7 @@ def final(tested, files_before, tmp_path_factory) -> Path:
 
 
 def without_run(run: Path) -> dict:
-    """A run's config.json without where it was trained, and without its protocol."""
+    """A run's config.json without its protocol and its section `run`."""
     record = json.loads((run / "config.json").read_text())
     del record["protocol"], record["config"]["run"]
     return record
@@ -107,7 +107,7 @@ def test_a_final_training_repeats(tested, final, tmp_path):
 
 
 def test_test_ratings_train_a_final_model(tested, final, tiny_features, data, tmp_path):
-    """Where a test rating is another, the tested model is the same and the final one is not."""
+    """With one test rating changed, the tested model stays the same and the final one does not."""
     known = load_model(tested / "best.pt", torch.device("cpu")).known
     position = int((known.part == 2).nonzero()[0])
     user, movie = int(known.history.users()[position]), int(known.history.movie[position])
@@ -135,7 +135,7 @@ def test_every_kind_of_model_has_a_final_training(preset, places, tmp_path):
 
 
 def test_a_killed_and_resumed_final_training_equals_one_that_was_never_stopped(run_script, places, tmp_path):
-    """Without a validation, it is of all 50 epochs."""
+    """Without validation, it trains for all 50 epochs."""
     flags = ("--preset", "ncf", *SMALL["ncf"], "--epochs", 50, "--ratios", 0.8, 0, 0.2)
     tested = train_here(*places, *flags, "--run", tmp_path / "tested")
     whole, killed = train_here("--final", tested, "--run", tmp_path / "whole"), tmp_path / "killed"

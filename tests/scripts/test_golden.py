@@ -1,6 +1,6 @@
-"""Golden metrics: a small training for each preset must give the figures that it gave before.
+"""Golden metrics: a small training for each preset must reproduce its earlier figures.
 
-The figures are in golden.json. Where a change is meant to alter them: GOLDEN=write pytest tests/scripts/test_golden.py
+The figures are in golden.json. If a change is meant to alter them: GOLDEN=write pytest tests/scripts/test_golden.py
 """
 
 import json

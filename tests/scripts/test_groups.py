@@ -49,7 +49,7 @@ def test_groups_of_users_and_movies_are_those_of_the_data(two_seeds):
     assert list(movies["decade of the movie"]) == ["1960s", "1970s", "1980s"]
     assert movies["decade of the movie"]["1970s"].tolist() == [m % 3 == 1 for m in range(60)]
     for of_kind in (*users.values(), *movies.values()):
-        assert (np.sum(list(of_kind.values()), axis=0) == 1).all()  # each is in one group
+        assert (np.sum(list(of_kind.values()), axis=0) == 1).all()  # each is in exactly one group
 
 
 def test_metrics_of_all_groups_together_are_the_tests(two_seeds):

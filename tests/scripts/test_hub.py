@@ -1,8 +1,9 @@
-"""A model to share: the same lists as its run's, without anything of the people that it learned from."""
+"""A shared model: it gives the same lists as its run, and holds nothing about the people that it learned from."""
 
 import functools
 import hashlib
 import json
+import re
 import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +33,7 @@ TO_SHARE = ("ncf-ranking", "transformer", "gru")
 
 @pytest.fixture(scope="module")
 def named(tiny, tiny_encoder, tmp_path_factory) -> tuple:
-    """The small data set with ids of users that are not to get about."""
+    """The small data set with user ids that must stay secret."""
     folder = tmp_path_factory.mktemp("named") / "people"
     folder.mkdir()
     lines = [line.split("::") for line in (tiny / "ratings.dat").read_text().splitlines()]
@@ -54,7 +55,7 @@ def named(tiny, tiny_encoder, tmp_path_factory) -> tuple:
 
 @pytest.fixture(scope="module", params=TO_SHARE)
 def pair(request, named, tmp_path_factory) -> tuple[Path, Path]:
-    """A run and the folder that was made of it."""
+    """A run and the folder exported from it."""
     folder = tmp_path_factory.mktemp("shared")
     flags = ("--preset", request.param, "--epochs", 3, *SMALL[request.param])
     run = train_here(*named, "--run", folder / "run", *flags)
@@ -117,7 +118,7 @@ def test_it_is_loaded_in_python_as_a_checkpoint_is(shared):
 
 
 def test_new_movies_take_their_place_as_in_the_run(pair, tiny_encoder, tmp_path, monkeypatch):
-    """Their titles are read by an encoder that was a folder: it must be there, by its name."""
+    """Their titles need the run's encoder, which was a local folder: a folder of that name must be there."""
     monkeypatch.chdir(tiny_encoder.parent)
     run, folder = pair
     (tmp_path / "new.csv").write_text("movieId,title,year,genres\n5000,Film number 77,1990,Drama|Comedy\n")
@@ -135,7 +136,7 @@ def test_nothing_of_anybody_is_in_the_files(pair):
     for path in folder.iterdir():
         content = path.read_bytes()
         assert not [name for name in SECRETS if name.encode() in content], path
-        assert str(run.parent).encode() not in content, path  # nor where files are on this machine
+        assert str(run.parent).encode() not in content, path  # nor paths of this machine
     sizes = {size for tensor in load_file(folder / "model.safetensors").values() for size in tensor.shape}
     known = load_model(run / "best.pt", torch.device("cpu")).known
     assert not sizes & {len(SECRETS), len(known.part), len(known.training().movie)}
@@ -159,12 +160,12 @@ def test_a_model_that_would_tell_peoples_ratings_is_not_shared(places, preset, r
 
 
 def test_why_the_weights_of_ease_are_not_shared():
-    """From them and the penalty alone, all that a person rated who alone rated some movie."""
+    """If only one person rated some movie, the weights and the penalty reveal everything that this person rated."""
     x = (np.random.default_rng(0).random((40, 12)) < 0.3).astype(np.float32)
-    x[:, 1] = np.arange(40) == 7  # user 7 alone
+    x[:, 1] = np.arange(40) == 7  # only user 7 rated movie 1
     weights = item_weights(sp.csr_matrix(x), penalty=5.0).double()
-    scaled_gram = torch.linalg.inv(torch.eye(12).double() - weights)  # each row of X'X + penalty times a number
-    together = scaled_gram[1] / scaled_gram[1, 1] * (1 + 5)  # of movie 1, whose own is one rating and the penalty
+    scaled_gram = torch.linalg.inv(torch.eye(12).double() - weights)  # each row of X'X + penalty, times a factor
+    together = scaled_gram[1] / scaled_gram[1, 1] * (1 + 5)  # the row of movie 1, with 1 + penalty on the diagonal
     np.testing.assert_allclose(np.delete(together.numpy(), 1), np.delete(x[7], 1), atol=1e-3)
 
 
@@ -230,7 +231,7 @@ def test_the_command_exports_and_the_folder_is_named_as_a_run(run_script, shared
     assert lists.stdout.splitlines()[-1].startswith("Top 10 recommended movie IDs for user new: [")
     again = run_script("utils/hub.py", "export", "--run", shared.parent / "run", "--output", tmp_path / "model", code=1)
     assert again.stderr == f"error: {tmp_path / 'model'} is already there: name another folder with --output.\n"
-    for path in FILES:  # two exports of a run are the same
+    for path in FILES:  # two exports of a run are identical
         assert (tmp_path / "model" / path).read_bytes() == (shared / path).read_bytes()
 
 
@@ -254,7 +255,7 @@ def test_damaged_files_are_explained(copied, name, damage):
 
 
 def change_of(*path, value):
-    """A function that puts a value at a place of config.json's content."""
+    """A function that sets a value in config.json's content, or removes a key if the value is None."""
 
     def change(content: dict) -> None:
         for key in path[:-1]:
@@ -302,7 +303,7 @@ WRONG = {
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
 def test_a_config_of_another_form_or_of_other_numbers_is_refused(copied, change):
-    """In one sentence, which shows nothing that would command the screen."""
+    """In one sentence, without control characters for the terminal."""
     config = json.loads((copied / "config.json").read_text())
     change(config["content"])
     (copied / "config.json").write_text(json.dumps(config))
@@ -327,7 +328,7 @@ def test_features_of_other_movies_or_types_are_refused(copied, name):
 
 
 def test_nothing_that_is_loaded_is_executed(copied, tmp_path):
-    """A pickle in the place of the numbers, whose reading would make a file."""
+    """A pickle takes the place of the numbers; reading it would create a file."""
     torch.save({"state": Evil(tmp_path / "executed")}, copied / "model.safetensors")
     with pytest.raises(UserError, match="holds no model that can be read"):
         recommend_here("--run", copied, "--liked", LIKED)
@@ -354,7 +355,7 @@ def test_what_a_title_holds_of_control_characters_becomes_blanks(tiny_features, 
 
 
 def test_nobody_learns_where_an_encoder_was(shared, copied_run, tmp_path):
-    """Whether or not the folder is still there."""
+    """Only its name is shared, whether or not the folder still exists."""
     config = json.loads((copied_run / "config.json").read_text())
     for name in (str(tmp_path / "gone" / "my-bert"), "C:\\Users\\me\\my-bert", "my-bert/"):
         config["features"]["encoder"] = name
@@ -379,7 +380,7 @@ def test_a_run_of_another_version_is_not_exported(copied_run, tmp_path, name):
 
 @pytest.fixture
 def hub_with():
-    """Starts a server that gives the hub's client the files of a folder as those of a model; returns its address."""
+    """Starts a server that serves a folder's files to the hub's client as a model; returns its address."""
     servers = []
 
     def start(folder: Path, model: str, hangs_up: bool = False) -> str:
@@ -433,7 +434,7 @@ def hub_with():
 
 
 def test_a_model_is_fetched_from_the_hub_and_kept(shared, hub_with, run_script, monkeypatch, tmp_path):
-    """By the hub's own client, from a server on this machine that answers it as the hub does."""
+    """The hub's own client fetches it from a local server that answers as the hub does."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setenv("HF_ENDPOINT", hub_with(shared, "someone/movies"))
@@ -461,3 +462,13 @@ def test_a_push_without_a_network_or_a_model_is_explained(shared, run_script, tm
     save_file({"weights": torch.ones(3)}, tmp_path / "model.safetensors")
     done = run_script("utils/hub.py", "push", "--folder", tmp_path, "--name", "someone/movies", code=1)
     assert "holds no model that can be read" in done.stderr
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", "-Infinity", "1e300"])
+def test_numbers_too_large_for_any_model_are_refused(copied, number):
+    text = (copied / "config.json").read_text(encoding="utf-8")
+    changed = re.sub(r'"mean_rating": [0-9.]+', f'"mean_rating": {number}', text)
+    assert changed != text
+    (copied / "config.json").write_text(changed, encoding="utf-8")
+    with pytest.raises(UserError, match="a number is not finite, or too large"):
+        recommend_here("--run", copied, "--liked", LIKED)

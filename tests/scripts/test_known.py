@@ -18,7 +18,7 @@ RATED = {user: {row[1] for row in tiny_ratings() if row[0] == user} for user in 
 
 @pytest.fixture(scope="module")
 def changed(data, tiny_features, tmp_path_factory) -> tuple[int, tuple]:
-    """The user of a validation rating that is 5, and the places of the data set in which it is 1."""
+    """The user of a validation rating of 5, and the flags of the data set in which that rating is 1."""
     ratings = tiny_ratings()
     row = next(row for row in split_rows(data, "random", RATIOS).val.tolist() if ratings[row][2] == 5)
     user, movie, _, time = ratings[row]
@@ -28,7 +28,7 @@ def changed(data, tiny_features, tmp_path_factory) -> tuple[int, tuple]:
 
 
 def recommendations(run: Path, *flags: object) -> list[dict[str, str]]:
-    """What all users are recommended: as many movies as there are, so that every unrated one is listed."""
+    """The recommendations for all users, in lists as long as the catalogue, so that every unrated movie is listed."""
     text = recommend_here("--run", run, "--all-users", "--top-n", 27, "--format", "csv", *flags)
     return list(csv.DictReader(io.StringIO(text)))
 
@@ -61,7 +61,7 @@ def test_a_known_rating_that_did_not_train_moves_its_user(preset, run_script, pl
 
     trained = [recommendations(run, "--known", "train") for run in (one, other)]
     assert trained[0] == trained[1] != both[0]
-    for rows in (both[0], trained[0]):  # rated movies are left out, whatever they are scored from
+    for rows in (both[0], trained[0]):  # rated movies are left out, whichever ratings the scores come from
         assert all(movies_of(rows, u) == all_movies() - RATED[u] for u in RATED)
 
 
@@ -70,7 +70,7 @@ def all_movies() -> set[int]:
 
 
 def test_a_validation_rating_moves_an_ncf_once_it_is_trained_on_all_ratings(places, changed, tmp_path):
-    """An NCF knows users by their embeddings, which only the ratings that it is trained on have made."""
+    """An NCF knows users by their embeddings, which only its training ratings have shaped."""
     user, other_places = changed
     one = train_here(*places, *TINY_TRAINING, "--run", tmp_path / "one")
     other = train_here(*other_places, *TINY_TRAINING, "--run", tmp_path / "other")

@@ -1,4 +1,4 @@
-"""python main.py: skips what is current, and trains anew where a setting or a rating has changed."""
+"""python main.py: it skips what is current, and trains anew where a setting or a rating has changed."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from helpers import copy_of_repo, tiny_ratings, train_here
 
 
 def write_shop(folder: Path) -> Path:
-    """Somebody's own data: string ids, choices without ratings, and no user 1."""
+    """A user's own data: string ids, choices without ratings, and no user 1."""
     folder.mkdir()
     rows = "".join(f"user{u}\titem{m}\n" for u, m, _, _ in tiny_ratings())
     (folder / "shop.inter").write_text("user_id:token\titem_id:token\n" + rows)
@@ -17,7 +17,7 @@ def write_shop(folder: Path) -> Path:
 
 
 def test_main_skips_what_is_current_and_takes_no_foreign_run_for_its_own(run_script, tiny_encoder, tmp_path):
-    """Not one with other settings, and after a new rating none of the old ones. Choices make lists alone."""
+    """It reuses no run with other settings and, after a new rating, no earlier run. Choices give lists only."""
     clone, folder = copy_of_repo(tmp_path / "clone"), write_shop(tmp_path / "shop")
     flags = ("--data", folder, "--encoder", tiny_encoder)
     places = ("--data", folder, "--features", clone / "dataset/shop.pkl")

@@ -7,7 +7,7 @@ from helpers import copy_of_repo
 
 
 def runs_in(root: Path) -> dict[str, list[Path]]:
-    """The finished runs of each preset, tested before final."""
+    """The finished runs of each preset, the tested one before the final one."""
     found: dict[str, list[Path]] = {}
     for run in sorted((root / "runs").iterdir(), key=lambda run: (run / "final.json").is_file()):
         assert (run / "test_metrics.json").is_file() != (run / "final.json").is_file()
@@ -16,7 +16,7 @@ def runs_in(root: Path) -> dict[str, list[Path]]:
 
 
 def test_main_makes_everything_from_nothing_on_ml_100k(run_script, ml_100k, real_encoder, tmp_path):
-    """The host of the data is out of reach or slow, so the data is named; the encoder is the real one."""
+    """The data's host may be slow or out of reach, so --data names a copy; the encoder is the real one."""
     clone = copy_of_repo(tmp_path / "clone")
     done = run_script("main.py", "--data", ml_100k, "--encoder", real_encoder, "--user", 2, root=clone)
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""From a metadata file to lists with movies that were not there: the user's own commands."""
+"""From a metadata file to lists with new movies, by the user's own commands."""
 
 import json
 import re
@@ -27,7 +27,7 @@ n1,Film number 30,1990,drama|Horror,Ann,dark
 
 @pytest.fixture(scope="module")
 def known(tiny, tiny_encoder, tmp_path_factory):
-    """The small data set with features of a metadata file, by the user's command, and a folder."""
+    """The flags of the small data set, with features made from a metadata file by the user's command; and a folder."""
     from helpers import run_command
 
     folder = tmp_path_factory.mktemp("known")
@@ -42,7 +42,7 @@ def known(tiny, tiny_encoder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(known):
-    """A run of each preset by its name, made when it is asked for."""
+    """A function that gives a run of the named preset, trained on first use."""
     places, folder = known
     made = {}
 
@@ -97,7 +97,7 @@ def test_new_movies_stand_in_lists_under_their_own_ids(runs, known, preset):
 
 @pytest.mark.parametrize("preset", ["ncf", "ncf-ranking", "transformer", "history"])
 def test_the_scores_of_the_others_stay(runs, known, preset):
-    """Of models that are not solved anew."""
+    """This holds for models that are not solved anew."""
     folder, run = known[1], runs(preset)
     saved = load_model(run / "best.pt", torch.device("cpu"))
     with pytest.warns(Note, match="3 new movies"):
@@ -121,7 +121,7 @@ def test_a_new_movie_is_as_uncertain_as_its_prior(runs, known, preset):
 
 @pytest.mark.filterwarnings("ignore::utils.files.Note")
 def test_a_new_movie_gets_its_score_whatever_else_is_new(runs, known, tmp_path):
-    """And known movies keep theirs."""
+    """Known movies keep theirs, too."""
     one, many = tmp_path / "one.csv", tmp_path / "many.csv"
     lines = NEW.splitlines()
     one.write_text("\n".join(lines[:2]) + "\n")

@@ -1,4 +1,4 @@
-"""null_experiment.py: complete, resumes where it stopped, and counts what it says."""
+"""null_experiment.py: it is complete, resumes where it stopped, and counts what it claims to count."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_it_is_complete_and_keeps_its_trainings(places, tmp_path, preset, metric
 
 
 def test_false_claims_are_those_of_intervals_without_0():
-    """Training runs that differ by more than their users do: over users alone nearly every interval excludes 0."""
+    """Where training runs differ more than users do, nearly every interval over users alone excludes 0."""
     random = np.random.default_rng(0)
     trainings = [{"auc": mean_over_users(value + random.normal(0, 0.01, 40))} for value in random.normal(size=24)]
     found = null_experiment.false_claims(trainings, (3, 5), 400)

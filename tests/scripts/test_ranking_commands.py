@@ -1,4 +1,4 @@
-"""Training runs to rank: top-N lists from which the figures can be had, and what the commands say of such runs."""
+"""Ranking runs: top-N lists from which the figures can be recomputed, and what the commands say about such runs."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def test_a_checkpoint_ranks_by_itself_as_it_was_tested(ranked, data, split):
 
 
 def test_of_test_ratings_only_the_time_affects_lists_and_nothing_the_training(ranked, split, tiny_features, tmp_path):
-    """With another last movie and rating of every user at the same time, weights and lists are the same."""
+    """If every user's last movie and rating change but their time does not, weights and lists stay the same."""
     preset, run = ranked
     rows = tiny_ratings()
     for row in split.test:
@@ -98,7 +98,7 @@ def test_of_test_ratings_only_the_time_affects_lists_and_nothing_the_training(ra
 
 
 def test_what_a_list_owes_to_the_time_of_the_request_is_reported(ranked, data, split):
-    """Users asked in the second of their latest known rating stand apart; so does the model that isn't told when."""
+    """Reported apart: users asked after the second of their latest known rating, and lists without the request time."""
     preset, run = ranked
     test, known = test_metrics(run), np.concatenate([split.train, split.val])
     latest = {user: data.time[known][data.user[known] == user].max() for user in range(30)}

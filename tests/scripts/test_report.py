@@ -1,4 +1,4 @@
-"""The report of a run: its figures are the test's, its command repeats the run, and it asks for nothing outside."""
+"""The report of a run: its figures are the test's, its command repeats the run, and it loads nothing from outside."""
 
 import json
 import re
@@ -69,7 +69,7 @@ def test_its_command_repeats_the_run(reported, tmp_path):
 
 
 def test_nothing_outside_is_asked_for(reported):
-    """No script, and no address but the names of the formats inside pictures and marks within the page."""
+    """There is no script, and no address except format names inside pictures and anchors within the page."""
     _, page = reported
     assert "<script" not in page and "<link" not in page and page.count("<svg") >= 1
     assert all(target.startswith("#") for target in re.findall(r'(?:src|href)="([^"]*)"', page))
@@ -77,7 +77,7 @@ def test_nothing_outside_is_asked_for(reported):
 
 
 def test_lists_are_the_tested_ones_or_those_of_the_highest_predictions(reported, data):
-    """Of ten users from the first to the last; predictions are from their training ratings."""
+    """They are for ten users from the first to the last; predictions use their training ratings."""
     run, page = reported
     users = re.findall(r"<h3>User (\d+)</h3>", page)
     assert len(users) == 10 and len(set(users)) == 10

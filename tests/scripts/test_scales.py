@@ -18,7 +18,7 @@ RANKING_PRESETS = [name for name, config in PRESETS.items() if config.ranking]
 
 
 def trained(tmp_path_factory, features: Path, preset: str, name: str, change) -> Path:
-    """A small training on ratings that are changed in this way."""
+    """A small training on ratings changed by this function."""
     folder = tmp_path_factory.mktemp("scales")
     write_dat(folder / "tiny", [(u, m, change(r), t) for u, m, r, t in tiny_ratings()])
     places = ("--data", folder / "tiny", "--features", features, "--run", folder / name)
@@ -37,7 +37,7 @@ def plain(request, tiny_features, tmp_path_factory) -> tuple[str, Path]:
     ids=["2-10", "20-100", "0.2-1", "0-100", "+-10"],
 )
 def test_predictions_and_lists_are_the_same_on_every_scale(plain, tiny_features, tmp_path_factory, factor, shift):
-    """With every rating times a factor, and moved, so is every prediction; nothing else depends on the scale."""
+    """Scaling and shifting every rating does the same to every prediction; nothing else depends on the scale."""
     preset, run = plain
     other = trained(tmp_path_factory, tiny_features, preset, "scaled", lambda r: r * factor + shift)
     metrics, scaled = test_metrics(run), test_metrics(other)
@@ -63,7 +63,7 @@ def test_the_default_threshold_is_a_share_of_the_scale_and_in_the_protocol(tiny_
 
 
 def test_new_ratings_are_read_on_the_scale_of_the_data(tiny_features, tmp_path_factory, tmp_path):
-    """A rating of 80 of 20 to 100 tells what one of 4 of 1 to 5 does."""
+    """A rating of 80 on a scale from 20 to 100 says the same as one of 4 on a scale from 1 to 5."""
     found = []
     for name, factor in (("plain", 1), ("scaled", 20)):
         run = trained(tmp_path_factory, tiny_features, "history", name, lambda r, factor=factor: r * factor)
@@ -81,7 +81,7 @@ def test_new_ratings_are_read_on_the_scale_of_the_data(tiny_features, tmp_path_f
 
 @pytest.fixture(params=["equal ratings", "no ratings"])
 def choices(request, tmp_path) -> Path:
-    """The small data set without ratings, in one of the two ways to write that."""
+    """The small data set without ratings, in one of the two ways to write it."""
     folder = write_dat(tmp_path / "tiny", [(u, m, 1, t) for u, m, _, t in tiny_ratings()])
     if request.param == "no ratings":
         (folder / "ratings.dat").unlink()
@@ -99,7 +99,7 @@ def test_choices_train_every_preset_that_ranks(choices, tiny_features, tmp_path,
     places = ("--data", choices, "--features", tiny_features, "--run", tmp_path / "run")
     run = train_here(*places, "--preset", preset, "--epochs", 2, *SMALL[preset])
     metrics = test_metrics(run)
-    assert metrics["relevance_threshold"] == 1  # every choice is relevant, so that all who are tested count:
+    assert metrics["relevance_threshold"] == 1  # every choice is relevant, so all tested users count:
     assert metrics["users"] == len(np.unique(np.random.default_rng(42).permutation(360)[:72] // 12))
     assert 0 < metrics["ndcg@10"] < 1
     movies = json.loads(recommend_here("--run", run, "--format", "json"))["movies"]
@@ -117,14 +117,14 @@ def test_choices_are_refused_where_ratings_are_predicted(choices, tiny_features,
 
 
 def test_likes_and_dislikes_are_ratings(tiny_features, tmp_path_factory):
-    """Of 0 and 1, both kinds of preset make sense."""
+    """Both kinds of preset make sense for ratings of 0 and 1."""
     run = trained(tmp_path_factory, tiny_features, "ncf", "run", lambda r: int(r > 3))
     scale = load_model(run / "best.pt", torch.device("cpu")).model.stats.scale
     assert (scale.low, scale.high) == (0, 1) and 0.2 < test_metrics(run)["rmse"] < 0.7
 
 
 def test_repeated_choices_count_once(tiny, tiny_features, tmp_path):
-    """The newest of each user and movie, whatever the order of the file."""
+    """The newest of each user and movie counts, whatever the order of the file."""
     rows = [(u, m, t) for u, m, _, t in tiny_ratings()]
     later = [(u, m, t + 10**6) for u, m, t in rows[::3]]
     folder = tmp_path / "tiny"
@@ -139,11 +139,11 @@ def test_repeated_choices_count_once(tiny, tiny_features, tmp_path):
     assert {(u, m): t for u, m, t in zip(ratings["user"], ratings["movie"], ratings["time"], strict=True)} == expected
 
 
-# --- a scale that is named -----------------------------------------------------------------------
+# --- a named scale -------------------------------------------------------------------------------
 
 
 def test_a_named_scale_holds_whatever_ratings_there_are(tiny_features, tmp_path):
-    """Of 0 to 10 for ratings of 1 to 5: predictions may lie outside the ratings, and the threshold is on that scale."""
+    """With 0 to 10 named for ratings of 1 to 5, predictions may lie outside 1 to 5 and the threshold is on 0 to 10."""
     folder = write_dat(tmp_path / "tiny", tiny_ratings())
     places = ("--data", folder, "--features", tiny_features, "--scale", 0, 10, "--epochs", 1)
     run = train_here(
@@ -164,7 +164,7 @@ def test_a_scale_without_the_ratings_is_refused(places, tmp_path, scale):
 
 
 def test_a_rating_run_shows_what_the_mean_would_do(tiny_run):
-    """So that a model that learned nothing is seen to."""
+    """This exposes a model that learned nothing."""
     metrics, rows = test_metrics(tiny_run), rows_of(tiny_run / "test_predictions.csv")
     split = np.random.default_rng(42).permutation(360)
     mean = np.mean([tiny_ratings()[row][2] for row in split[180:]])

@@ -46,7 +46,7 @@ def history_run(places, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped_early(places, tmp_path_factory) -> Path:
-    """A training whose validation soon gets no better, with TensorBoard logs."""
+    """A training whose validation soon stops improving, with TensorBoard logs."""
     flags = (*SMALL["ncf"], "--lr", 0.1, "--epochs", 40, "--patience", 2, "--tensorboard")
     return train_here(*places, "--run", tmp_path_factory.mktemp("early") / "run", "--preset", "ncf", *flags)
 
@@ -117,7 +117,7 @@ def test_without_validation_the_number_of_epochs_is_fixed(run_script, places, tm
 
 
 def test_ratings_of_another_scale_train(tiny_features, tmp_path):
-    """Ratings of 0.5 to 10.5: no scale is written in the code."""
+    """Ratings of 0.5 to 10.5: no scale is fixed in the code."""
     folder = write_dat(tmp_path / "ml", [(u, m, r * 2.5 - 2, t) for u, m, r, t in tiny_ratings()])
     flags = ("--data", folder, "--features", tiny_features, "--preset", "original", "--epochs", 2)
     run = train_here(*flags, "--run", tmp_path / "run")
@@ -185,7 +185,7 @@ def test_a_resumed_training_equals_one_that_was_never_stopped(run_script, places
 
 
 def test_a_killed_and_resumed_training_equals_one_that_was_never_stopped(run_script, places, tmp_path):
-    """Killed after some of 60 epochs: the learning rate goes on along its curve."""
+    """Killed after some of 60 epochs: the learning rate continues along its schedule."""
     flags = (*places, *HISTORY_TRAINING, "--epochs", 60)
     whole, killed = train_here(*flags, "--run", tmp_path / "whole"), tmp_path / "killed"
     process = subprocess.Popen(command("train.py", *flags, "--run", killed), stdout=subprocess.DEVNULL)
@@ -201,7 +201,7 @@ def test_a_killed_and_resumed_training_equals_one_that_was_never_stopped(run_scr
 
 
 def test_a_training_stopped_between_its_two_files_has_the_best_epoch(places, tmp_path):
-    """last.pt is written first; as if stopped before best.pt."""
+    """last.pt is written first; here the training seems to have stopped before best.pt."""
     flags = ("--preset", "autoencoder", "--network-weight", 0, "--epochs", 1)  # one epoch, which is the best one
     whole = train_here(*places, "--run", tmp_path / "whole", *flags)
     for name in ("best.pt", "test_metrics.json", "test_topn.csv"):

@@ -1,4 +1,4 @@
-"""train.py on the real MovieLens 100K: the project's own bars, and the canonical folds."""
+"""train.py on the real MovieLens 100K: the project's own thresholds, and the canonical folds."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ def real_places(ml_100k, real_features) -> tuple:
 
 
 def test_predictions_on_ml_100k_are_better_than_biases(run_script, ml_100k, real_places, tmp_path):
-    """The project's own bars: on these rows the biases alone reach .95, matrix factorisation .92."""
+    """The project's own thresholds: on these rows the biases alone reach .95, matrix factorisation .92."""
     run = tmp_path / "history"
     flags = ("--run", run, "--preset", "history", "--epochs", 4, "--ratios", 0.7, 0.1, 0.2)
     done = run_script("train.py", *real_places, *flags)
@@ -29,7 +29,7 @@ def test_predictions_on_ml_100k_are_better_than_biases(run_script, ml_100k, real
 
 
 def test_canonical_folds_of_ml_100k_can_be_given(run_script, ml_100k, real_places, tmp_path):
-    """u1.base and u1.test; made here from the ratings where the package's copy has no folds."""
+    """u1.base and u1.test; where the package's copy has no folds, they are made here from the ratings."""
     names = ("u1.base", "u1.test")
     if not all((ml_100k / name).is_file() for name in names):
         lines = ["\t".join(row) + "\n" for row in table_of(ml_100k)]
@@ -43,7 +43,7 @@ def test_canonical_folds_of_ml_100k_can_be_given(run_script, ml_100k, real_place
 
 
 def table_of(ml_100k: Path) -> list[list[str]]:
-    """The ratings as words: user, movie, rating and time."""
+    """The ratings as strings: user, movie, rating and time."""
     path = next(path for name in ("u.data", "ml-100k.inter") if (path := ml_100k / name).is_file())
     lines = path.read_text().splitlines()
     return [line.split("\t") for line in lines[path.suffix == ".inter" :]]

@@ -45,7 +45,7 @@ def cold(data) -> RankingEvaluator:
     [
         ("rmse", 3, 0.04, "better"),
         ("ndcg@10", 3, 0.04, "worse"),
-        ("rmse", 3, 0.06, "no effect is shown"),  # its interval is without 0, but among so many that is no wonder
+        ("rmse", 3, 0.06, "no effect is shown"),  # its interval excludes 0, but among many some do by chance
         ("rmse", 2, 0.001, "fewer than 3 seeds, no claim"),
     ],
 )
@@ -84,7 +84,7 @@ def test_a_group_of_fewer_than_two_users_is_left_out(data):
 
 
 def test_rankings_are_measured_without_predictions(data, cold):
-    """Of the top-N from the whole catalogue: the share of cold movies, and whose holds a relevant one."""
+    """In the top-N of the whole catalogue: the share of cold movies, and the users for whom it holds a relevant one."""
     split, movies = cold.split, movie_groups(cold)["cold"]
     scores = torch.from_numpy(np.random.default_rng(3).normal(size=(30, 27)))
     found = measure(cold, FittedModel(score=lambda users: scores[users]), movies)
@@ -102,7 +102,7 @@ def test_rankings_are_measured_without_predictions(data, cold):
 
 
 def test_predictions_are_measured_by_movie(data, cold):
-    """RMSE from plain sums; AUC as of a ranking by the same numbers, which lie on the scale."""
+    """RMSE equals plain sums; AUC equals that of a ranking by the same numbers, which lie on the scale."""
     movies, test = movie_groups(cold)["warm"], cold.split.test
     table = np.random.default_rng(3).uniform(1, 5, size=(30, 27)).astype(np.float32)
     scores = torch.from_numpy(table)
@@ -165,7 +165,7 @@ def test_every_variant_without_a_group_has_its_contrast():
 
 
 def test_effects_are_differences_over_seeds():
-    """Titles help in two of three seeds, each user alike: Welch's interval, and one difference needs no correction."""
+    """Titles help in two of three seeds, every user equally: Welch's interval; one difference needs no correction."""
     values = {"all": (0.5, 0.6, 0.2), "without title": (0.4, 0.5, 0.3)}
     results = {
         (variant, seed, "cold"): {"auc": mean_over_users(np.full(20, value))}
@@ -181,7 +181,7 @@ def test_effects_are_differences_over_seeds():
 
 
 def test_claims_are_corrected_for_how_many_there_are():
-    """Benjamini and Hochberg 1995: of m differences, the k-th smallest p counts times m / k."""
+    """Benjamini and Hochberg 1995: of m differences, the k-th smallest p is multiplied by m / k."""
     random = np.random.default_rng(0)
     groups = {f"group {k}": 0.3 * (k == 0) for k in range(10)}
     results = {
@@ -206,7 +206,7 @@ def test_every_pair_of_measured_variants_has_its_contrast():
 
 
 def test_no_effect_is_spoken_of_where_few_units_were_tested():
-    """An interval over three users would go beyond what the metric can be, and counts among the others' corrections."""
+    """An interval over three users would exceed the metric's range, and would add to the others' corrections."""
     random = np.random.default_rng(0)
     results = {
         (variant, seed, group): {"auc": mean_over_users(random.random(n))}
@@ -219,7 +219,7 @@ def test_no_effect_is_spoken_of_where_few_units_were_tested():
 
 @pytest.mark.parametrize("preset", ["ncf-ranking", "transformer", "gru"])
 def test_a_model_without_ids_learns_of_cold_movies_as_the_whole_one_does(preset):
-    """With ids hidden in training, new movies are no candidates there; ids that stand alone are not hidden."""
+    """Where training hides ids, new movies are no candidates in it; a model of ids alone hides none."""
     settings, variants = Settings(preset=preset), variants_of(preset, BLOCKS)
     models = {name: config_of(settings, variants, name, 0).model for name in ("all", "features only", "ids only")}
     assert models["features only"] == dataclasses.replace(models["all"], ids=False)

@@ -1,4 +1,4 @@
-"""The autoencoder and EASE: one is the other at weight 0, features count as users, and what is shown is no target."""
+"""The autoencoder and EASE: they are equal at weight 0, features count as users, and what is shown is no target."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -38,7 +38,7 @@ def test_a_feature_counts_as_a_user(data):
 
 
 def test_of_a_large_catalogue_the_most_rated_movies_have_item_weights(data):
-    """The others are left to the network; features count for those that are left as ever."""
+    """The others are left to the network; for the movies that have weights, features count as usual."""
     rows = np.arange(len(data.user))
     config = AutoencoderConfig(embedding_dim=4, network_weight=0.0, ease_movies=10)
     model, history = random_model(data, rows, config), data.history(rows).pad(torch.arange(30))
@@ -55,7 +55,7 @@ def test_of_a_large_catalogue_the_most_rated_movies_have_item_weights(data):
 
 
 def test_what_is_shown_is_no_target(data, monkeypatch):
-    """With every rating shown nothing is left to find, and with none, all that the user rated highly."""
+    """If every rating is shown, no target is left; if none is, the targets are all that the user rated highly."""
     rows = data.by_user_and_time(np.flatnonzero(data.user == 3))
     config = AutoencoderConfig(embedding_dim=4, dropout=0)
     model = random_model(data, np.arange(len(data.user)), config, std=0.1).train()

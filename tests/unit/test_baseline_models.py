@@ -120,7 +120,7 @@ def test_most_popular_counts_ratings():
 
 def test_most_popular_of_the_last_week_counts_the_ratings_since_a_week_before_the_newest():
     data = interactions()
-    days = np.arange(len(data.user)) % 20 * 86_400  # the newest: day 19; a week before: day 12, which is just out
+    days = np.arange(len(data.user)) % 20 * 86_400  # the newest: day 19; a week before: day 12, just excluded
     scores = popular_lately(dataclasses.replace(data, time=days), seed=0).score(torch.tensor([3]))[0]
     assert scores.tolist() == np.bincount(data.movie[days >= 13 * 86_400], minlength=13).tolist()
 
@@ -206,7 +206,7 @@ def test_errors_of_cold_movies_have_columns_of_their_own(data, cold_evaluator):
     assert row["cold_auc"] == 0.5  # the cold movies of a user are all alike to it
     known = data.select(cold_evaluator.split.known)
     ranked = [ranking_row(cold_evaluator, fit(known, 0), cold)[0] for fit in (biases, most_popular)]
-    # both know nothing of cold movies: ties, which count against them alike
+    # neither knows anything about cold movies: ties, which count equally against both
     assert ranked[0]["cold_ndcg@10"] == ranked[1]["cold_ndcg@10"] > 0
     assert "cold_rmse" not in rating_row(cold_evaluator, fitted, np.zeros(27, bool))[0]
 

@@ -34,7 +34,7 @@ def test_activity_and_popularity_count_ratings_outside_the_test(tiny_run):
 
 
 def test_what_predictions_mean_in_words():
-    """Constant ones have no slope, and no warning of a fit that has none."""
+    """Constant predictions have no slope, and cause no warning of a failed fit."""
     rows = pd.DataFrame({"prediction": [2.0, 3.0, 4.0], "rating": [1.0, 3.0, 5.0]})
     assert (
         in_words(rows) == "The mean prediction is +0.000 off; a prediction higher by 1 means a rating higher by 2.00."

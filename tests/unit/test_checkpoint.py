@@ -1,4 +1,4 @@
-"""Checkpoints: plain data, models that score by themselves, and refusal of what is no checkpoint of ours."""
+"""Checkpoints: plain data, models that score by themselves, and refusal of files that are not our checkpoints."""
 
 import dataclasses
 import shutil
@@ -49,7 +49,7 @@ def split(data):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_checkpoint_gives_back_the_model_the_ids_and_the_known_ratings(data, split, tmp_path, name):
     model = random_model(data, split.train, CONFIGS[name], shuffled=("title",))
-    torch.manual_seed(0)  # the model's titles
+    torch.manual_seed(0)  # to shuffle the titles as the model did
     _, inputs = model_inputs(data, split.train, FeatureConfig(shuffled=("title",)))
     content = {"state": model.state_dict()} | describe_data(data, split) | describe_model(model, inputs)
     save_checkpoint(tmp_path / "best.pt", content)
@@ -104,7 +104,7 @@ def test_a_damaged_or_missing_checkpoint_is_refused(tiny_run, tmp_path):
 
 @pytest.mark.parametrize("part", ["stats", "config", "ids", "state", "known", "model"])
 def test_a_checkpoint_of_another_version_is_refused(tiny_run, tmp_path, part):
-    """With a part missing, a field too many, or other sizes than the weights have."""
+    """It lacks a part, has a field too many, or gives sizes that the weights do not have."""
     content = read_checkpoint(tiny_run / "best.pt")
     others = [{name: value for name, value in content.items() if name != part}]
     if part == "model":

@@ -196,7 +196,7 @@ def test_unknown_words_are_refused(capsys, words):
 
 
 def test_attention_heads_share_the_embedding_alike(capsys):
-    """Else PyTorch would end with an assertion and a traceback."""
+    """Otherwise PyTorch would end with an assertion and a traceback."""
     assert parsed("--preset", "transformer", "--embedding-dim", 6, "--num-heads", 3).model.num_heads == 3
     assert parsed("--preset", "gru", "--embedding-dim", 5).model.embedding_dim == 5  # has no heads
     words = ("--preset", "transformer", "--embedding-dim", 5)
@@ -229,7 +229,7 @@ def changed(draw, config: typing.Any) -> typing.Any:
     hints = typing.get_type_hints(type(config))
     names = draw(st.sets(st.sampled_from([field.name for field in dataclasses.fields(config)])))
     values = {name: draw(values_of(hints[name], getattr(config, name))) for name in names}
-    if "num_heads" in hints:  # the heads share the embedding alike
+    if "num_heads" in hints:  # the heads must divide the embedding
         heads = values.get("num_heads", config.num_heads)
         values["embedding_dim"] = heads * draw(st.integers(1, min(9, (2**31 - 1) // heads)))
     return dataclasses.replace(config, **values)

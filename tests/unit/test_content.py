@@ -1,4 +1,4 @@
-"""The content model: its formula by plain loops, movies as if new in training, and what it learns of blocks."""
+"""The content model: its formula by plain loops, movies treated as new in training, and what it learns of blocks."""
 
 import dataclasses
 import math
@@ -90,14 +90,14 @@ def weights_of(data, rows) -> np.ndarray:
 
 
 def gram(inputs: ModelInputs, stats) -> torch.Tensor:
-    """Texts, genres and decades as users, and names as a tenth of one; not numbers, and not popularity."""
+    """Texts, genres and decades count as users and names as a tenth of one; numbers and popularity do not count."""
     dense = torch.cat([inputs.features[:, :12], inputs.block("year", stats)], 1).double()
     names = inputs.names[0].to_dense().double()
     return dense @ dense.T + 0.1 * names @ names.T
 
 
 def test_in_training_a_user_is_not_in_their_own_ease(known, train):
-    """The scores of known movies change with the ratings of users of other numbers alone."""
+    """Their scores change only with the ratings of the other half: for an even user number, the odd ones."""
     model = made(known, train).train()
     history, everything = known.history(train).pad(torch.tensor([4])), torch.ones(27).bool()
     before = model.logits(history, everything)
@@ -159,7 +159,7 @@ def test_vectors_are_found_once_until_it_trains_on(known, train, monkeypatch):
 
 
 def test_the_shuffled_year_is_another_one(known, train):
-    """Its nearness reads the year beside the block."""
+    """The nearness of years reads the years themselves, not the block."""
     torch.manual_seed(0)
     (_, whole), (_, shuffled) = (model_inputs(known, train, FeatureConfig(shuffled=names)) for names in ((), ("year",)))
     assert not whole.year.equal(shuffled.year) and whole.year.sort().values.equal(shuffled.year.sort().values)

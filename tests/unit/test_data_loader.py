@@ -58,7 +58,7 @@ def test_demographics_are_one_hot_and_zero_where_unknown(tmp_path, tiny_features
 
 
 def test_ratings_of_the_same_second_keep_the_order_of_the_files(data):
-    """However the split drew the rows, so that a model sees in training what it sees from its checkpoint."""
+    """However the split drew the rows, a model sees the same order in training and from its checkpoint."""
     at_once = dataclasses.replace(data, time=np.zeros_like(data.time))
     drawn = np.random.default_rng(0).permutation(len(data.user))[:200]
     rows = at_once.by_user_and_time(drawn)
@@ -131,7 +131,7 @@ def test_the_fingerprint_of_the_ratings_changes_with_any_of_them(data):
 
 
 def test_the_fingerprint_of_a_split_is_that_of_its_rows(tiny_run, data, tiny_features, tmp_path):
-    """Equal where the same ratings are tested, whatever the order of the file."""
+    """It is equal if the same ratings are tested, whatever the order of the file."""
     split = split_rows(data, "random", RATIOS)
     stored = test_metrics(tiny_run)["split_sha256"]
     assert split_fingerprint(data, split) == stored
@@ -168,7 +168,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
         sampler = BatchSampler(np.arange(50), 16, seed)
         sampler.set_epoch(epoch)
-        torch.rand(3)  # what else drew random numbers does not matter
+        torch.rand(3)  # other random draws do not matter
         return torch.cat(list(sampler)).tolist()
 
     assert order(0, 1) == order(0, 1) != order(0, 2)
@@ -179,7 +179,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 @pytest.mark.parametrize("size_in", ["ratings", "users"])
 @pytest.mark.parametrize("similar_length", [True, False])
 def test_training_batches_hold_whole_users(data, size_in, similar_length):
-    """At most 20 ratings or users."""
+    """Of at most 20 ratings or users each, or of one user with more."""
     train = split_rows(data, "random", RATIOS).train
     sampler = UserBatchSampler(data, train, 20, seed=0, batching=UserBatches(size_in, similar_length))
     orders = []

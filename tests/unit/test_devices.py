@@ -1,4 +1,4 @@
-"""Devices with less than a CPU: no float64 where models compute, and the CPU for what a device lacks."""
+"""Devices that can do less than a CPU: models compute without float64, and on the CPU what a device lacks."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from utils.files import Note
 
 
 class NoFloat64(TorchDispatchMode):
-    """Refuses numbers of 64 bits with a fraction, as Apple's GPUs do."""
+    """Refuses float64, as Apple's GPUs do."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         found = function(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""Downloads: resumed, verified, unpacked beside their target; a server on this machine plays the official host."""
+"""Downloads: resumed, verified, unpacked beside their target; a local server stands in for the official host."""
 
 import hashlib
 import io
@@ -122,7 +122,7 @@ def test_a_symbolic_link_in_an_archive_becomes_a_plain_file(tmp_path):
     (tmp_path / "links.zip").write_bytes(content.getvalue())
     unpack_zip(tmp_path / "links.zip", "ml-1m", tmp_path / "ml-1m")
     found = tmp_path / "ml-1m" / "link"
-    assert not found.is_symlink() and found.read_text() == "/etc/passwd"  # a file with these letters
+    assert not found.is_symlink() and found.read_text() == "/etc/passwd"  # a plain file with this content
 
 
 def test_an_archive_cannot_write_outside_its_folder(tmp_path):

@@ -38,12 +38,12 @@ TITLES = ["Film number 3", "A (1999)", FRENCH[0], "long " * 900, "", CHINESE[0],
 
 
 def byte_vocabulary(*special: str) -> dict[str, int]:
-    """The vocabulary of a tokenizer of bytes that merges none of them."""
+    """The vocabulary of a byte tokenizer without merges."""
     return {word: i for i, word in enumerate([*special, *sorted(ByteLevel.alphabet())])}
 
 
 def piece_vocabulary(*special: str) -> list[tuple[str, float]]:
-    """The vocabulary of a SentencePiece tokenizer that knows single letters alone."""
+    """The vocabulary of a SentencePiece tokenizer that knows only single letters."""
     return [*((word, 0.0) for word in special), ("▁", -2.0), *((letter, -3.0) for letter in LETTERS)]
 
 
@@ -66,7 +66,7 @@ def opt() -> tuple:
 
 
 def roberta() -> tuple:
-    """Of its 42 positions, the first two stand for padding and are of no use."""
+    """The first two of its 42 positions are reserved for padding."""
     vocabulary = byte_vocabulary("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     tokenizer = transformers.RobertaTokenizer(vocab=vocabulary, merges=[])
     config = transformers.RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=42, **BERT_SIZES)
@@ -93,7 +93,7 @@ def bart() -> tuple:
     return tokenizer, transformers.BartModel(transformers.BartConfig(vocab_size=len(tokenizer), **sizes))
 
 
-# Each family, and how many tokens of a text it takes; T5 has no limit of its own.
+# The families, and how many tokens of a text each takes; T5 has no limit of its own.
 FAMILIES = {gpt2: 40, opt: 40, roberta: 40, xlm_roberta: 40, t5: 512, bart: 40}
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 
@@ -116,7 +116,7 @@ def saved(tmp_path_factory) -> Callable[[Callable], Path]:
 
 @pytest.fixture
 def copied(saved, tmp_path) -> Callable[[Callable], Path]:
-    """A copy of that folder, to change."""
+    """A copy of that folder that a test may change."""
     return lambda family: Path(shutil.copytree(saved(family), tmp_path / "encoder"))
 
 
@@ -124,15 +124,17 @@ def copied(saved, tmp_path) -> Callable[[Callable], Path]:
 @every_family
 @pytest.mark.filterwarnings("ignore::utils.files.Note")
 def test_batches_give_what_the_model_gives_for_one_text(saved, family, pooling):
-    """Without padding, with the text cut to what the model can take, and of an encoder-decoder the encoder alone."""
+    """A single text has no padding and is cut to what the model can take; of an encoder-decoder, the encoder counts."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved(family))
     model = transformers.AutoModel.from_pretrained(saved(family))
     model = model.encoder if family in (t5, bart) else model
     vectors = Encoder.load(saved(family), CPU).encode(TITLES, pooling, batch_size=3)
     assert vectors.shape == (len(TITLES), 8) and vectors.dtype == np.float32
     for title, vector in zip(TITLES, vectors, strict=True):
+        if not title:
+            assert not vector.any()
+            continue
         tokens = tokenizer(title, truncation=True, max_length=FAMILIES[family])["input_ids"]
-        tokens = tokens or [tokenizer.eos_token_id]  # of an empty title
         with torch.inference_mode():
             states = model(input_ids=torch.tensor([tokens])).last_hidden_state[0]
         np.testing.assert_allclose(vector, states.mean(0) if pooling == "mean" else states[0], atol=1e-5)
@@ -142,13 +144,14 @@ def test_batches_give_what_the_model_gives_for_one_text(saved, family, pooling):
 @every_family
 @pytest.mark.filterwarnings("ignore::utils.files.Note")
 def test_less_precise_vectors_are_close_to_the_precise_ones(saved, family, precision, least):
-    """By their cosines; float32 numbers whatever they were computed with."""
-    if family is gpt2 and precision == "int8":  # it has layers of its own
+    """Compared by cosine; the vectors are float32, whatever they were computed with."""
+    if family is gpt2 and precision == "int8":  # its layers are of its own kind
         with pytest.raises(UserError, match="no linear layers"):
             Encoder.load(saved(family), CPU, precision)
         return
-    precise = Encoder.load(saved(family), CPU).encode(TITLES)
-    vectors = Encoder.load(saved(family), CPU, precision).encode(TITLES)
+    texts = [title for title in TITLES if title]
+    precise = Encoder.load(saved(family), CPU).encode(texts)
+    vectors = Encoder.load(saved(family), CPU, precision).encode(texts)
     cosine = (precise * vectors).sum(1) / np.linalg.norm(precise, axis=1) / np.linalg.norm(vectors, axis=1)
     assert vectors.dtype == np.float32 and not np.array_equal(vectors, precise)
     assert cosine.min() > least
@@ -160,7 +163,7 @@ def test_int8_is_refused_on_a_gpu(saved):
 
 
 def test_padding_on_the_left_is_not_used(copied):
-    """GPT-2 would count its positions from the padding."""
+    """With it, GPT-2 would count its positions from the padding."""
     folder = copied(gpt2)
     usual = Encoder.load(folder, CPU).encode(TITLES)
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -232,7 +235,7 @@ def test_weights_in_another_form_are_refused_and_can_be_converted(saved, copied,
     with pytest.raises(UserError, match=r"no \*.safetensors weights: .*loading .* save_pretrained") as caught:
         encoder_hash(folder)
     assert "\n" not in str(caught.value)
-    for kind in (transformers.AutoModel, transformers.AutoTokenizer):  # as the sentence says
+    for kind in (transformers.AutoModel, transformers.AutoTokenizer):  # as the message says
         kind.from_pretrained(folder).save_pretrained(tmp_path / "converted")
     expected = Encoder.load(saved(roberta), CPU).encode(TITLES)
     np.testing.assert_array_equal(Encoder.load(tmp_path / "converted", CPU).encode(TITLES), expected)
@@ -265,7 +268,7 @@ def test_the_hash_is_of_all_weights(saved, copied):
     ],
 )
 def test_the_hub_is_asked_for_weights_and_tokenizer_alone(more, wanted):
-    """Of a repository's files: no weights in a form that is not read."""
+    """Of a repository's files, weights in a format that is not read are left out."""
     always = ["config.json", "model.safetensors", "tokenizer_config.json"]
     others = ["README.md", "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "rust_model.ot", "64.tflite"]
     files = [*always, *others, "onnx/model.onnx", "training_args.bin", *more]
@@ -276,7 +279,7 @@ def test_the_hub_is_asked_for_weights_and_tokenizer_alone(more, wanted):
     "content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n", b"half"]
 )
 def test_damaged_weights_are_refused(copied, content):
-    """Empty, the pointer that git leaves in their place, and cut."""
+    """They are empty, a Git LFS pointer, or truncated."""
     weights = copied(roberta) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100] if content == b"half" else content)
     with pytest.raises(UserError, match="is not a usable encoder"):
@@ -284,7 +287,7 @@ def test_damaged_weights_are_refused(copied, content):
 
 
 def test_weights_that_are_not_there_are_never_drawn(copied):
-    """A layer more than the file has: transformers alone would make it of random numbers."""
+    """The config has one layer more than the file; transformers alone would fill it with random numbers."""
     folder = copied(roberta)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
@@ -324,7 +327,7 @@ def test_code_in_the_folder_is_not_run(copied, tmp_path):
 
 
 def notes_on(encoder: Encoder, titles: list[str]) -> list[str]:
-    """What the user is told when these are encoded."""
+    """The notes that the user sees when these titles are encoded."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", Note)
         encoder.encode(titles)
@@ -340,9 +343,9 @@ def test_titles_that_the_default_encoder_can_not_read_are_noted(real_encoder):
 
 def test_the_note_gives_the_share_of_titles_with_unknown_words(tiny_encoder):
     encoder = Encoder.load(tiny_encoder, CPU)
-    (text,) = notes_on(encoder, ["电影 (1999) film film film", "film"])  # however many are known beside them
+    (text,) = notes_on(encoder, ["电影 (1999) film film film", "film"])  # however many known words are beside it
     assert text.startswith("50% of the texts have words that the encoder does not know")
-    assert not notes_on(encoder, ["电", *["film"] * 4])  # a fifth is not more than a fifth
+    assert not notes_on(encoder, ["电", *["film"] * 4])  # exactly a fifth raises no note
     assert not notes_on(encoder, [""]) and not notes_on(encoder, FRENCH)
 
 

@@ -1,4 +1,4 @@
-"""Features as models take them: each kind of block, blocks left out or shuffled, promised popularity, new movies."""
+"""Features as models take them: each kind of block, blocks left out or shuffled, predicted popularity, new movies."""
 
 import dataclasses
 
@@ -64,7 +64,7 @@ def test_raw_titles_stay_as_the_encoder_gave_them():
 
 @pytest.mark.parametrize("name", ["title", "genres", "cast", "runtime", "year"])
 def test_a_block_that_is_not_wanted_changes_nothing(name):
-    """Of it nothing is left, in the popularity either."""
+    """Nothing of it is left, not even in the popularity."""
     others = tuple(one for one in ("title", "genres", "cast", "runtime", "year", "popularity") if one != name)
     changed, year = [], YEAR if name != "year" else YEAR[::-1].copy()
     for block in BLOCKS:
@@ -79,7 +79,7 @@ def test_a_block_that_is_not_wanted_changes_nothing(name):
 
 
 def test_the_popularity_of_a_rated_movie_is_said_without_its_own_count():
-    """Whatever its count, for the movies of one fold; of the others, it is another one."""
+    """Changing its count changes the popularity of movies in other folds, but not its own."""
     space, _, _ = fitted()
     predictors = space.predictors(BLOCKS, YEAR)
     other = COUNT.copy()
@@ -93,7 +93,7 @@ def test_the_popularity_of_a_rated_movie_is_said_without_its_own_count():
 
 
 def test_popularity_is_learned_from_what_movies_are():
-    """Movies with one of three words have ten times the ratings: a new one with it is promised more."""
+    """Movies with one of three words have ten times the ratings, so more are predicted for a new one with that word."""
     random = np.random.default_rng(1)
     words = sp.csr_matrix(np.eye(3)[random.integers(0, 3, 300)])
     liked = words.toarray()[:, 0] > 0
@@ -143,7 +143,7 @@ def test_a_block_that_is_not_there_is_named(data, config):
 
 
 def test_without_anything_known_there_are_no_features(data):
-    for blocks in ((), ("popularity",)):  # which is what other blocks promise
+    for blocks in ((), ("popularity",)):  # which is predicted from other blocks
         stats, inputs = model_inputs(data, np.arange(len(data.user)), FeatureConfig(blocks=blocks))
         assert inputs.features.shape == (27, 0) and stats.blocks == stats.names == ()
 
@@ -155,7 +155,7 @@ def test_what_can_not_be_shuffled_is_said(data, config):
 
 
 def test_a_known_number_is_never_what_stands_for_an_unknown_one():
-    """Not where it is just the mean, either."""
+    """Not even where it equals the mean."""
     pages = np.array([[90], [100], [110], [100], [np.nan]], np.float32)
     _, rows = FeatureSpace.fit((Block("pages", "number", pages),), np.zeros(5), np.ones(5), FeatureConfig(("pages",)))
     assert (rows.features[:, 0] != 0).tolist() == [True] * 4 + [False]

@@ -94,7 +94,7 @@ def test_offline_only_this_machine_is_searched(monkeypatch, tmp_path):
 
 
 def test_a_hub_that_never_answers_is_given_up_soon(monkeypatch):
-    """A listening socket that nobody serves: the own client of the hub would try it for more than ten minutes."""
+    """A listening socket that nobody serves: the hub's own client would try it for more than ten minutes."""
     from huggingface_hub import constants
 
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -118,6 +118,8 @@ def test_the_newest_finished_run_is_taken(folder):
     with pytest.raises(UserError, match="no finished run in runs/"):
         runs.finished_run(None)
     old = finish(folder / "z-old", runs.TEST_METRICS, 1000)
+    with pytest.raises(UserError, match=r"no finished run with test_predictions\.csv in runs/"):
+        runs.finished_run(None, holding="test_predictions.csv")
     new = finish(folder / "a-new", runs.TEST_METRICS, 2000)
     (folder / "unfinished").mkdir()
     assert runs.finished_run(None) == new and runs.finished_runs() == [old, new]

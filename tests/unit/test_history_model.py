@@ -43,7 +43,7 @@ def predicted(model: HistoryRecommender, data: RatingsData, rows: np.ndarray, kn
 
 
 def process(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """A covariance with noise 1 and errors, float64."""
+    """A covariance with noise 1, and errors, in float64."""
     random = torch.Generator().manual_seed(seed)
     z = torch.randn(n, 3, generator=random, dtype=torch.float64)
     return z @ z.T + torch.eye(n, dtype=torch.float64), torch.randn(n, generator=random, dtype=torch.float64)
@@ -83,7 +83,7 @@ def test_leave_one_out_errors_are_those_of_a_fit_without_the_rating():
 
 
 def test_the_sum_over_raters_and_its_gradient_are_those_of_a_matrix():
-    """Of 4 movies, the vectors of those of 5 users who rated them; user 2 and movie 3 have no ratings."""
+    """For each of 4 movies, the sum of its raters' vectors, among 5 users; user 2 and movie 3 have no ratings."""
     user, movie = torch.tensor([0, 0, 1, 3, 3, 4]), torch.tensor([0, 2, 1, 0, 1, 2])
     by_movie = torch.argsort(movie, stable=True)
     edges = (
@@ -103,7 +103,7 @@ def test_the_sum_over_raters_and_its_gradient_are_those_of_a_matrix():
 
 
 def test_a_rating_does_not_affect_its_own_prediction_in_training(data, split):
-    """Each training rating changed alone: its own prediction stays, those of the same user change."""
+    """Changing one training rating leaves its own prediction as it was, and changes others of the same user."""
     model = made(data, split.train).train()
     rows = split.train[np.isin(data.user[split.train], [3, 8])]
     batch = batch_of(data, data.by_user_and_time(rows))
@@ -123,7 +123,7 @@ def test_a_rating_does_not_affect_its_own_prediction_in_training(data, split):
 
 
 def test_test_and_validation_ratings_affect_no_prediction(data, split):
-    """A model of the same training rows, with other ratings in the other rows, is the same."""
+    """Other ratings in the other rows leave a model of the same training rows unchanged."""
     changed = dataclasses.replace(data, rating=data.rating.copy())
     others = np.concatenate([split.val, split.test])
     changed.rating[others] = 6 - changed.rating[others]
@@ -132,7 +132,7 @@ def test_test_and_validation_ratings_affect_no_prediction(data, split):
 
 
 def test_a_rating_does_not_affect_its_own_score_among_seen_movies(data):
-    """Changed alone, it leaves the score of its own movie as it was, and changes those of the others."""
+    """Changing it leaves the score of its own movie as it was, and changes those of the others."""
     rows = np.arange(len(data.user))
     model = made(data, rows)
     history = data.history(rows).pad(torch.tensor([5]))
@@ -153,7 +153,7 @@ def test_predictions_do_not_depend_on_what_is_predicted_beside_them(data, split)
 
 
 def test_predictions_for_users_without_a_history_depend_on_their_row_alone(data):
-    """In any order, and beside any other rows."""
+    """The order and the other rows do not matter."""
     split = split_rows(data, "cold-users", RATIOS)
     model = made(data, split.train)
     rows = split.test[~np.isin(data.user[split.test], data.user[split.train])]
@@ -191,7 +191,7 @@ def test_scoring_the_catalogue_is_predicting_at_the_time_of_the_last_rating(data
 
 
 def test_a_new_user_with_the_same_ratings_and_demographics_gets_the_same_predictions(data, split):
-    """Nothing is learned for a single user but their implicit factor, which belongs to the movies."""
+    """Nothing is learned for a single user except their implicit factor, which belongs to the movies."""
     without = dataclasses.replace(data, user_features=np.zeros_like(data.user_features))
     model = made(without, split.train)
     history = data.history(split.train).pad(torch.tensor([5]))
@@ -214,7 +214,7 @@ def test_users_without_training_ratings_are_served(data, split):
 
 @pytest.mark.parametrize("name", ["time", "year", "demographics"])
 def test_a_context_that_is_off_changes_nothing(data, split, name):
-    """With the input changed for every row, predictions stay; with it on, they change."""
+    """Changing its input for every row changes the predictions only if it is on."""
     changed = {
         "time": dataclasses.replace(data, time=data.time.max() - (data.time - data.time.min()) ** 2),
         "year": dataclasses.replace(data, movies=data.movies.assign(year=data.movies["year"] - 30)),
@@ -222,7 +222,7 @@ def test_a_context_that_is_off_changes_nothing(data, split, name):
     }[name]
     others = tuple({"time", "year", "demographics"} - {name})
     if name == "year":
-        others = tuple(set(others) - {"time"})  # the clock has the age of the movie
+        others = tuple(set(others) - {"time"})  # the clock includes the movie's age
     for context, same in ((others, True), ((*others, name), False)):
         found = [
             predicted(made(one, split.train, context=context), one, split.test, split.train) for one in (data, changed)
@@ -255,7 +255,7 @@ def test_the_clock_by_hand():
         request_time=torch.tensor([2 * day]),
     )
     found = clock_features(history, torch.tensor([[4 * day + day // 4]]), torch.tensor([[1960.0]]))[0, 0]
-    expected = [np.log1p(3.25) / 4, np.log1p(2) / 4, 1, 0]  # 3.25 days after the first, two before it, six o'clock
+    expected = [np.log1p(3.25) / 4, np.log1p(2) / 4, 1, 0]  # 3.25 days after the first, two earlier ones, six o'clock
     np.testing.assert_allclose(found[:4], expected, atol=1e-6)
     week = 2 * np.pi * 4.25 / 7
     np.testing.assert_allclose(found[4:6], [np.sin(week), np.cos(week)], atol=1e-6)
@@ -294,7 +294,7 @@ class ByHand:
         return torch.stack([torch.stack([self.kernel(i, j) + (i == j) for j in self.movies]) for i in self.movies])
 
     def prior_mean(self, i: int) -> torch.Tensor:
-        """Of one of the rated movies, from the others."""
+        """The prior mean of one rated movie, from the others."""
         known = [j for j in self.movies if j != i]
         taste = self.items["history"][known].sum(0) / len(known) ** 0.5
         return self.model.mean + self.items["bias"][i] + self.items["factors"][i] @ taste
@@ -315,7 +315,7 @@ def test_the_posterior_mean_by_hand(data):
 
 @torch.no_grad()
 def test_the_training_loss_by_hand(data):
-    """The log density of the ratings of one user, and the share of the divergence that is theirs."""
+    """The log density of one user's ratings, and their share of the divergence."""
     rows = data.by_user_and_time(np.flatnonzero(data.user == 5))
     one = ByHand(data, data.movie[rows].tolist())
     mean = torch.stack([one.prior_mean(i) for i in one.movies]).double()
@@ -331,7 +331,7 @@ def test_the_training_loss_by_hand(data):
 
 @torch.no_grad()
 def test_the_factors_of_a_movie_by_hand(data):
-    """Its own, those of its features and decade, and those of its raters; of one that nobody rated, the first two."""
+    """Its own plus those of its features and decade and of its raters; without the last if nobody rated it."""
     model = made(data, np.arange(len(data.user)))
     factors = model.item_tower()["factors"]
     for movie in (3, 25):
@@ -346,7 +346,7 @@ def test_the_factors_of_a_movie_by_hand(data):
 
 
 def test_of_a_long_history_the_latest_ratings_are_read(data):
-    """As if the user had rated nothing before; whatever is asked, in whatever pieces."""
+    """As if the user had rated nothing before: in predictions, scores and vectors."""
     rows = data.by_user_and_time(np.arange(len(data.user)))
     latest = pd.Series(rows).groupby(data.user[rows]).tail(5).to_numpy()
     users, batch = torch.arange(30), batch_of(data, rows)
@@ -381,7 +381,7 @@ def test_a_long_history_trains_in_pieces(data):
 
 @pytest.mark.parametrize("context", [("year", "demographics"), ("time", "year", "demographics")])
 def test_every_parameter_that_is_to_learn_gets_a_gradient(data, split, context):
-    """Otherwise several processes wait for each other's."""
+    """Otherwise several processes would wait for each other's gradients."""
     model = made(data, split.train, context=context).train()
     model(batch_of(data, data.by_user_and_time(split.train))).loss.backward()
     assert all((one.grad is not None) == one.requires_grad for one in model.parameters())

@@ -47,7 +47,7 @@ def test_where_units_are_alike_it_is_welchs_over_the_seeds():
 
 
 def test_rmse_is_the_root_over_all_ratings_and_not_a_mean_over_movies():
-    """And its interval that of the delta method: of 2,000 movies, as by drawing them again and again."""
+    """Its interval, by the delta method, agrees with redrawing the 2,000 movies many times."""
     weight = np.array([1.0, 3.0])
     assert [UnitMetric(np.array(total), weight, root=True).value() for total in ([4.0, 0.0], [4.0, 12.0])] == [1, 2]
     random = np.random.default_rng(3)
@@ -73,9 +73,9 @@ def test_a_model_does_not_differ_from_itself(values):
 @pytest.mark.parametrize("n_seeds", [3, 5])
 @pytest.mark.parametrize(("of_seed", "of_both"), [(0.0, 1.0), (0.05, 1.0), (0.3, 0.3)])
 def test_where_nothing_differs_at_most_one_in_twenty_intervals_excludes_0(n_seeds, of_seed, of_both):
-    """Both models are drawn alike, with chance in the seeds, in the pairs of seed and user, or in both.
+    """Both models are drawn alike, with randomness in the seeds, in the pairs of seed and user, or in both.
 
-    Where all chance is in the pairs, the variance is that of the users, which is more than there is: fewer exclude 0.
+    If all of it is in the pairs, the variance over users is more than there is, and fewer intervals exclude 0.
     """
     random, n = np.random.default_rng(4), 1500
     units = random.normal(size=60)
@@ -87,11 +87,11 @@ def test_where_nothing_differs_at_most_one_in_twenty_intervals_excludes_0(n_seed
             wrong[over_seeds] += not found.low <= 0 <= found.high
     assert wrong[True] / n < 0.06  # .05 and twice the standard error of 1,500 draws
     if of_seed > 0.1:
-        assert wrong[True] / n > 0.03 and wrong[False] / n > 0.3  # users alone claim far too much
+        assert wrong[True] / n > 0.03 and wrong[False] / n > 0.3  # over users alone, far too many do
 
 
 def test_a_true_difference_is_covered_as_often():
-    """Users who differ in what the models differ by; 95 % of the intervals hold the mean over all users."""
+    """The models' difference varies between users; 95 % of the intervals contain its mean over all users."""
     random, n, covered = np.random.default_rng(5), 1500, 0
     for _ in range(n):
         unit = random.normal(size=80)
@@ -112,7 +112,7 @@ def test_a_baseline_without_chance_has_no_part_in_it():
 
 @pytest.mark.parametrize("kind", ["estimate", "gap"])
 def test_means_and_gaps_between_groups_are_covered_as_often(kind):
-    """Of users who differ, in runs that differ, and in gaps of one run in another way than in the other."""
+    """Users differ, runs differ, and the gap between groups differs from run to run."""
     random, n, covered = np.random.default_rng(6), 1500, 0
     for _ in range(n):
         units = [random.normal(loc, 1, size) for loc, size in ((0.5, 70), (0.2, 40))]
@@ -123,7 +123,7 @@ def test_means_and_gaps_between_groups_are_covered_as_often(kind):
 
 
 def test_what_all_trainings_share_is_no_part_of_a_gap():
-    """A seed that is better for everyone moves both groups."""
+    """A seed that is better for everyone shifts both groups."""
     values = np.array([0.3, 0.5, 0.4])
     one, other = ([mean_over_users(np.full(20, value + more)) for value in values] for more in (0.1, 0.0))
     assert tuple(gap(one, other)[:3]) == pytest.approx((0.1, 0.1, 0.1), abs=1e-6)

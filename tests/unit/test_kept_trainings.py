@@ -25,3 +25,20 @@ def test_a_part_is_compared_with_the_wholes_of_its_own_seeds_and_rows(tmp_path, 
     assert found.seeds == 3 and found.without == "the MLP"
     half = 4.302653 * 0.001 / 3**0.5  # of Student's t with 2 degrees of freedom
     assert (found.change, found.low, found.high) == pytest.approx((0.01, 0.01 - half, 0.01 + half), abs=1e-6)
+
+
+def test_settings_of_a_preset_are_chosen_by_validation_and_not_by_the_test(tmp_path, monkeypatch):
+    """Or they are the preset's own, where nothing validates."""
+    monkeypatch.setattr(kept_trainings, "RESULTS", tmp_path)
+    of_lists = {"ratios": [0.8, 0, 0.2], "relevance_threshold": 4, "val_ndcg@10": None, "parts": {}}
+    lucky = {"changes": {"lr": 0.5}}
+    for seed in range(3):
+        for preset, val, test, more in (("ncf", 3, 4, {}), ("ncf", 5, 1, lucky), ("history", 2, 3, {})):
+            figures = {"rmse": 0.8 + 0.01 * test + 0.001 * seed, "val_rmse": 0.8 + 0.01 * val, "parts": {}}
+            keep(tmp_path / "trainings", f"{preset}-{test}-{seed}", preset=preset, seed=seed, **figures, **more)
+        for preset, test, more in (("autoencoder", 0.4, {}), ("autoencoder", 0.5, lucky), ("ncf-ranking", 0.3, {})):
+            figures = {"ndcg@10": test, **of_lists}
+            keep(tmp_path / "trainings", f"{preset}-{test}-{seed}", preset=preset, seed=seed, **figures, **more)
+    ratings, lists = kept_trainings.answers_table().splitlines()[2:]
+    assert "| history | RMSE 0.8310 +- 0.0010, 3 seeds | ncf | -0.0100" in ratings
+    assert "| autoencoder | NDCG@10 0.4000, 3 seeds | ncf-ranking |" in lists

@@ -1,4 +1,4 @@
-"""What several models are made of: divergences by torch.distributions, sums, clocks and losses by plain loops."""
+"""Layers that models share: divergences against torch.distributions; sums, clocks and losses against plain loops."""
 
 import math
 import statistics
@@ -29,7 +29,7 @@ from Models.sequences import NEW_USER, History, PaddedHistory, offsets
 
 
 def posterior(seed: int = 0, n: int = 7, dim: int = 3) -> Posterior:
-    """With random means and variances, float64."""
+    """A posterior with random means and variances, in float64."""
     torch.manual_seed(seed)
     one = Posterior(n, dim, 1.0).double()
     torch.nn.init.normal_(one.mean, std=2.0)
@@ -38,7 +38,7 @@ def posterior(seed: int = 0, n: int = 7, dim: int = 3) -> Posterior:
 
 
 def kl(one: Posterior, prior_variance: torch.Tensor) -> torch.Tensor:
-    """The whole divergence from priors around 0, with its constant."""
+    """The full divergence from priors around 0, including its constant."""
     prior = Normal(torch.zeros_like(one.mean), prior_variance.sqrt().expand_as(one.mean))
     return kl_divergence(Normal(one.mean, one.log_std.exp()), prior).sum()
 
@@ -48,7 +48,7 @@ def gradients_of(loss: torch.Tensor, one: Posterior) -> list[torch.Tensor]:
 
 
 def test_the_divergence_from_a_known_prior_is_that_of_torch_up_to_a_constant():
-    """Of two posteriors, the difference; of one, the gradients."""
+    """Compared are the difference between two posteriors and the gradients of one."""
     variance = torch.full((3,), 1 / 2.5).double()
     one, other = posterior(0), posterior(1)
     expected = kl(one, variance) - kl(other, variance)
@@ -70,7 +70,7 @@ def test_the_prior_variance_makes_the_divergence_least():
 
 
 def test_the_divergence_without_a_precision_is_that_from_the_best_prior():
-    """Of two posteriors, the difference; of one, the gradients, which are those with its prior held fast."""
+    """Compared are the difference between two posteriors and the gradients of one, with its best prior held fixed."""
     one, other = posterior(0), posterior(1)
     best, best_other = one.prior_variance(), other.prior_variance()
     torch.testing.assert_close(one.divergence() - other.divergence(), kl(one, best) - kl(other, best_other))
@@ -90,7 +90,7 @@ def test_a_posterior_is_sampled_in_training_and_its_mean_in_use():
 
 
 def test_the_sum_over_raters_and_its_gradient_are_those_of_plain_loops():
-    """Of 5 movies, from the vectors of 6 users; user 2 rated nothing, and movie 3 has no rater."""
+    """For 5 movies, from the vectors of 6 users; user 2 rated nothing, and movie 3 has no rater."""
     pairs = [(0, 0), (0, 2), (1, 1), (3, 0), (3, 1), (3, 4), (4, 2), (5, 4)]  # user, movie
     user, movie = torch.tensor(pairs).T
     by_movie = torch.argsort(movie, stable=True)
@@ -111,11 +111,11 @@ def test_the_sum_over_raters_and_its_gradient_are_those_of_plain_loops():
 # --- the clock -----------------------------------------------------------------------------------
 
 NOW = 978_300_000
-TIMES = [[NOW, NOW, NOW, NOW + 90_000, NOW + 90_000], [], [5, 400_000_000], [NOW - 7], []]  # user after user, with ties
+TIMES = [[NOW, NOW, NOW, NOW + 90_000, NOW + 90_000], [], [5, 400_000_000], [NOW - 7], []]  # a list per user, with ties
 
 
 def history_of(times: list[list[int]]) -> History:
-    """Users who rated at these times; which movies and how does not matter."""
+    """Users who rated at these times; the movies and ratings do not matter."""
     time = torch.tensor([one for user in times for one in user], dtype=torch.int64)
     size = torch.tensor([len(user) for user in times])
     return History(offsets(size, closed=True), torch.zeros_like(time), time.float(), time)
@@ -126,7 +126,7 @@ def padded(times: list[list[int]]) -> PaddedHistory:
 
 
 def asked(times: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Users and times to ask: each user at all times, just before and after them, and long before and after all."""
+    """Users and times to query: each user at all times, just before and after them, and long before and after all."""
     known = [one for user in times for one in user]
     ask = sorted({one + more for one in known for more in (-1, 0, 1)} | {0, 10**10})
     return torch.tensor([(user, time) for user in range(len(times)) for time in ask]).T.contiguous()
@@ -154,7 +154,7 @@ def clock_by_hand(times: list[int], time: int, year: int) -> list[float]:
 
 
 def years(n: int) -> torch.Tensor:
-    """Of the movies asked for: long ago, known, unknown, yet to come."""
+    """Release years of the queried movies: long ago, usual, unknown and in the future."""
     return torch.tensor([1850.0, 1995.0, 0.0, 2040.0]).repeat(n)[:n]
 
 
@@ -171,7 +171,7 @@ def test_the_clock_is_that_of_plain_loops(times):
 
 
 def test_the_clock_counts_hours_and_days_from_utc_midnight():
-    """At six in the morning UTC of 1 January 2001, a Monday; 1 January 1970 was a Thursday."""
+    """At six in the morning UTC on 1 January 2001, a Monday; 1 January 1970 was a Thursday."""
     time = torch.tensor([978_307_200 + int(DAY) // 4])
     found = clock_numbers(time, *place_in_history(history_of([[NOW]]), torch.tensor([0]), time), years(1))[0]
     assert found[2:4].tolist() == pytest.approx([1, 0], abs=1e-3)
@@ -181,7 +181,7 @@ def test_the_clock_counts_hours_and_days_from_utc_midnight():
 
 @pytest.mark.parametrize("times", [TIMES, [[], []]], ids=["some ratings", "no ratings"])
 def test_the_clock_is_that_of_padded_histories(times):
-    """Of each user all at once, in the history model's shape, [users, times]."""
+    """All times of each user at once, in the history model's shape, [users, times]."""
     _, time = asked(TIMES)
     time = time.unique().expand(len(times), -1)
     year = years(time.numel()).view_as(time)
@@ -196,7 +196,7 @@ def test_the_clock_is_that_of_padded_histories(times):
 
 @st.composite
 def times_of_users(draw) -> list[list[int]]:
-    """Times of the ratings of some users, ascending, often near each other; some users have none."""
+    """Ascending rating times of some users, often close together; some users have none."""
     apart = st.sampled_from([0, 1, 5, 9, 10, 11, 99, 100, 101, 500])
     users = draw(st.lists(st.lists(apart, max_size=8), min_size=1, max_size=5).filter(any))
     return [[1000 + sum(one[: k + 1]) for k in range(len(one))] for one in users]
@@ -217,7 +217,7 @@ def sessions_by_hand(times: list[list[int]], gap: int) -> list[tuple[int, int, i
 @settings(deadline=None, max_examples=100)
 @given(times_of_users())
 def test_sessions_are_runs_without_a_break(times):
-    """At every time around the ratings, also of a new user; between two sessions the earlier one counts."""
+    """Checked at every time around the ratings, also for a new user; between two sessions the earlier one counts."""
     gaps = (0, 10, 100)
     user = torch.tensor([u for u, own in enumerate(times) for _ in own])
     time = torch.tensor([one for own in times for one in own])
@@ -255,7 +255,7 @@ STEPS = (0.0, 0.1, 0.3, 0.6, 1.0)
 
 
 def test_rating_weights_have_straight_lines_between_their_steps():
-    """At whole stars and halves; below the lowest step, as at it."""
+    """At whole and half stars; below the lowest step, the weight is that of the lowest step."""
     torch.testing.assert_close(rating_weights(torch.arange(1.0, 6.0), STEPS), torch.tensor(STEPS))
     by_halves = rating_weights(torch.arange(1.0, 11.0) / 2, STEPS)
     torch.testing.assert_close(by_halves, torch.tensor([0.0, 0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0]))
@@ -285,7 +285,7 @@ def histories(*users: list[tuple[int, float]]) -> PaddedHistory:
 
 
 def test_the_loss_of_hidden_movies_by_hand():
-    """Whatever is hidden: each user's cross-entropy among what is not shown, over the root of the targets' weights."""
+    """Whatever is hidden: a user's cross-entropy among what is not shown, over the root of the targets' weight sum."""
     torch.manual_seed(0)
     known = histories([(0, 5.0), (3, 4.0), (5, 1.0), (6, 3.0)], [(2, 5.0), (4, 2.0)], [(1, 5.0)])
     scores, shown = torch.randn(3, 7), []

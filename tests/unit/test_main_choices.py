@@ -1,4 +1,4 @@
-"""What main.py trains, by the size of the data."""
+"""What main.py trains, depending on the size of the data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Memory-mapped ratings: the data set that they were written from, and nothing else is read as one."""
+"""Memory-mapped ratings: they equal the data set that they were written from, and nothing else is read as one."""
 
 import csv
 import json
@@ -83,7 +83,7 @@ def test_made_up_ratings_are_the_same_in_both_forms(tmp_path):
 
 @pytest.mark.parametrize("preset", ["original", "ncf", "transformer"])
 def test_trainings_find_what_they_find_from_text(preset, tiny, tiny_features, tmp_path):
-    """The small data set's text is in the order of users and times, so that its rows have the same numbers."""
+    """The small data set's text is in the order of users and times, so that its rows keep their numbers."""
     folder = mapped(tiny, tmp_path / "tiny")
     flags = ("--features", tiny_features, "--preset", preset, *SMALL[preset], "--epochs", 2)
     flags += ("--relevance-threshold", 0, "--split", "leave-one-out") if preset == "transformer" else ()
@@ -136,7 +136,7 @@ def test_reading_takes_no_copy_and_writes_nothing(tiny, tiny_features, tmp_path)
 
 
 def changed(name: str, index: int, value: float):
-    """A fault: one number of one column is another."""
+    """A fault: one number in one column is changed."""
 
     def change(folder: Path) -> None:
         column = np.memmap(folder / f"ratings_{name}.bin", rating_columns.TYPES[name], "r+")
@@ -158,7 +158,7 @@ def repeated(folder: Path) -> None:
 
 
 def tables(change):
-    """A fault: the lines of users.csv or movies.csv are others."""
+    """A fault: the lines of users.csv or movies.csv are changed."""
 
     def damage(folder: Path, name: str) -> None:
         head, *lines = (folder / name).read_text().splitlines(keepends=True)
@@ -249,3 +249,10 @@ def test_the_folder_of_the_data_itself_is_not_written_into(tmp_path, run_script)
     done = run_script("utils/memory_map.py", "--data", folder, "--output", folder, code=1)
     assert "--output is the folder of the data itself: name another one." in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_a_data_set_that_cannot_be_read_leaves_an_earlier_one_as_it_was(tiny, tmp_path):
+    folder = mapped(tiny, tmp_path / "mapped")
+    with pytest.raises(UserError, match="There is no folder"):
+        mapped(tmp_path / "typo", folder)
+    assert_same_data(folder, of=tiny)

@@ -41,7 +41,7 @@ def films(tmp_path_factory) -> pd.DataFrame:
 
 
 def write_films(path: Path) -> None:
-    """A small table of films as the source has it."""
+    """A small table of films in the source's format."""
     rows = [dict.fromkeys(OMDB) | {"ID": k, "imdbID": f"tt{k:07}"} for k in range(len(FILMS))]
     for row, (title, year, genre, director) in zip(rows, FILMS, strict=True):
         row |= {"Title": title, "Year": year, "Genre": genre, "Director": director, "imdbRating": 7.5, "Oscars": 1}
@@ -53,7 +53,7 @@ def write_films(path: Path) -> None:
 
 
 def found(films: pd.DataFrame, title: str, year: int | None, *genres: str) -> tuple[str, str] | None:
-    """The director of the film that is found for a movie, and by what; None if there is none."""
+    """The director of the film found for a movie, and how it was matched; None without a match."""
     movies = pd.DataFrame({"movie": [7], "title": [title], "genres": [genres]})
     movies["year"] = pd.array([year], dtype="Int16")
     table = metadata.found_films(movies, films)
@@ -84,7 +84,7 @@ def test_titles_are_found_in_any_notation(films, title, year, director, matched)
     ("title", "year"),
     [
         ("King Kong (1933)", 1933),  # a remake is another film
-        ("Emma (1996)", 1996),  # two films fit as well
+        ("Emma (1996)", 1996),  # two films fit equally well
         ("Mission: Impossible II (2000)", 2000),
         ("Postman, The", None),
         ("(1997)", 1997),
@@ -107,7 +107,7 @@ def test_names_are_separated_but_for_their_suffixes(films):
 
 
 def run_metadata(monkeypatch, tmp_path: Path, *flags: object) -> pd.DataFrame:
-    """What the script writes about two movies of a data set, with the small table of films."""
+    """What the script writes about two movies of a data set, from the small table of films."""
     folder = tmp_path / "films"
     folder.mkdir(exist_ok=True)
     if not (folder / "movies.db").is_file():
@@ -145,7 +145,7 @@ def test_a_damaged_table_of_films_is_explained(tmp_path):
 
 @pytest.mark.skipif(not LATEST.is_dir(), reason="without MovieLens latest-small, whose links.csv has the IMDb ids")
 def test_nearly_every_film_is_the_right_one():
-    """By the IMDb ids of MovieLens, which the search does not use."""
+    """Checked by the IMDb ids of MovieLens, which the search does not use."""
     try:
         path = metadata.fetch_films()
     except UserError as error:

@@ -97,7 +97,7 @@ def test_a_missing_score_has_no_rank():
 
 @given(st.data(), st.integers(1, 15))
 def test_ranks_are_those_of_the_worst_order(data, n):
-    """Best scores first, of equal ones the irrelevant first; up to the n-th."""
+    """Best scores first, irrelevant movies first among ties; up to rank n."""
     scores = data.draw(st.lists(st.integers(0, 4), min_size=1, max_size=15))
     relevant = data.draw(st.sets(st.integers(0, len(scores) - 1), min_size=1))
     order = sorted(range(len(scores)), key=lambda movie: (-scores[movie], movie in relevant))

@@ -1,4 +1,4 @@
-"""Users, movies and filters as somebody typed them."""
+"""Users, movies and filters as a user types them."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def mask_of(saved: SavedModel, filters: dict) -> torch.Tensor | None:
 @settings(max_examples=60, deadline=None)
 @given(FILTERS)
 def test_filtered_recommendations_are_all_of_them_filtered_by_hand(saved, filters):
-    """For users, new ones, similar movies and the most popular ones."""
+    """For known users, new users, similar movies and the most popular movies."""
     kept = [movie for movie in IDS if passes(movie, filters)]
     if not kept:
         with pytest.raises(UserError, match="No movie of tiny passes the filters"):

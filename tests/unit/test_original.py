@@ -34,7 +34,7 @@ def made(features: torch.Tensor | None = None, stats: DataStats = STATS, **chang
 
 
 def history_of(*users: int) -> PaddedHistory:
-    """Users of the data whose ratings do not matter."""
+    """Histories of users of the data, whose ratings do not matter."""
     empty = torch.zeros(len(users), 1, dtype=torch.int64)
     return PaddedHistory(torch.tensor(users), empty, empty.float(), empty, empty.bool(), empty[:, 0])
 
@@ -89,7 +89,7 @@ def test_scoring_the_catalogue_equals_predicting_pairs(chunk, monkeypatch):
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time(two_threads):
-    """Large gathers run on several threads: added up in any order, two training runs with one seed would differ."""
+    """Large gathers use several threads: if they summed in an arbitrary order, two runs with one seed would differ."""
     model = made(stats=dataclasses.replace(STATS, n_users=3000, n_movies=2000), embedding_dim=32, hidden_dims=(128, 64))
     users, movies = torch.randint(0, 3000, (4096,)), torch.randint(0, 2000, (4096,))
     batch = {"user": users, "movie": movies, "rating": torch.ones(4096)}
@@ -132,7 +132,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(p):
     assert float((dropped == 0).float().mean()) == pytest.approx(p, abs=0.002)
     torch.testing.assert_close(dropped[dropped > 0].unique(), torch.tensor([1 / (1 - p)]), atol=1e-4, rtol=1e-4)
     dropped.sum().backward()
-    assert torch.equal(x.grad, dropped.detach())  # what is dropped is not trained, the rest as much more
+    assert torch.equal(x.grad, dropped.detach())  # dropped values get no gradient, the rest a larger one
     by_column = (dropped == 0).float().mean(0)
     assert float(by_column.std()) == pytest.approx((p * (1 - p) / 1000) ** 0.5, rel=0.15, abs=1e-9)  # independent
 

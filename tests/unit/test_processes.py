@@ -1,4 +1,4 @@
-"""Calls in processes of their own: their results, their faults, and what becomes of one that is killed."""
+"""Calls in processes of their own: their results, their faults, and what happens if one is killed."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ def die() -> None:
 
 @pytest.fixture
 def three_threads():
-    """As a user may set them by OMP_NUM_THREADS."""
+    """As a user may set them with OMP_NUM_THREADS."""
     with threads(3):
         yield
 
@@ -52,6 +52,6 @@ def test_a_fault_is_the_callers_and_what_else_was_at_work_is_not_lost():
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal here")
 def test_a_killed_process_is_explained():
-    """As a system kills one for its memory: the others end, and nobody waits for it."""
+    """If the system kills a process for its memory, the others end and nobody waits for it."""
     with pytest.raises(UserError, match="A process was killed, perhaps for lack of memory"):
         list(in_processes(die, [()], 2))

@@ -1,4 +1,4 @@
-"""The NCF that ranks: equal to its formula, whoever the user is; what it may learn from, and of new movies."""
+"""The NCF that ranks: equal to its formula for any user, what it may learn from, and new movies."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ SMALL = {"embedding_dim": 4, "hidden_dim": 6, "dropout": 0.0, "temperature": 0.5
 
 
 def made(data, rows: np.ndarray | None = None, std: float = 0.3, **changes) -> torch.nn.Module:
-    """A model of these training rows, all without, every parameter random."""
+    """A model built for these training rows, by default all, with every parameter random."""
     rows = np.arange(len(data.user)) if rows is None else rows
     return random_model(data, rows, RankingNCFConfig(**SMALL | changes), std=std)
 
@@ -87,7 +87,7 @@ def test_every_parameter_is_trained(data):
 
 
 def test_the_loss_is_that_of_hidden_movies_from_the_scores(data, monkeypatch):
-    """With nothing shown, the weighted cross-entropy of all that a user rated, from the scores of an empty history."""
+    """With nothing shown, it is the weighted cross-entropy of all that a user rated, scored from an empty history."""
     monkeypatch.setattr("Models.layers.SHOWN", (0.0, 0.0))
     model = made(data).train()
     rows = data.by_user_and_time(np.flatnonzero(data.user == 3))
@@ -120,12 +120,12 @@ def test_a_step_over_drawn_candidates_trains(data):
 
 @pytest.fixture
 def without_movie_5(data) -> np.ndarray:
-    """The rows of all movies but one, which is new then."""
+    """The rows of all movies but movie 5, which is therefore new."""
     return np.flatnonzero(data.movie != 5)
 
 
 def changed(model: torch.nn.Module) -> torch.nn.Module:
-    """The same with another embedding and bias of movie 5."""
+    """The same model with another embedding and bias of movie 5."""
     with torch.no_grad():
         model.ids[5] += 1
         model.movie_bias[5] += 1
@@ -139,7 +139,7 @@ def test_without_id_dropout_a_movie_that_nobody_chose_is_one_to_leave_out(data, 
 
 
 def test_with_id_dropout_a_new_movie_is_its_features(data, without_movie_5):
-    """That nobody chose it says nothing of it, and what is in its row of the embeddings does not matter."""
+    """That nobody chose it does not count against it, and its row of the embeddings does not matter."""
     model = made(data, without_movie_5, id_dropout=0.5).train()
     batch = batch_of(data, without_movie_5)
 

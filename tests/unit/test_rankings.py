@@ -89,7 +89,7 @@ def problems(draw):
 
 
 def worst_order(scores, seen, relevant) -> list[int]:
-    """The plain definition: best scores first, of equal ones the irrelevant first."""
+    """The plain definition: best scores first, irrelevant movies first among ties."""
     movies = [movie for movie in range(len(scores)) if movie not in seen]
     return sorted(movies, key=lambda movie: (-scores[movie], movie in relevant))
 
@@ -140,7 +140,7 @@ def test_ranks_do_not_depend_on_the_order_of_the_movies(problem, seed):
 
 def test_metrics_equal_those_of_scikit_learn_and_ranx():
     random = np.random.default_rng(1)
-    scores = random.permutation(40 * 30).reshape(40, 30).astype(float)  # no ties, which the libraries break otherwise
+    scores = random.permutation(40 * 30).reshape(40, 30).astype(float)  # no ties, which the libraries break differently
     relevant = [random.permutation(30)[: random.integers(1, 6)].tolist() for _ in range(40)]
     found = mean_metrics(rank(scores, [[]] * 40, relevant), 10)
     truth = np.array([[movie in own for movie in range(30)] for own in relevant], float)
@@ -235,7 +235,7 @@ def test_of_many_users_a_part_is_ranked_as_it_would_be_among_all(data, split):
 
 
 def test_few_tested_users_are_all_evaluated_however_many_there_are():
-    """Two thousand rows of three users, of a data set of any size."""
+    """Two thousand rows of three users, in a data set of any size."""
     user = np.repeat([5, 70_000, 190_000], [1000, 999, 1])
     assert of_evaluated(user, most=3).all()
     kept = of_evaluated(user, most=2)
@@ -278,7 +278,7 @@ def test_a_part_without_relevant_ratings_is_refused(data, part):
 
 
 def test_new_and_known_movies_are_measured_by_themselves(data):
-    """By plain loops; known ones have training ratings, new ones no known rating at all."""
+    """Checked with plain loops; known movies have training ratings, new ones no known rating at all."""
     split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
     evaluator = RankingEvaluator(data, split, relevance_threshold=4, k=3)
     scores = torch.from_numpy(np.random.default_rng(5).normal(size=(30, 27)))
@@ -304,7 +304,7 @@ def test_new_and_known_movies_are_measured_by_themselves(data):
 
 
 def test_only_new_movies_to_find_are_measured(data):
-    """As with somebody's own split: no known movie is among the relevant test rows."""
+    """As with a user's own split: no known movie is among the relevant test rows."""
     split = split_rows(data, "cold-movies", (0.5, 0.2, 0.3))
     new = ~np.isin(data.movie[split.test], data.movie[np.concatenate([split.train, split.val])])
     evaluator = RankingEvaluator(data, dataclasses.replace(split, test=split.test[new]), relevance_threshold=4)

@@ -20,14 +20,14 @@ def split(data):
 
 
 def test_the_rating_evaluator_predicts_rows_from_training_ratings_alone(data, split):
-    """In the order asked for, clipped to the scale; the same as the model gives on that history."""
+    """They are in the order asked for, clipped to the scale, and equal the model's on that history."""
     evaluator = RatingEvaluator(data, split)
     model = random_model(data, split.train, HistoryConfig(embedding_dim=4, hidden_dim=5))
     rows = np.random.default_rng(0).permutation(split.test)
     found = evaluator.predict(as_fitted(model, data, split.train), rows)
     with torch.inference_mode():
         expected = model.predict(batch_of(data, rows), data.history(split.train))
-    assert float((expected < 1).sum() + (expected > 5).sum()) > 0  # clipping does something here
+    assert float((expected < 1).sum() + (expected > 5).sum()) > 0  # clipping has an effect
     np.testing.assert_allclose(found, expected.clamp(1, 5), atol=1e-4)
     metrics, table = evaluator.test(model)
     error = table["prediction"] - table["rating"]
@@ -39,7 +39,7 @@ def test_the_rating_evaluator_predicts_rows_from_training_ratings_alone(data, sp
 
 
 def test_errors_of_new_movies_and_new_users_stand_apart(data):
-    """User 4 and movie 3 have no training rating; of what is tested of them both, one row."""
+    """User 4 and movie 3 have no training rating; one tested row belongs to both."""
     new = (data.user == 4) | (data.movie == 3)
     rest = np.flatnonzero(~new)
     split = Split(rest[::2], np.empty(0, np.int64), np.concatenate([rest[1::2], np.flatnonzero(new)]), "by hand")
@@ -61,4 +61,4 @@ def test_the_best_epoch_is_the_first_of_equals_by_validation(data, split):
     rating, ranking = RatingEvaluator(data, split), RankingEvaluator(data, split, relevance_threshold=4)
     assert best_epoch(epochs("val_rmse", 1.0, 0.8, 0.9, 0.8), rating) == 2
     assert best_epoch(epochs("val_ndcg@10", 0.1, 0.3, 0.3, 0.2), ranking) == 2
-    assert best_epoch(epochs("train_loss", 1.0, 0.5, 0.7), rating) == 3  # nothing validates: the last
+    assert best_epoch(epochs("train_loss", 1.0, 0.5, 0.7), rating) == 3  # without validation, the last

@@ -11,7 +11,7 @@ from helpers import SMALL, one_history, tiny_ratings, train_here
 from Models.checkpoint import SavedModel, load_model
 from Models.Dataset import Model, RowBatches
 from Models.inference.named import allowed_movies, find_users
-from Models.inference.recommend import TopNRecommender, scores_of_known, similar, vectors
+from Models.inference.recommend import TopNRecommender, audience, scores_of_known, similar, vectors
 from Models.sequences import PaddedHistory
 
 CPU = torch.device("cpu")
@@ -82,7 +82,7 @@ def test_more_known_ratings_change_the_recommendations_of_models_of_histories(an
 
 @pytest.mark.parametrize("cells", [60, 10_000_000])
 def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
-    """Two users at a time, or all."""
+    """Two users at a time, or all at once."""
     monkeypatch.setattr("Models.inference.recommend.CHUNK_CELLS", cells)
     history = saved.known.history
     recommender = TopNRecommender(saved.model, saved.ids, 4)
@@ -94,7 +94,7 @@ def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
 
 
 def test_of_a_large_catalogue_the_movies_with_the_best_rough_scores_are_scored(places, tmp_path, monkeypatch):
-    """The best of these by their exact scores; movies that a user has rated take no place among them."""
+    """The list is the best of these by exact scores; movies that a user has rated take no place among them."""
     saved = load_model(train_here(*places, "--run", tmp_path / "run", "--epochs", 1) / "best.pt", CPU)
     known = saved.known.history.pad(torch.arange(30))
     recommender = TopNRecommender(saved.model, saved.ids, 3)
@@ -142,7 +142,7 @@ def test_titles_and_genres_belong_to_the_movies(saved):
 
 
 def test_a_seen_movie_is_scored_from_the_other_ratings(any_model):
-    """Each by a history without that rating, computed alone."""
+    """Each score equals that of a history without that rating, computed alone."""
     history = any_model.known.history.pad(torch.tensor([5, 2])).row(0)
     with torch.no_grad():
         found = scores_of_known(any_model.model, history)
@@ -226,7 +226,7 @@ def test_similar_movies_are_those_of_the_highest_cosine(any_model):
 
 
 def test_the_most_popular_movies_have_the_most_ratings(saved):
-    """Of those that the user has not seen or, with seen movies included, of all; of equal ones the first."""
+    """Among those that the user has not seen or, with seen movies included, among all; the first of equal ones."""
     history = saved.known.history
     movies = [row[1] for row in tiny_ratings()]
     order = sorted(saved.ids.movie_ids, key=lambda movie: -movies.count(movie))
@@ -253,7 +253,7 @@ def test_every_model_recommends_allowed_movies_alone(any_model):
 
 
 def with_inner_products_alone(model: torch.nn.Module) -> torch.nn.Module:
-    """A copy of a model, every parameter random, of which nothing but biases and the products of vectors is left."""
+    """A copy of a model with random parameters, reduced to biases and the products of vectors."""
     model = copy.deepcopy(model)
     torch.manual_seed(0)
     for parameter in model.parameters():
@@ -334,3 +334,18 @@ def test_a_model_without_vectors_of_users_gives_those_of_movies(saved):
 
     found = vectors(MoviesAlone(saved.model), saved.ids, saved.known.history)
     assert list(found) == ["movie_ids", "movie_vectors"] and found["movie_vectors"].shape == (27, 1)
+
+
+def test_a_user_who_has_rated_every_movie_is_in_no_audience(any_model):
+    n, n_movies = len(any_model.ids.user_ids), len(any_model.ids.movie_ids)
+    seen = dataclasses.replace(
+        any_model.known.history,
+        offsets=torch.tensor([0, *[n_movies] * n]),
+        movie=torch.arange(n_movies),
+        rating=torch.full((n_movies,), 3.0),
+        time=torch.arange(n_movies),
+    )
+    recommender = TopNRecommender(any_model.model, any_model.ids, top_n=n)
+    found = audience(recommender, 3, any_model.known.history, seen)
+    assert sorted(user for user, _ in found) == sorted(any_model.ids.user_ids[1:])
+    assert all(np.isfinite(value) for _, value in found)

@@ -1,4 +1,4 @@
-"""When the lists of an evaluation are asked for, and that models are told of what is tested nothing else."""
+"""When the lists of an evaluation are asked for, which is all that models are told about the tested ratings."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from utils.splits import Split
 
 
 def timed(data, **times: list[int]):
-    """Data of user 0 and 1 with ratings at these times, and a split of them."""
+    """Data of users 0 and 1 with ratings at these times, and the rows of each part."""
     rows = {name: len(of_part) for name, of_part in times.items()}
     n = sum(rows.values())
     user = np.array([0, 1] * n)[:n]
@@ -27,7 +27,7 @@ def timed(data, **times: list[int]):
 
 
 def test_lists_are_asked_for_with_the_first_tested_rating_of_each_user(data):
-    """Not before the latest known rating; users without tested ratings ask with that."""
+    """But not before the latest known rating, which is when users without tested ratings ask."""
     some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 75, 60, 90])  # of user 0, 1, 0, 1 ...
     assert some.user[parts[2]].tolist() == [1, 0, 1, 0]
     evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
@@ -36,7 +36,7 @@ def test_lists_are_asked_for_with_the_first_tested_rating_of_each_user(data):
 
 
 def test_where_the_test_is_no_forecast_no_time_of_it_is_told(data):
-    """A tested rating of user 0 is older than a known one; the other user, all of whose come later, is no exception."""
+    """A tested rating of user 0 is older than a known one; user 1, with later ones only, is no exception."""
     some, parts = timed(data, train=[10, 20, 40, 30], val=[50], test=[70, 25, 60, 90])
     evaluator = RankingEvaluator(some, Split(*parts, "by hand"), relevance_threshold=4)
     assert evaluator.request_times.of(parts[0], parts[1])[:3].tolist() == [40, 30, 0]
@@ -53,7 +53,7 @@ def test_on_a_split_by_time_all_users_ask_when_the_test_begins(data):
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_models_are_told_when_their_lists_are_asked_for(data, part):
-    """In the validation as in the test; the figures are others where nobody tells it."""
+    """In validation as in the test; a model that is not told gives other scores."""
     split = split_rows(data, "leave-one-out", RATIOS)
     evaluator = RankingEvaluator(data, split, relevance_threshold=1)
     model = random_model(data, split.train, SequentialConfig(embedding_dim=4, max_length=8, num_layers=1))

@@ -140,7 +140,7 @@ def test_groups_are_consecutive_within_the_limit_and_none_is_smaller_than_it_mus
 
 
 def test_the_latest_times_are_those_of_each_users_last_rating():
-    """And 0 where there is none."""
+    """Users without ratings get 0."""
     history = history_of([[(3, 4.0, 10), (5, 1.0, 70)], [], [(2, 5.0, 30)]])
     assert history.latest_times().tolist() == [70, 0, 30]
     assert history.pad(torch.arange(3)).request_time.tolist() == [70, 0, 30]

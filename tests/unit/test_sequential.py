@@ -1,4 +1,4 @@
-"""Sequential models: they know nothing of the future, and their loss is the one of their formula."""
+"""Sequential models: they do not see the future, and their loss equals its formula."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_order_ratings_and_times_change_the_scores(data, architecture):
 
 @both_architectures
 def test_the_scores_depend_on_when_they_are_asked_for(data, architecture):
-    """As far as times apart are found in training; without the time of the request, on the ratings' times alone."""
+    """Up to the longest gap in training; without the time of the request, on the ratings' times alone."""
     model = made(data, architecture=architecture)
     asked = [one_history(3, 5, 7, at=200 + seconds) for seconds in (0, 3600, 10**6, 10**9)]
     at_once, later, longest, beyond = (model.score(history) for history in asked)
@@ -61,7 +61,7 @@ def test_the_scores_depend_on_when_they_are_asked_for(data, architecture):
 
 
 def test_attention_depends_on_when_a_list_is_asked_for(data):
-    """Even where the gap to the request is no input."""
+    """Even where the gap to the request is not an input."""
     model = made(data)
     torch.nn.init.zeros_(model.gap.weight)
     at_once, later = (model.score(one_history(3, 5, 7, at=200 + seconds)) for seconds in (0, 86_400))
@@ -70,7 +70,7 @@ def test_attention_depends_on_when_a_list_is_asked_for(data):
 
 @pytest.mark.parametrize("request_time", [True, False])
 def test_times_by_hand(data, request_time):
-    """Known ratings at 10, 40 and 40 seconds, the next is asked for at 90; the second user has one rating alone."""
+    """Known ratings at 10, 40 and 40 seconds and a request at 90; the second user has a single rating."""
     model = made(data, request_time=request_time)
     history = PaddedHistory(
         user=torch.tensor([0, 1]),
@@ -87,7 +87,7 @@ def test_times_by_hand(data, request_time):
 
 
 def test_a_training_step_learns_from_the_time_of_each_next_rating(data):
-    """h before a rating is that of a list asked for at that rating's time, of the ratings before alone."""
+    """h before a rating equals that of a list requested at that rating's time, from the earlier ratings alone."""
     model = made(data)
     vectors, times = model.movie_vectors(), [0, 50, 4000, 90_000]
     hidden = model.read(vectors, one_history(3, 5, 7, 9, time=times))[0]
@@ -97,7 +97,7 @@ def test_a_training_step_learns_from_the_time_of_each_next_rating(data):
 
 
 def test_attention_by_hand(data):
-    """softmax(q k / sqrt(d) + bias of the time to the request + bias of the distance) v, of one head and layer."""
+    """softmax(q k / sqrt(d) + bias of the time to the request + bias of the distance) v, for one head and layer."""
     model = made(data, num_layers=1, num_heads=1)
     block, bias = model.layers[0], model.relative_bias
     x, gap = torch.randn(1, 3, 4), torch.tensor([[[0, 0, 0], [7, 2, 0], [9, 5, 1]]])
@@ -117,7 +117,7 @@ def test_attention_by_hand(data):
     ("gaps", "longest"),
     [
         ([50] * 1000 + [5000] * 100 + [10**6] * 99, 5000),  # the hundredth longest
-        ([1] + [10**6] * 89, 10**6),  # of few, one that a tenth are no shorter than
+        ([1] + [10**6] * 89, 10**6),  # of few, one that at least a tenth reach
         ([30], 30),
     ],
 )
@@ -148,7 +148,7 @@ def test_only_the_latest_ratings_count(data):
 
 
 def test_the_loss_by_hand(data):
-    """Of each rated movie, cross-entropy among itself and the known movies outside the window; and the gradients."""
+    """For each rated movie, cross-entropy among itself and the known movies outside the window; and the gradients."""
     rows = np.flatnonzero(np.isin(data.user, [0, 1]))
     model = made(data, rows)
     history = one_history(*data.movie[rows][:4].tolist())
@@ -165,7 +165,7 @@ def test_the_loss_by_hand(data):
 
 
 def test_the_training_loss_is_that_of_all_histories_of_the_batch(data):
-    """Of users with no more than `max_length` ratings, so that the windows are not left to chance."""
+    """The users have at most `max_length` ratings, so that the windows are not random."""
     rows = np.concatenate([np.flatnonzero(data.user == user)[:n] for user, n in ((3, 6), (8, 2))])
     model = made(data, rows, dropout=0.0).train()
     output = model(batch_of(data, rows))
@@ -180,7 +180,7 @@ def test_the_training_loss_is_that_of_all_histories_of_the_batch(data):
 
 
 def test_no_list_is_made_by_a_position_that_training_has_not_reached(data):
-    """Of a user with more ratings than a training step reads: one fewer, as its last one is only predicted."""
+    """For a user with more ratings than a training step holds, lists read one fewer: a step only predicts its last."""
     model = made(data).train()
     rows = np.flatnonzero(data.user == 3)
     assert len(rows) > 6

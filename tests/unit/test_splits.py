@@ -1,4 +1,4 @@
-"""Splits: the rows of the protocol, no row in two parts, nothing of the future in training where time splits."""
+"""Splits: the rows of the protocol, no row in two parts, nothing of the future in training if the split is by time."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from utils.splits import SPLITS, TEST, TRAIN, VAL, Split, share_before_training_
 
 
 def made(user, time=None, n_given_train=None) -> RatingsData:
-    """Data of these users, each rating another movie."""
+    """Data of these users, in which each rating has its own movie."""
     n = len(user)
     time = None if time is None else np.array(time, np.int64)
     movies = pd.DataFrame({"movie": range(n)})

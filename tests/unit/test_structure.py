@@ -13,7 +13,7 @@ MODEL_FILES = ("Recommender", "Original", "Content", "HistoryRecommender", "Sequ
 
 
 def name_of(path: Path) -> str:
-    """A file as a module: Models.EASE."""
+    """The name of a file as a module, such as Models.EASE."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
@@ -67,7 +67,7 @@ every_source = pytest.mark.parametrize("path", SOURCES, ids=id_of)
     ],
 )
 def test_a_fixed_name_is_there(name):
-    """By its exact letters, on file systems that do not tell upper from lower case as well."""
+    """With its exact case, even on case-insensitive file systems."""
     path = ROOT / name
     assert path.name in {one.name for one in path.parent.iterdir()}
     assert path.is_dir() == name.endswith("/")
@@ -84,7 +84,7 @@ def test_models_stay_few_files():
 def test_imports_point_one_way(path):
     """utils <- Models <- Models/evaluation <- Models/training, Models/inference <- resultAnalyze and the root scripts.
 
-    Of these train.py alone is imported, to train in this process.
+    Of the root scripts, only train.py is imported, to train in this process.
     """
     ours = imports_of_ours(path)
     folder = path.relative_to(ROOT).parts[0]
@@ -128,7 +128,7 @@ def test_model_inputs_import_nothing_of_ours():
 def test_no_library_file_starts_a_script_of_ours(path):
     """A file without a `__main__` block is a library.
 
-    utils/mirrors.py starts pip, which is none of ours, and resultAnalyze/experiment.py calls functions in processes.
+    utils/mirrors.py starts pip, which is not ours, and resultAnalyze/experiment.py calls functions in processes.
     """
     if not is_script(path) and name_of(path) not in ("utils.mirrors", "resultAnalyze.experiment"):
         starters = ("subprocess", "multiprocessing", "os.system", "os.spawn", "os.exec", "os.fork", "os.popen", "runpy")
@@ -158,7 +158,7 @@ def test_no_size_of_a_data_set_or_encoder_is_in_the_code(path):
 
 @every_source
 def test_importing_a_file_does_no_work(path):
-    """At its top, a file has only definitions, constants and, of scripts in a folder, the import path."""
+    """At its top level, a file has only definitions, constants and, for scripts in a folder, the import path."""
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.If)
     for node in tree_of(path).body:
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -1,4 +1,4 @@
-"""Synthetic data: the shape of MovieLens, a taste that can be found, and the same bytes from the same seed."""
+"""Synthetic data: the shape of MovieLens, tastes that can be learned, and the same bytes from the same seed."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(folder):
-    """The data set and what is known of its truth."""
+    """The data set and what is known about how it was drawn."""
     return read_dataset(folder), json.loads((folder / "truth.json").read_text())
 
 

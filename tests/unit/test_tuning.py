@@ -1,4 +1,4 @@
-"""Equal tuning: as many trials for each model, on validation rows alone, kept and gone on with."""
+"""Equal tuning: the same number of trials for each model, on validation rows alone, kept and resumed."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def tuned(*arguments) -> dict:
 
 
 def on_tiny(preset: str, places: tuple):
-    """A preset's configuration on the small data set, small itself."""
+    """A preset's configuration for a short training on the small data set."""
     config = PRESETS[preset]
     data = DataConfig(folder=places[1], features=places[3], ratios=(0.5, 0.3, 0.2))
     optim = dataclasses.replace(config.optim, epochs=2)
@@ -34,7 +34,7 @@ def on_tiny(preset: str, places: tuple):
 
 @pytest.mark.parametrize("name", [*BASELINES, *PRESETS])
 def test_every_model_has_a_space_that_holds_its_defaults(name):
-    """But for those without settings."""
+    """Except models without settings."""
     if name not in SPACES:
         assert name in ("most popular", "most popular of the last week")
         return
@@ -99,8 +99,8 @@ def test_models_whose_trials_take_long_have_fewer(seconds, n):
     assert wanted(2, [{"seconds": 4000}]) == 2
 
 
-def test_a_trial_that_a_library_refuses_is_kept_without_a_value(evaluator, tmp_path, monkeypatch):
-    """By an error of its own, as implicit's where factors are not finite."""
+def test_a_trial_that_a_library_refuses_is_kept_without_a_value(evaluator, tmp_path, monkeypatch, capsys):
+    """With an error of its own, as implicit does where factors are not finite."""
 
     class FitError(Exception):
         pass
@@ -116,3 +116,4 @@ def test_a_trial_that_a_library_refuses_is_kept_without_a_value(evaluator, tmp_p
     best = tuned("EASE", evaluator, None, 6, tmp_path)
     rows = rows_of(tmp_path / "trials-EASE.csv")
     assert len(rows) == 6 and any(row["value"] == "" for row in rows) and best["penalty"] <= 500
+    assert "This trial failed (FitError: NaN encountered in factors)." in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Asking generate_recommendation.py, and reading what it says."""
+"""Helpers that query generate_recommendation.py and read its output."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def ids_in(line: str) -> list[int]:
 
 
 def refusal(run: Path, *flags: object) -> str:
-    """The sentence with which a request is refused, before the run is looked at or afterwards."""
+    """The sentence that refuses a request, whether before or after the run is read."""
     with pytest.raises(UserError) as error:
         recommend_here("--run", run, *flags)
     return str(error.value)

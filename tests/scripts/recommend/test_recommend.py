@@ -1,4 +1,4 @@
-"""Lists for one user, several and all, in every format."""
+"""Lists for one user, several users and all users, in every format."""
 
 import csv
 import io
@@ -114,7 +114,7 @@ def test_all_users_in_every_format(run_script, tiny_run, saved, tmp_path):
 @pytest.mark.parametrize("name", ["csv", "json", "ids", "text"])
 @pytest.mark.parametrize("users", ["7,1, 85", "4"])
 def test_several_users_are_those_of_all_in_the_order_that_was_asked(tiny_run, name, users):
-    """A single one as well has the format of many."""
+    """With --users, even a single user gets the format of several."""
     flags = ("--run", tiny_run, "--top-n", 3, "--format", name)
     every, some = (recommend_here(*flags, *asked).splitlines() for asked in (("--all-users",), ("--users", users)))
     header, every = (every[:1], every[1:]) if name == "csv" else ([], every)
@@ -124,7 +124,7 @@ def test_several_users_are_those_of_all_in_the_order_that_was_asked(tiny_run, na
 
 
 def test_users_come_from_a_file(tiny_run, tmp_path, monkeypatch):
-    """One id per line or several, with blank lines, a byte-order mark and the line ends of Windows; or from a pipe."""
+    """One id per line or several, with blank lines, a byte-order mark and Windows line ends; or from a pipe."""
     monkeypatch.chdir(tmp_path)
     Path("users").write_bytes("\ufeff7,1\r\n\r\n 85\n\n".encode())
     asked = ("--run", tiny_run, "--format", "ids", "--users")
@@ -158,7 +158,7 @@ def test_lists_of_a_model_of_ratings_say_so_and_from_which_run_they_are(run_scri
 
 
 def test_the_columns_of_the_table_stand_below_their_names(tiny_encoder, tmp_path):
-    """Whatever the length of ids and titles."""
+    """The columns line up whatever the length of ids and titles."""
     data, features = tmp_path / "own", tmp_path / "own.pkl"
     data.mkdir()
     long = "0123456789" * 2

@@ -1,4 +1,4 @@
-"""Lists as of the time of a request, by a model that knows the time."""
+"""Lists as of the time of the request, from a model that takes the time into account."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def transformer_run(places, tmp_path_factory) -> Path:
 
 
 def test_lists_are_as_of_the_time_of_the_request(transformer_run):
-    """In seconds or as a date; by default now, which is longer ago than anything in the data."""
+    """The time is in seconds or a date; the default, now, lies a longer gap after the ratings than any in the data."""
 
     def scores(*flags: object) -> list[float]:
         found = json.loads(recommend_here("--run", transformer_run, "--user", 4, "--format", "json", *flags))
@@ -47,7 +47,7 @@ def test_lists_are_as_of_the_time_of_the_request(transformer_run):
 
 
 def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkeypatch):
-    """One every ten minutes, the last a minute before, so that no gap of years lies between them and the request."""
+    """One every ten minutes, the last a minute before the request, so that no gap of years lies in between."""
     asked = []
     of_history = TopNRecommender.for_histories
 
@@ -82,7 +82,7 @@ def test_vectors_and_audiences_are_asked_for_at_a_time_as_well(transformer_run, 
 
 
 def test_users_whose_ratings_are_later_than_the_request_are_counted(transformer_run, capsys):
-    """Of the users that are asked for."""
+    """Only the requested users are counted."""
     recommend_here("--run", transformer_run, "--user", 4, "--at", "1990-01-01")
     assert "The user has ratings after --at: lists are as of the latest one." in capsys.readouterr().err
     recommend_here("--run", transformer_run, "--users", "1,4", "--at", "1990-01-01")
@@ -99,7 +99,7 @@ def test_what_is_no_time_is_refused(transformer_run, time):
 
 
 def test_times_of_a_new_user_are_those_of_the_data(tiny_run, tmp_path):
-    """Clock times in any unit are; a count such as 1, 2, 3 is not, as the data has the times of a clock."""
+    """Clock times in any unit are accepted; a count such as 1, 2, 3 is refused, because the data has clock times."""
     path, found = tmp_path / "mine.csv", []
     for times in (
         ("978300000", "978300900"),

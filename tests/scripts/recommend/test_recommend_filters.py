@@ -1,4 +1,4 @@
-"""Lists of some movies alone: by genre, year, popularity and text."""
+"""Lists restricted to movies by genre, year and id, and the most popular movies among them."""
 
 import csv
 import io
@@ -52,7 +52,7 @@ def test_filtered_lists_are_the_whole_lists_filtered_by_hand(tiny_run, tmp_path,
 
 
 def test_the_most_popular_movies_are_those_that_pass_the_filters(tiny_run, capsys):
-    """Three of them are left for user 4, fewer than wanted; a fourth has the user rated."""
+    """Three such movies are left for user 4, fewer than wanted; the user has rated the fourth."""
     some = sorted(set(range(2, 177, 7)) - RATED[4])[:3]
     asked = ("--user", 4, "--candidates", ",".join(map(str, [*some, min(RATED[4])])))
     line = recommend_here("--run", tiny_run, *asked).splitlines()[-1]

@@ -1,4 +1,4 @@
-"""What generate_recommendation.py gives by every preset: lists of new users, similar movies, vectors, predictions."""
+"""What generate_recommendation.py gives with every preset: lists of new users, similar movies, vectors, predictions."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ from utils.files import Note, UserError
 
 
 def changed_run(run: Path, folder: Path, change: Callable[[dict], object]) -> Path:
-    """A copy of a run whose checkpoint is changed."""
+    """A copy of a run with a changed checkpoint."""
     shutil.copytree(run, folder)
     checkpoint = torch.load(folder / "best.pt", weights_only=True)
     change(checkpoint)
@@ -38,7 +38,7 @@ def any_run(request, places, tmp_path_factory) -> tuple[str, Path]:
 
 
 def test_new_users_are_served_by_every_preset_but_the_original(any_run, tiny_run, tmp_path):
-    """From liked movies, and from a file that says the same, with ratings or without."""
+    """Liked movies, and a file that says the same with or without ratings, give the same list."""
     preset, run = any_run
     if preset == "original":
         with pytest.raises(UserError, match="OriginalRecommender knows only the users that it was trained on: use a"):
@@ -64,7 +64,7 @@ def test_a_new_user_is_served_by_the_command(run_script, tiny_run, tmp_path):
 
 
 def test_ratings_that_may_be_on_another_scale_are_noted_once_they_are_all_low(tiny_run, tmp_path, recwarn):
-    """In the lower half of the scale, which is below 3."""
+    """Low means in the lower half of the scale, which is below 3."""
     for high, n_notes in ((3, 0), (2.5, 1)):
         recwarn.clear()
         (tmp_path / "mine.csv").write_text(f"userId,movieId,rating\n7,2,1\n7,9,{high}\n")
@@ -73,7 +73,7 @@ def test_ratings_that_may_be_on_another_scale_are_noted_once_they_are_all_low(ti
 
 
 def test_a_model_of_choices_takes_no_other_ratings(tiny_run, tmp_path):
-    """All training ratings were 1; a file in which all are 1, or that has none, says the same."""
+    """All training ratings were 1; a file in which all are 1 means the same as one without ratings."""
 
     def choices(checkpoint: dict) -> None:
         checkpoint["stats"]["scale"] = {"low": 1.0, "high": 1.0}
@@ -125,7 +125,7 @@ def test_exported_vectors_are_those_of_the_model(any_run, tmp_path, known):
     assert list(target.parent.iterdir()) == [target]
     saved = load_model(run / "best.pt", torch.device("cpu"))
     history = saved.known.history if known == "all" else saved.known.training()
-    expected = vectors(saved.model, saved.ids, history, int(time.time()))  # longer ago than the data's longest gap
+    expected = vectors(saved.model, saved.ids, history, int(time.time()))  # further off than any gap in the data
     with np.load(target, allow_pickle=False) as found:
         assert sorted(found) == sorted(expected)
         for name, values in expected.items():
@@ -140,7 +140,7 @@ def test_a_model_without_vectors_of_users_exports_those_of_movies(tiny_run, tmp_
 
 
 def test_predictions_stand_beside_a_ranking(any_run, tiny_run, saved):
-    """The movies are those of the ranking, the predictions those of the other run; a rating model is refused."""
+    """The movies are those of the ranking, the predictions those of the other run; --run must not be a rating model."""
     preset, run = any_run
     asked = ("--run", run, "--predictions-from", tiny_run)
     if PRESETS[preset].ranking is None:
@@ -171,7 +171,7 @@ def with_other_titles(checkpoint: dict) -> None:
 @pytest.mark.parametrize("any_run", ["gru"], indirect=True)
 @pytest.mark.parametrize("change", [of_other_movies, with_other_titles])
 def test_predictions_for_other_movies_are_refused(any_run, tiny_run, tmp_path, change):
-    """Two data sets may number their movies alike."""
+    """Two data sets may use the same ids for different movies."""
     other = changed_run(tiny_run, tmp_path / "other", change)
     with pytest.raises(UserError, match="other users or movies"):
         recommend_here("--run", any_run[1], "--predictions-from", other)
@@ -186,7 +186,7 @@ def test_a_new_users_ratings_need_no_user(tiny_run, tmp_path):
 
 
 def test_predictions_for_other_people_of_the_same_ids_are_refused(places, tiny_features, tmp_path):
-    """Their movies are the same; their ratings are not."""
+    """The movies are the same; the ratings are not."""
     shifted = [(user, 7 * ((movie // 7 + 12) % 25) + 2, rating, time) for user, movie, rating, time in tiny_ratings()]
     folder = write_dat(tmp_path / "tiny", shifted)
     flags = ("--preset", "autoencoder", *SMALL["autoencoder"], "--epochs", 1)

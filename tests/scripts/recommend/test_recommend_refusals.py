@@ -1,4 +1,4 @@
-"""Requests that do not fit together, or mean nothing, are refused with a remedy."""
+"""Requests whose flags do not fit together or mean nothing are refused with a remedy."""
 
 import itertools
 

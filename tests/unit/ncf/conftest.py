@@ -1,4 +1,4 @@
-"""Fixtures: the small data set as the NCF's tests want it, and its training rows."""
+"""Fixtures: the small data set for the NCF's tests, and its training rows."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ from Models.ratings_data import RatingsData, split_rows
 
 @pytest.fixture(scope="module")
 def spread(data) -> RatingsData:
-    """The small data set with ratings over weeks, two at a time, and demographics that tell users apart."""
-    rank = np.arange(12).repeat(30).reshape(12, 30).T.ravel()  # of each rating among its user's
+    """The small data set with ratings over weeks, each time with two, and demographics that tell users apart."""
+    rank = np.arange(12).repeat(30).reshape(12, 30).T.ravel()  # of each rating among those of its user
     time = 978_300_000 + data.user * 7_000 + rank // 2 * 130_000
     user_features = np.random.default_rng(0).integers(0, 2, (30, 3)).astype(np.float32)
     return dataclasses.replace(data, time=time, user_features=user_features)

@@ -1,4 +1,4 @@
-"""The NCF's formula, at the head of its file, by plain loops; and what its tests share."""
+"""The formula at the head of the NCF's file, computed with plain loops; and what its tests share."""
 
 import dataclasses
 import math
@@ -82,7 +82,7 @@ class ByHand:
         return list(zip(self.data.user[rows].tolist(), self.data.movie[rows].tolist(), strict=True))
 
     def f(self, movie: int) -> np.ndarray:
-        """Title vector and genres, the decade, and the popularity that these promise."""
+        """Title vector and genres, the decade, and the popularity predicted from these."""
         decade = np.zeros(13)
         if self.year[movie]:
             decade[(self.year[movie] - 1900) // 10] = 1
@@ -99,7 +99,7 @@ class ByHand:
         return np.array([*demographics, math.log1p(days) / 4, math.log1p(older) / 4, *waves, age / 25])
 
     def z_of_movie(self, movie: int, without: int | None = None) -> np.ndarray:
-        """`without`: this user in the audience."""
+        """The movie's vector; `without` leaves this user out of the audience."""
         z = self.value["movies.mean"][movie] + self.f(movie) @ self.value["feature_weights"][:, :-1]
         raters = [rater for rater in self.raters[movie] if rater != without]
         for rater in raters:
@@ -119,7 +119,7 @@ class ByHand:
         return float(self.value["mlp.2.weight"][0] @ np.maximum(hidden, 0) + self.value["mlp.2.bias"][0])
 
     def prediction(self, user: int, movie: int, time: int, known: np.ndarray, leave_out: bool = False) -> float:
-        """By a user of the data with the ratings of the rows `known`; `leave_out`: without this rating in the sums."""
+        """For a user of the data with the ratings of rows `known`; `leave_out` keeps this rating out of the sums."""
         own = of_user(self.data, known, user)
         rated = [i for i in self.data.movie[own].tolist() if not (leave_out and i == movie)]
         *p, bias = self.value["users.mean"][user]
@@ -137,7 +137,7 @@ class ByHand:
 
 
 def trained(model: Recommender, batch: dict[str, torch.Tensor], steps: int = 60) -> list[float]:
-    """The losses of some steps on one batch, the last ones small."""
+    """The losses of some steps on one batch; the steps become smaller."""
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.05), []
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):

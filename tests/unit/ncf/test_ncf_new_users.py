@@ -1,4 +1,4 @@
-"""New users of the NCF: the minimum of the training objective, by their own ratings."""
+"""New users of the NCF: they minimise the training objective over their own ratings."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from Models.sequences import NEW_USER
 
 
 def objective(model: Recommender, hand: ByHand, data: RatingsData, own: np.ndarray):
-    """What the training minimises over p and b of a user with these rows, who has no demographics, from its parts."""
+    """The training objective over p and b of a user with these rows and without demographics, from its parts."""
     movies, times = data.movie[own].tolist(), data.time[own].tolist()
     x = [hand.x(NEW_USER, i, t, times) for i, t in zip(movies, times, strict=True)]
     others = [[j for j in movies if j != i] for i in movies]
@@ -38,7 +38,7 @@ def objective(model: Recommender, hand: ByHand, data: RatingsData, own: np.ndarr
 
 
 def minimum(loss) -> tuple[torch.Tensor, torch.Tensor]:
-    """p and b by a search that knows nothing of the closed form."""
+    """p and b by numerical search, without the closed form."""
     p, bias = torch.zeros(4).double().requires_grad_(), torch.zeros(()).double().requires_grad_()
     optimizer = torch.optim.LBFGS([p, bias], max_iter=300, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
 
@@ -54,7 +54,7 @@ def minimum(loss) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("movies", ["certain", "uncertain"])
 def test_a_new_user_is_the_minimum_of_the_training_objective(spread, train, movies):
-    """Over their p and bias, all else fixed, in one session; with certain and with uncertain vectors of movies."""
+    """Over their p and bias, all else fixed, in one session; with certain and with uncertain movie vectors."""
     model = made(spread, train, hidden_dim=0)
     if movies == "certain":
         torch.nn.init.constant_(model.movies.log_std, -12.0)
@@ -71,7 +71,7 @@ def test_a_new_user_is_the_minimum_of_the_training_objective(spread, train, movi
 
 @pytest.mark.parametrize("hidden_dim", [5, 0])
 def test_scores_of_a_new_user_equal_the_formula_with_their_p_and_bias(spread, train, hidden_dim):
-    """Without demographics, at the time of their last rating."""
+    """They have no demographics and are scored at the time of their last rating."""
     model = made(spread, train, hidden_dim=hidden_dim)
     hand, own = ByHand(model, spread, train), of_user(spread, train, 7)
     history = as_new(spread.history(train).pad(torch.tensor([7])))
@@ -86,7 +86,7 @@ def test_scores_of_a_new_user_equal_the_formula_with_their_p_and_bias(spread, tr
 
 @torch.inference_mode()
 def test_a_new_user_without_ratings_has_no_p_and_no_bias(spread, train):
-    """And is scored at the time of the newest training rating."""
+    """They are scored at the time of the newest training rating."""
     model = made(spread, train)
     hand = ByHand(model, spread, train)
     history = one_history()
@@ -99,7 +99,7 @@ def test_a_new_user_without_ratings_has_no_p_and_no_bias(spread, train):
 
 @torch.inference_mode()
 def test_more_ratings_of_like_movies_move_predictions_towards_them(spread, train):
-    """Of ten movies with one vector, more and more are rated with 5 and those of the opposite vector with 1."""
+    """More and more of ten movies with one vector are rated 5, and as many with the opposite vector are rated 1."""
     model = made(spread, train, towers=("ids",), hidden_dim=0)
     model.movies.mean[:10], model.movies.mean[10:20] = 0.5, -0.5
     model.movies.log_std.fill_(-3.0)
@@ -130,7 +130,7 @@ def test_the_order_of_ratings_of_one_time_does_not_matter(spread, train):
 
 @torch.inference_mode()
 def test_a_rating_of_a_new_user_does_not_affect_its_own_score_among_seen_movies(spread, train):
-    """Changed alone, it leaves the score of its own movie as it was, and changes those of the others."""
+    """Changing it leaves the score of its own movie as it was, and changes those of the others."""
     model, history = made(spread, train), as_new(spread.history(train).pad(torch.tensor([5])))
     rating = history.rating.clone()
     rating[0, 3] += 2
@@ -140,7 +140,7 @@ def test_a_rating_of_a_new_user_does_not_affect_its_own_score_among_seen_movies(
 
 
 def test_a_new_user_gets_the_predictions_of_a_trained_one_with_the_same_ratings(spread):
-    """Once training has settled, without MLP, where every second user likes every second movie and no other."""
+    """After training has converged, without the MLP, on data in which each user likes exactly every second movie."""
     rows = np.arange(len(spread.user))
     likes = (spread.user + spread.movie) % 2 == 0
     rating = np.where(likes, 4, 2) + np.random.default_rng(0).normal(size=len(rows)) / 2

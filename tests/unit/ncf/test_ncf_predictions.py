@@ -1,4 +1,4 @@
-"""The NCF's predictions and scores equal the formula, whatever else is asked beside them."""
+"""The NCF's predictions and scores equal the formula, whatever else is in the batch."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ from Models.sequences import NEW_USER, PaddedHistory
 @pytest.mark.parametrize("hidden_dim", [5, 0])
 @pytest.mark.parametrize("known", ["training", "training and validation", "test", "none"])
 def test_predictions_equal_the_formula(spread, split, train, known, hidden_dim):
-    """From the history that is given; who rated the movies is known from the training alone."""
+    """The history is the given one; who rated a movie is known from the training rows alone."""
     rows = {
         "training": train,
         "training and validation": np.concatenate([train, split.val]),
@@ -49,7 +49,7 @@ def test_predictions_of_a_fresh_model_are_about_the_mean(spread, split, train):
 
 
 def test_test_and_validation_ratings_affect_no_prediction(spread, split, train):
-    """A model of the same training rows, with other ratings and times in the other rows, is the same."""
+    """Other ratings and times in the other rows leave a model of the same training rows unchanged."""
     changed = dataclasses.replace(spread, rating=spread.rating.copy(), time=spread.time.copy())
     others = np.concatenate([split.val, split.test])
     changed.rating[others] = 6 - changed.rating[others]
@@ -61,7 +61,7 @@ def test_test_and_validation_ratings_affect_no_prediction(spread, split, train):
 
 
 def test_the_values_of_ratings_do_not_reach_predictions_but_through_what_is_learned(spread, train):
-    """Neither those of the batch nor those that the model was made with."""
+    """Neither those of the batch nor those that the model was built from."""
     other = dataclasses.replace(spread, rating=6 - spread.rating)
     batch = batch_of(spread, train)
     found = [made(one, train).train()(batch_of(one, train)).prediction for one in (spread, other)]
@@ -73,7 +73,7 @@ def test_the_values_of_ratings_do_not_reach_predictions_but_through_what_is_lear
 
 @pytest.mark.parametrize("hidden_dim", [5, 0])
 def test_scoring_is_predicting_all_movies_at_the_time_of_the_last_rating(spread, split, train, hidden_dim):
-    """From training ratings and from others; of user 12, who has none in training, at the newest training time."""
+    """From training ratings and from others; user 12 has none in training: the newest training time counts."""
     model = made(spread, train, hidden_dim=hidden_dim)
     for rows in (train, split.test):
         history = spread.history(rows)
@@ -117,7 +117,7 @@ def test_scores_do_not_depend_on_who_is_scored_beside_a_user(spread, train):
 
 @torch.inference_mode()
 def test_scores_do_not_depend_on_padding(spread, train):
-    """Longer, and of other movies, ratings and times."""
+    """Padding may be longer, and hold other movies, ratings and times."""
     model, history = made(spread, train), mixed_history(spread, train)
     padding = {"movie": 17, "rating": 1.0, "time": 1_500_000_000}
     columns = {
@@ -153,7 +153,7 @@ def test_scoring_leaves_the_model_as_it_was(spread, train):
 
 @torch.inference_mode()
 def test_the_vectors_of_movies_are_their_z_by_hand(spread, train):
-    """Of movies that nobody rated, without an audience."""
+    """Movies that nobody rated have no audience."""
     model = made(spread, train)
     hand, vectors = ByHand(model, spread, train), model.movie_vectors()
     expected = torch.tensor(np.array([hand.z_of_movie(movie) for movie in range(27)]))
@@ -163,7 +163,7 @@ def test_the_vectors_of_movies_are_their_z_by_hand(spread, train):
 
 @torch.inference_mode()
 def test_the_product_of_the_vectors_is_what_scores_are_made_of(spread, train):
-    """Without MLP and context, the rest is the mean and the biases; of users of the data and of new ones."""
+    """Without MLP and context, the rest is the mean and the biases, for users of the data and for new ones."""
     model = made(spread, train, hidden_dim=0, towers=("ids", "history", "audience", "features"))
     history = mixed_history(spread, train)
     items = model.item_tower()

@@ -23,7 +23,7 @@ def test_without_towers_and_mlp_every_prediction_is_the_mean(spread, split, trai
 
 
 def test_the_clock_is_left_out_where_the_data_has_no_times(spread, split):
-    """Of which its absence, the 1 January 1970, would be one."""
+    """Otherwise missing times would count as 1 January 1970."""
     data = dataclasses.replace(spread, time=None)
     model = made(data, split.train)
     before = predicted(model, data, split.test, split.train)
@@ -34,14 +34,14 @@ def test_the_clock_is_left_out_where_the_data_has_no_times(spread, split):
 
 @torch.inference_mode()
 def outputs(model: Recommender, data: RatingsData, known: History, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Predictions in training and in use, and scores of users of the data and of new ones."""
+    """Predictions in training and in evaluation mode, and scores of users of the data and of new ones."""
     history = known.pad(torch.arange(0, 30, 7))
     scores = [model.score(one).flatten() for one in (history, as_new(history))]
     return torch.cat([model.train()(batch).prediction, model.eval().predict(batch, known), *scores])
 
 
 def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -> torch.Tensor:
-    """The outputs of a model whose inputs of this tower, and nothing else, are others than the data's."""
+    """The outputs of a model in which only the inputs of this tower differ from the data's."""
     known, batch, made_of = data.history(rows), batch_of(data, rows), data
     if tower == "features":
         vectors = np.random.default_rng(1).normal(size=data.features.vectors.shape).astype(np.float32)
@@ -53,7 +53,7 @@ def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -
         if tower == "ids":
             for one in (model.users.mean, model.users.log_std, model.movies.mean, model.movie_bias):
                 one += torch.randn_like(one)
-        if tower == "history":  # the implicit factors: which movies are rated is also in the new users' p
+        if tower == "history":  # only the implicit factors: the rated movies also affect the new users' p
             model.history += torch.randn_like(model.history)
         if tower == "audience":  # other movies' raters
             n = model.training_n_of_movie.flip(0)
@@ -70,8 +70,8 @@ def with_other(tower: str, data: RatingsData, rows: np.ndarray, towers: tuple) -
 
 @pytest.mark.parametrize("tower", TOWERS)
 def test_a_tower_that_is_off_changes_nothing(spread, train, tower):
-    """With its inputs changed, all that the model gives stays; with it on, it changes."""
-    off = tuple(one for one in TOWERS if one != tower and (tower, one) != ("clock", "sessions"))  # both are of times
+    """Changing its inputs changes the model's outputs only if it is on."""
+    off = tuple(one for one in TOWERS if one != tower and (tower, one) != ("clock", "sessions"))  # both read times
     for towers, same in ((off, True), (TOWERS, False), ((tower,), False)):
         rest = outputs(made(spread, train, towers=towers), spread, spread.history(train), batch_of(spread, train))
         assert torch.allclose(with_other(tower, spread, train, towers), rest, atol=1e-3) == same
@@ -88,7 +88,7 @@ def test_without_the_history_tower_the_rated_movies_do_not_matter_to_users_of_th
 
 @torch.inference_mode()
 def test_years_are_in_the_features_and_in_the_clock(spread, train):
-    """In the one as decades, in the other as the movies' age; with both off, they do not matter."""
+    """In the features as decades, in the clock as the movies' age; with both off, they do not matter."""
     older = dataclasses.replace(spread, movies=spread.movies.assign(year=spread.movies["year"] - 30))
     batch, known = batch_of(spread, train), spread.history(train)
     neither = ("ids", "history", "audience", "demographics")

@@ -1,4 +1,4 @@
-"""The NCF's training loss equals the formula, in which no rating is told its own value."""
+"""The NCF's training loss equals the formula, in which no prediction sees its own rating."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ def test_predictions_in_training_equal_the_formula_without_the_rating_in_its_sum
 
 
 def test_a_prediction_in_training_is_that_of_a_model_that_never_had_the_rating(spread, train):
-    """But for the session's bias, which belongs to a rating of that time alone, and the popularities: they are off."""
+    """Session biases, which may belong to that rating alone, and popularities are exceptions and turned off."""
     towers = tuple(tower for tower in TOWERS if tower != "sessions")
     config, blocks = {"towers": towers, "std": 0.3}, ("title", "genres", "year")
     model = made(spread, train, blocks=blocks, **config).train()
@@ -43,7 +43,7 @@ def test_a_prediction_in_training_is_that_of_a_model_that_never_had_the_rating(s
 
 
 def test_the_implicit_factor_of_a_rated_movie_does_not_reach_its_own_prediction(spread, train):
-    """Changed for one movie, predictions of that movie stay, and those of its raters' other movies change."""
+    """Changing it leaves the movie's predictions as they were, and changes those of its raters' other movies."""
     model, batch = made(spread, train).train(), batch_of(spread, train)
     before = model(batch).prediction.detach()
     with torch.no_grad():
@@ -57,7 +57,7 @@ def test_the_implicit_factor_of_a_rated_movie_does_not_reach_its_own_prediction(
 
 
 def test_a_dropped_history_is_none_in_training_alone(spread, train):
-    """Of about as many users as the share says; their predictions are those from an empty history."""
+    """About the given share of users lose their history; their predictions are those from an empty one."""
     model, batch = made(spread, train, history_dropout=0.5), batch_of(spread, train)
     with torch.no_grad():
         in_use = model.predict(batch, spread.history(train))
@@ -79,14 +79,14 @@ def test_predictions_in_training_do_not_depend_on_the_batch(spread, train):
 
 
 def expected_error(model: Recommender, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """E (r - prediction)^2 as the training loss has it, its mean over the batch."""
+    """The mean over the batch of E (r - prediction)^2, as in the training loss."""
     likelihood = model(batch).loss - model.divergence() / len(model.training_rated)
     return (2 * likelihood - model.log_noise) * model.log_noise.exp()
 
 
 @torch.inference_mode()
 def test_the_expected_error_is_the_mean_over_draws_of_p_q_and_sessions(spread, train):
-    """Within a tolerance that is a quarter of the least of what the variances add, for each of some ratings."""
+    """For some ratings each, within a quarter of the smallest amount that a variance adds."""
     blocks = ("title", "genres", "year")
     model = made(spread, train, hidden_dim=0, blocks=blocks).train()
     hand, random, n = ByHand(model, spread, train, blocks), np.random.default_rng(0), 800_000
@@ -99,14 +99,14 @@ def test_the_expected_error_is_the_mean_over_draws_of_p_q_and_sessions(spread, t
         *std_p, std_b = np.exp(hand.value["users.log_std"][user])
         std_q = np.exp(hand.value["movies.log_std"][movie])
         noise_p, noise_q = (random.normal(size=(n // 4, 4)) * std for std in (std_p, std_q))
-        both = [(one * noise_p, other * noise_q) for one in (1, -1) for other in (1, -1)]  # each draw with its mirrors
+        both = [(one * noise_p, other * noise_q) for one in (1, -1) for other in (1, -1)]  # each draw, mirrored
         product = np.concatenate([((z_u + one) * (z_i + other)).sum(1) for one, other in both])
         center = hand.prediction(user, movie, time, train, leave_out=True)
         std_p, std_b = np.array(std_p), np.array([std_b, *np.exp(hand.session_values("log_std", user, time))])
         biases = (random.normal(size=(len(product), 4)) * std_b).sum(1)
         square = (center + 1 - (center - z_u @ z_i + product + biases)) ** 2
         added = z_u**2 @ std_q**2, z_i**2 @ std_p**2, std_p**2 @ std_q**2, std_b @ std_b
-        rating = torch.tensor([center + 1]).float()  # near enough for the variances to count
+        rating = torch.tensor([center + 1]).float()  # close enough for the variances to matter
         found = float(expected_error(model, batch_of(spread, np.array([k])) | {"rating": rating}))
         assert found == pytest.approx(square.mean(), abs=min(added) / 4)
         assert found == pytest.approx(1 + sum(added), rel=1e-3)
@@ -124,7 +124,7 @@ def test_without_ids_and_sessions_no_variance_is_in_the_expected_error(spread, t
 
 @torch.inference_mode()
 def test_the_priors_part_of_the_loss_by_hand(spread, train):
-    """Once for all ratings, in equal parts for each; of p and q, the divergence from the best Gaussian priors."""
+    """It counts once, shared equally by all ratings; for p and q it is the divergence from the best Gaussian priors."""
     precisions = {"history": 2.0, "audience": 3.0, "feature": 5.0, "bias": 7.0}
     config = {f"{name}_precision": value for name, value in precisions.items()}
     model = made(spread, train, **config).train()
@@ -180,7 +180,7 @@ def large_data(n_users: int = 300, n_movies: int = 200, n: int = 3_000) -> tuple
 
 
 def test_gradients_of_a_large_batch_are_the_same_each_time():
-    """On two threads, as users have: added up in any order, two training runs with one seed would differ."""
+    """Two threads, as users have: if they summed in an arbitrary order, two runs with one seed would differ."""
     stats, inputs = large_data()
     model = Recommender(NCFConfig(), stats, inputs)
     for parameter in model.parameters():
@@ -191,7 +191,7 @@ def test_gradients_of_a_large_batch_are_the_same_each_time():
     batch = {name: column[rows] for name, column in columns.items()}
 
     def gradients() -> dict[str, torch.Tensor]:
-        torch.manual_seed(0)  # whose histories are dropped
+        torch.manual_seed(0)  # decides whose histories are dropped
         model.zero_grad()
         model(batch).loss.backward()
         return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}

@@ -1,4 +1,4 @@
-"""Notes on the data are seen in every test here."""
+"""In every test here, an unexpected note on the data is an error."""
 
 import warnings
 
@@ -9,7 +9,7 @@ from utils.files import Note
 
 @pytest.fixture(autouse=True)
 def notes_are_seen():
-    """A note that a test does not expect is a fault."""
+    """Turn notes that a test does not expect into errors."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", Note)
         yield

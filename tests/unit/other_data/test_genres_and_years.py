@@ -6,6 +6,7 @@ import pytest
 from own_data import CSV_MOVIES, CSV_RATINGS, csv_set
 
 from utils.files import Note
+from utils.movie_files import read_movies
 from utils.readers import RawData, read_dataset
 
 
@@ -72,7 +73,7 @@ def test_years_that_cannot_be_read_are_counted(tmp_path):
 
 
 def test_json_genres_survive_as_they_are(tmp_path):
-    """Names with the separators of other notations inside."""
+    """The names contain separators of other notations."""
     genres = json.dumps(["Science, Fiction", "Film|Noir"]).replace('"', '""')
     data: RawData = read_dataset(
         csv_set(tmp_path, CSV_RATINGS + "7,1,5,978300009\n", f'{CSV_MOVIES}1,Heat,"{genres}"\n')
@@ -90,3 +91,11 @@ def test_lists_of_genres_that_cannot_be_read_are_counted(tmp_path):
 def test_years_in_other_digits_are_unknown(tmp_path, title):
     data = read_dataset(csv_set(tmp_path, CSV_RATINGS + "7,1,5,978300009\n", f"movieId,title\n1,{title}\n"))
     assert data.movies["year"].isna().all() and data.movies["title"].tolist() == [title]
+
+
+def test_a_year_alone_is_no_title(tmp_path):
+    """Neither in the data nor in a file of new movies, which are encoded alike."""
+    rows = "movieId,title,year,genres\n1,,1995,Drama\n2,Heat,1995,Drama\n"
+    data = read_dataset(csv_set(tmp_path, CSV_RATINGS + "1,1,4,0\n1,2,3,0\n", rows))
+    (tmp_path / "new.csv").write_text(rows)
+    assert data.movies["title"].tolist() == read_movies(tmp_path / "new.csv")["title"].tolist() == ["", "Heat (1995)"]

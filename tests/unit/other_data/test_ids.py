@@ -23,7 +23,7 @@ def test_ids_with_leading_zeros_stay_what_they_are(tmp_path):
 def test_one_id_that_is_no_integer_as_written_makes_all_of_them_strings(tmp_path, odd):
     data = read_dataset(csv_set(tmp_path, f"userId,movieId,rating\n7,1,5\n{odd},2,1\n"))
     assert data.ratings["user"].tolist() == ["7", odd]
-    assert data.ratings["movie"].tolist() == [1, 2]  # movies have ids of their own
+    assert data.ratings["movie"].tolist() == [1, 2]  # movie ids are not affected
 
 
 def test_an_id_in_the_movies_file_alone_decides_for_the_ratings_as_well(tmp_path):
@@ -34,7 +34,7 @@ def test_an_id_in_the_movies_file_alone_decides_for_the_ratings_as_well(tmp_path
 
 @pytest.mark.parametrize("movie", ["2", "02"])
 def test_tokens_of_recbole_are_ids_like_others(tmp_path, movie):
-    """So that MovieLens, in RecBole's form, has the ids of MovieLens."""
+    """MovieLens in RecBole's format therefore keeps its ids."""
     (tmp_path / "own.inter").write_text(f"user_id:token\titem_id:token\trating:float\n1\t{movie}\t4\n2\t3\t3\n")
     (tmp_path / "own.item").write_text(f"item_id:token\tmovie_title:token_seq\n{movie}\tHeat\n3\tBig\n")
     (tmp_path / "own.user").write_text("user_id:token\tage:token\n1\t30\n")

@@ -1,4 +1,4 @@
-"""Ratings of any scale or none, other separators and names of columns, and what is wrong with a line."""
+"""Ratings on any scale or none, other separators and column names, and what is wrong with a line."""
 
 import pytest
 from own_data import CSV_RATINGS, csv_set, ratings_of

@@ -1,4 +1,4 @@
-"""Times in every unit, and dates, become seconds; what is mixed or none is named."""
+"""Times in every unit, and dates, become seconds; mixed times and values that are no times are reported."""
 
 import warnings
 
@@ -35,7 +35,7 @@ def test_times_are_read_in_every_unit(tmp_path, written, words):
 
 
 def test_a_moment_as_a_whole_number_is_a_date(tmp_path):
-    """In place of milliseconds in the year 2602."""
+    """Otherwise it would be milliseconds in the year 2602."""
     with pytest.warns(Note, match="the times are dates such as 19971114203634"):
         table = ratings_of(tmp_path, CSV_RATINGS + "7,1,4,19971114203634\n7,2,4,20001231221240\n")
     assert table["time"].tolist() == [879539794, 978300760]
