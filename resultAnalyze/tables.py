@@ -118,7 +118,7 @@ def ablation_tables() -> str:
 def worth_table() -> str:
     """What each part is worth on MovieLens 1M: the parts of the NCF, and the inputs of the ablation by movies.
 
-    The change of RMSE and NDCG by adding the part; a dash if no effect is claimed, empty if it was not measured.
+    The change of RMSE and NDCG by adding the part; `none` if no effect is claimed, empty if it was not measured.
     """
     parts = part_differences().set_index(["preset", "rows", "without"])
     effects = pd.read_csv(RESULTS / "ml-1m-cold-movies-ncf-ranking" / "effects.csv")
@@ -130,11 +130,11 @@ def worth_table() -> str:
             if (*trained, part) in parts.index:
                 found = parts.loc[(*trained, part)]
                 is_shown = found.low * found.high > 0 and found.seeds >= MIN_SEEDS
-                row[head] = effect_in_words(-found.change, -found.high, -found.low, 4) if is_shown else "-"
+                row[head] = effect_in_words(-found.change, -found.high, -found.low, 4) if is_shown else "none"
         for movies, head in {"warm": "known movies: NDCG@10", "cold": "new movies: NDCG@10"}.items():
             if what:
                 found = effects.loc[(what, movies)]
-                row[head] = effect_in_words(found.change, found.low, found.high) if is_claimed(found) else "-"
+                row[head] = effect_in_words(found.change, found.low, found.high) if is_claimed(found) else "none"
         rows.append(row)
     return markdown_table(pd.DataFrame(rows))
 
@@ -149,7 +149,7 @@ WORTH_OF = {"ratings: RMSE": ("ncf", "random 50/30/20"), "lists: NDCG@10": ("ncf
 # A part of a model: its names in results/parts/ and in effects.csv.
 WORTH = {
     "BERT title vectors": ("block `title`", "title"),
-    "the same, with genres and year only": (None, "title, with genres and year only"),
+    "the same, if only genres and year are known": (None, "title, with genres and year only"),
     "genres": (None, "genres"),
     "director, writer and cast": (None, "people"),
     "all metadata": ("the metadata", None),

@@ -21,7 +21,7 @@ def test_main_skips_what_is_current_and_takes_no_foreign_run_for_its_own(run_scr
     clone, folder = copy_of_repo(tmp_path / "clone"), write_shop(tmp_path / "shop")
     flags = ("--data", folder, "--encoder", tiny_encoder)
     places = ("--data", folder, "--features", clone / "dataset/shop.pkl")
-    run_script("utils/BERT.py", *flags, *places[2:], root=clone)
+    run_script("utils/BERT.py", *flags, root=clone)  # into dataset/shop.pkl
     foreign = ("--preset", "autoencoder", "--epochs", 1, "--embedding-dim", 2)
     tested = train_here(*places, *foreign, "--run", clone / "runs/foreign")
     train_here("--final", tested, "--run", clone / "runs/foreign-final")

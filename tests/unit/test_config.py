@@ -7,7 +7,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from helpers import RATIOS
+from helpers import RATIOS, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -361,3 +361,15 @@ def test_a_training_of_before_a_flag_of_the_run_is_read(tiny_run, tmp_path):
     del record["config"]["run"]["shard"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     assert saved_config(tmp_path) == saved_config(tiny_run)
+
+
+def test_each_data_folder_has_a_features_file_of_its_own(tmp_path):
+    dataset = ROOT / "dataset"
+    for flags, expected in (
+        ((), dataset / "movie_bert_dict.pkl"),
+        (("--data", dataset / "ml-1m"), dataset / "movie_bert_dict.pkl"),
+        (("--data", dataset / "ml-100k"), dataset / "ml-100k.pkl"),
+        (("--data", tmp_path / "ml-1m"), dataset / "ml-1m.pkl"),
+        (("--data", dataset / "ml-100k", "--features", tmp_path / "f.pkl"), tmp_path / "f.pkl"),
+    ):
+        assert parsed(*flags).data.located().features == expected

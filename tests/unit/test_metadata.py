@@ -10,6 +10,7 @@ import pytest
 from helpers import ROOT
 
 from utils import metadata
+from utils.config import DEFAULT_DATA
 from utils.files import UserError
 from utils.readers import read_dataset
 
@@ -135,6 +136,11 @@ def test_no_outcome_is_in_the_file_by_default(monkeypatch, tmp_path, capsys):
     assert "Found 1 of 2 movies of mine, which have 66.7% of the ratings." in capsys.readouterr().out
     table = run_metadata(monkeypatch, tmp_path, "--outcomes")
     assert table[["critics", "imdb_rating", "oscars", "box_office"]].values.tolist() == [[90, 7.5, 1, 1e6]]
+
+
+def test_each_data_folder_has_a_metadata_file_of_its_own():
+    assert metadata.metadata_file(DEFAULT_DATA) == metadata.METADATA
+    assert metadata.metadata_file(DEFAULT_DATA.with_name("ml-100k")).name == "ml-100k_metadata.csv"
 
 
 def test_a_damaged_table_of_films_is_explained(tmp_path):
