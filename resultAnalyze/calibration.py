@@ -22,12 +22,11 @@ import torch
 
 from Models.checkpoint import SavedModel, load_model
 from Models.inputs import PositiveInt
-from resultAnalyze.run_files import equal_parts, results_table
+from resultAnalyze.run_files import counts_outside_test, equal_parts, results_table
 from utils import cli, runs
 from utils.cli import display_path
 from utils.config import FileName, OptionalFolder, parse
 from utils.files import ROOT, UserError, atomic_write, read_json, write_table
-from utils.splits import TEST
 
 
 @dataclass(frozen=True)
@@ -71,15 +70,10 @@ def in_words(predictions: pd.DataFrame) -> str:
 
 def with_counts(predictions: pd.DataFrame, saved: SavedModel) -> pd.DataFrame:
     """The predictions with the user's `activity` and the movie's `popularity`: their ratings outside the test."""
-    outside = saved.known.part != TEST
-    found = {}
-    for name, column, index, ids in (
-        ("activity", "userId", saved.known.history.users(), saved.ids.user_ids),
-        ("popularity", "movieId", saved.known.history.movie, saved.ids.movie_ids),
-    ):
-        counts = torch.bincount(index[outside], minlength=len(ids)).numpy()
-        found[name] = predictions[column].map(pd.Series(counts, [str(one) for one in ids]))
-    return predictions.assign(**found)
+    of_users, of_movies = counts_outside_test(saved)
+    activity = predictions["userId"].map(pd.Series(of_users, map(str, saved.ids.user_ids)))
+    popularity = predictions["movieId"].map(pd.Series(of_movies, map(str, saved.ids.movie_ids)))
+    return predictions.assign(activity=activity, popularity=popularity)
 
 
 def calibration(rows: pd.DataFrame, groups: int) -> pd.DataFrame:

@@ -26,17 +26,22 @@ if __name__ == "__main__":
 
 import numpy as np
 import pandas as pd
-import torch
 
 from resultAnalyze.intervals import MIN_UNITS, UnitMetric, estimate, gap, rated_units, squared_by_unit
 from resultAnalyze.markdown import markdown_table
-from resultAnalyze.run_files import Run, equal_parts, relevant_rows, results_table, top_lists, user_metrics
+from resultAnalyze.run_files import (
+    Run,
+    counts_outside_test,
+    equal_parts,
+    relevant_rows,
+    results_table,
+    user_metrics,
+)
 from utils import cli
 from utils.cli import display_path
 from utils.config import OptionalFolder, parse
 from utils.files import UserError, atomic_write, write_table
 from utils.runs import GROUPS, finished_run
-from utils.splits import TEST
 
 PARTS = 5  # groups of about equal size, by numbers of ratings
 Groups = dict[str, dict[str, np.ndarray]]  # grouping -> name of the group -> bool for each user or movie
@@ -114,8 +119,7 @@ def measured(found: list[Run]) -> Iterator[tuple[str, Groups, list[UnitMetric]]]
 
 def user_groups(run: Run) -> Groups:
     """Users by their known ratings and, where the data has them, by gender and age."""
-    known, ids = run.saved.known, run.saved.ids
-    count = torch.bincount(known.history.users()[known.part != TEST], minlength=len(ids.user_ids)).numpy()
+    count, _ = counts_outside_test(run.saved)
     found = {"known ratings of the user": in_parts(count)}
     features = run.saved.inputs.user_features.numpy() > 0
     for kind in ("gender", "age"):
@@ -140,10 +144,9 @@ def age_in_words(name: str) -> str:
 
 def movie_groups(run: Run) -> Groups:
     """Movies by their known ratings and the decade of their release."""
-    known, ids = run.saved.known, run.saved.ids
-    count = torch.bincount(known.history.movie[known.part != TEST], minlength=len(ids.movie_ids)).numpy()
-    tested = torch.bincount(known.history.movie[known.part == TEST], minlength=len(ids.movie_ids)).numpy()
-    decade = np.array(ids.years) // 10 * 10
+    _, count = counts_outside_test(run.saved)
+    tested = np.bincount(run.tested()["movie"], minlength=len(count))
+    decade = np.array(run.saved.ids.years) // 10 * 10
     of_decade = {f"{one}s": decade == one for one in np.unique(decade[decade > 0])}
     return {"known ratings of the movie": in_parts(count, tested), "decade of the movie": of_decade}
 
@@ -171,8 +174,7 @@ def ndcg_by_user(run: Run) -> UnitMetric:
 def found_by_movie(run: Run) -> UnitMetric:
     """By movie, the number of relevant test ratings, and how many of these are in the user's top ten."""
     relevant, n = relevant_rows(run), len(run.saved.ids.movie_ids)
-    is_found = relevant.merge(top_lists(run), on=["user", "movie"], how="left")["rank"].notna()
-    movie = relevant["movie"].to_numpy()
+    movie, is_found = relevant["movie"].to_numpy(), relevant["rank"].notna()
     return UnitMetric(np.bincount(movie, is_found, n), np.bincount(movie, minlength=n).astype(float))
 
 

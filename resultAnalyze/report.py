@@ -30,6 +30,7 @@ from resultAnalyze import calibration, loss_ananlyze
 from resultAnalyze.intervals import estimate, mean_over_users
 from resultAnalyze.run_files import (
     Run,
+    counts_outside_test,
     equal_parts,
     relevant_rows,
     results_table,
@@ -41,7 +42,6 @@ from utils import cli, runs
 from utils.cli import display_path
 from utils.config import OptionalFileName, OptionalFolder, as_typed, parse
 from utils.files import ROOT, write_text
-from utils.splits import TEST
 
 TEMPLATE = ROOT / "resultAnalyze" / "report.html"
 GROUPS = 5  # of users by activity, of movies by popularity
@@ -139,15 +139,11 @@ def rating_groups(run: Run) -> list[str]:
 
 def ranking_groups(run: Run) -> list[str]:
     """NDCG by the users' activity, and how many relevant movies are found by the movies' popularity."""
-    known = run.saved.known
-    outside = known.part != TEST
-    by_user = user_metrics(run)
-    n_of_user = torch.bincount(known.history.users()[outside], minlength=len(run.saved.ids.user_ids)).numpy()
-    n_of_movie = torch.bincount(known.history.movie[outside], minlength=len(run.saved.ids.movie_ids)).numpy()
-    users = grouped(n_of_user[by_user.index], by_user["ndcg@10"].to_numpy(), "users", "NDCG@10")
-    relevant = relevant_rows(run)
-    is_found = relevant.merge(top_lists(run), on=["user", "movie"], how="left")["rank"].notna().to_numpy(float)
-    movies = grouped(n_of_movie[relevant["movie"]], is_found, "relevant test ratings", "found in the ten")
+    of_users, of_movies = counts_outside_test(run.saved)
+    by_user, relevant = user_metrics(run), relevant_rows(run)
+    users = grouped(of_users[by_user.index], by_user["ndcg@10"].to_numpy(), "users", "NDCG@10")
+    is_found = relevant["rank"].notna().to_numpy(float)
+    movies = grouped(of_movies[relevant["movie"]], is_found, "relevant test ratings", "found in the ten")
     return [
         "<h3>By the number of the user's known ratings</h3>",
         table(users),

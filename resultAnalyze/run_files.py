@@ -58,18 +58,26 @@ def top_lists(run: Run) -> pd.DataFrame:
     return pd.DataFrame(columns | {"score": table["score"]})
 
 
+def counts_outside_test(saved: SavedModel) -> tuple[np.ndarray, np.ndarray]:
+    """How many ratings outside the test each user has, [n_users], and each movie, [n_movies]."""
+    history, rows = saved.known.history, saved.known.part != TEST
+    of_users = np.bincount(history.users()[rows], minlength=len(saved.ids.user_ids))
+    return of_users, np.bincount(history.movie[rows], minlength=len(saved.ids.movie_ids))
+
+
 def relevant_rows(run: Run) -> pd.DataFrame:
-    """The relevant test ratings of the users who were evaluated."""
+    """The relevant test ratings of the users who were evaluated, and their `rank`: NaN outside the user's list."""
     tested = run.tested()
     scale = run.saved.model.stats.scale
     rounded = 1e-5 * (scale.high - scale.low)  # the largest rounding error of ratings kept on the models' scale
     relevant = tested[tested["rating"] >= run.test["relevance_threshold"] - rounded]
-    return relevant[of_evaluated(relevant["user"].to_numpy())].reset_index(drop=True)
+    relevant = relevant[of_evaluated(relevant["user"].to_numpy())]
+    return relevant.merge(top_lists(run).drop(columns="score"), on=["user", "movie"], how="left")
 
 
 def user_metrics(run: Run) -> pd.DataFrame:
     """HR, NDCG and recall at 10 of each user with relevant test ratings, from the lists alone."""
-    found = relevant_rows(run).merge(top_lists(run), on=["user", "movie"], how="left")
+    found = relevant_rows(run)
     gain = (1 / np.log2(1 + found["rank"])).fillna(0.0).groupby(found["user"]).sum()
     hits, n = found["rank"].notna().groupby(found["user"]).sum(), found.groupby("user").size()
     ideal = np.cumsum(1 / np.log2(np.arange(2, 12)))[np.minimum(n, 10) - 1]

@@ -70,14 +70,14 @@ def falls_of(model: Model, history: PaddedHistory, movies: Tensor) -> Tensor:
     return (base - torch.cat(without) if n else base.new_zeros(0, len(movies))).cpu()
 
 
-def in_common(saved: SavedModel, one: int, other: int) -> list[str]:
+def in_common(saved: SavedModel, first: int, second: int) -> list[str]:
     """What two movies have in common among what the model knows, in words: "Animation", "director John Lasseter".
 
     Of names, the rarest few, and none that 5 % of the movies or more have, such as English, the language of most.
     """
     found = []
     if any(block.name == "genres" for block in saved.model.stats.blocks):
-        genres = [set(saved.ids.genres[movie].split("|")) - {""} for movie in (one, other)]
+        genres = [set(saved.ids.genres[movie].split("|")) - {""} for movie in (first, second)]
         found += sorted(genres[0] & genres[1])
     if saved.inputs.space is None:
         return found
@@ -85,7 +85,7 @@ def in_common(saved: SavedModel, one: int, other: int) -> list[str]:
     scales = [scale for scale in FeatureSpace.from_plain(saved.inputs.space).scales if scale.kind == "names"]
     shared = []
     for scale, matrix in zip(scales, saved.inputs.names, strict=True):
-        words = [set(matrix[movie].coalesce().indices()[0].tolist()) for movie in (one, other)]
+        words = [set(matrix[movie].coalesce().indices()[0].tolist()) for movie in (first, second)]
         shared += [(float(scale.scale[k]), scale.name, scale.vocabulary[k]) for k in words[0] & words[1]]
-    rare = [one for one in shared if one[0] > RARE and one[2].casefold() not in genres]
-    return found + [f"{block} {name}" for _, block, name in sorted(rare, key=lambda one: (-one[0], *one[1:]))[:N_NAMES]]
+    rare = [(-rarity, block, name) for rarity, block, name in shared if rarity > RARE and name.casefold() not in genres]
+    return found + [f"{block} {name}" for _, block, name in sorted(rare)[:N_NAMES]]
