@@ -99,7 +99,7 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
     recommender = TopNRecommender(
         saved.model, saved.ids, request.top_n, request.include_seen, rating_model, allowed, time
     )
-    every = saved.known.history
+    every = saved.ratings.history
     if new is not None:
         check_new_users(saved.model, rating_model)
         note_on_later(request, time, new.request_time)
@@ -123,7 +123,7 @@ def recommend(request: Request, saved: SavedModel, device: torch.device) -> None
 
 def scored_from(request: Request, saved: SavedModel) -> History:
     """The ratings that scores are made from: all known ones or, with --known train, the training ratings."""
-    return saved.known.training() if request.known == "train" else saved.known.history
+    return saved.ratings.training() if request.known == "train" else saved.ratings.history
 
 
 def value_names(saved: SavedModel, rating_model: Model | None) -> list[str]:
@@ -159,7 +159,7 @@ def list_audience(request: Request, saved: SavedModel) -> None:
     known, time = scored_from(request, saved), request_time(request, saved)
     note_on_later(request, time, known.latest_times())
     recommender = TopNRecommender(saved.model, saved.ids, request.top_n, request_time=time)
-    found = audience(recommender, movie, known, saved.known.history)
+    found = audience(recommender, movie, known, saved.ratings.history)
     name = "probability" if saved.model.config.task == "ranking" else "prediction"
     with opened(request.output) as file:
         write_audience(file, request.format, saved.ids.movie_ids[movie], name, found)
@@ -236,7 +236,8 @@ def load_rating_model(request: Request, saved: SavedModel, device: torch.device)
 
 def shared_ratings(one: SavedModel, other: SavedModel) -> float:
     """The share of one run's ratings that the other, of the same users and movies, also has: 0 to 1."""
-    pairs = [known.history.users() * len(one.ids.movie_ids) + known.history.movie for known in (one.known, other.known)]
+    histories = (one.ratings.history, other.ratings.history)
+    pairs = [history.users() * len(one.ids.movie_ids) + history.movie for history in histories]
     return float(torch.isin(*pairs).double().mean())
 
 

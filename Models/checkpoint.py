@@ -1,4 +1,4 @@
-"""Checkpoints: saving and loading weights, ids and known ratings, as plain types and tensors."""
+"""Checkpoints: saving and loading weights, ids and ratings, as plain types and tensors."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ class IdMaps:
 
 
 @dataclass(frozen=True)
-class KnownRatings:
+class AllRatings:
     """All ratings of the data set, of every part of the split, by user and time, as models see them.
 
     part: TRAIN, VAL or TEST for each rating, uint8 [n]
@@ -56,7 +56,7 @@ class SavedModel:
 
     model: Model
     ids: IdMaps
-    known: KnownRatings
+    ratings: AllRatings
     inputs: ModelInputs
 
 
@@ -88,7 +88,7 @@ def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
     """Ids, titles and all ratings of a data set, with each rating's part of the split."""
     history = data.history()
     part = torch.from_numpy(split.parts(len(data.user))[data.by_user_and_time()])
-    known = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: these are most of a checkpoint
+    ratings = vars(history) | {"movie": history.movie.int(), "part": part}  # int32: these are most of a checkpoint
     ids = IdMaps(
         dataset=data.name,
         user_ids=data.user_ids,
@@ -97,7 +97,7 @@ def describe_data(data: RatingsData, split: Split) -> dict[str, Any]:
         genres=data.movies["genres"].str.join("|").tolist(),
         years=data.movies["year"].fillna(0).astype(int).tolist(),
     )
-    return {"ids": vars(ids), "known": known}
+    return {"ids": vars(ids), "known": ratings}
 
 
 def describe_model(model: Model, inputs: ModelInputs) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
             raise OSError(None, "it could not be written whole", str(path)) from error
 
 
-def ids_and_ratings(content: dict[str, Any]) -> tuple[IdMaps, KnownRatings]:
+def ids_and_ratings(content: dict[str, Any]) -> tuple[IdMaps, AllRatings]:
     """What `describe_data` wrote into a checkpoint."""
     columns = content["known"] | {"movie": content["known"]["movie"].long()}
-    return IdMaps(**content["ids"]), KnownRatings(part=columns.pop("part"), history=History(**columns))
+    return IdMaps(**content["ids"]), AllRatings(part=columns.pop("part"), history=History(**columns))
 
 
-def load_known(path: Path) -> tuple[IdMaps, KnownRatings]:
+def load_ratings(path: Path) -> tuple[IdMaps, AllRatings]:
     """The ids and ratings of a checkpoint, without its model.
 
     Raises:
@@ -152,7 +152,7 @@ def load_known(path: Path) -> tuple[IdMaps, KnownRatings]:
 
 
 def load_model(path: Path | str, device: torch.device) -> SavedModel:
-    """The model of a checkpoint, or of a shared model's folder, ready to score on `device`, with ids and known ratings.
+    """The model of a checkpoint, or of a shared model's folder, ready to score on `device`, with ids and ratings.
 
     Raises:
         UserError: as `read_checkpoint`, or the checkpoint is from another version of this code.
@@ -163,10 +163,10 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         classes = {model.__name__: config for config, model in MODELS.items()}
         stats = content["stats"] | {"scale": RatingScale(**content["stats"]["scale"])}
         stats |= {part: tuple(FeatureBlock(**block) for block in stats[part]) for part in ("blocks", "names")}
-        ids, known = ids_and_ratings(content)
+        ids, ratings = ids_and_ratings(content)
         solved = content["state"].get("item_weights")
         inputs = ModelInputs(
-            **content["features"], training=known.training, space=content["space"], item_weights=solved
+            **content["features"], training=ratings.training, space=content["space"], item_weights=solved
         )
         config = from_json(classes[content["model"]](), content["config"])
         model = build_model(config, DataStats(**stats), inputs)
@@ -177,4 +177,4 @@ def load_model(path: Path | str, device: torch.device) -> SavedModel:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         remedy = "fetch another version of it" if path.is_dir() else "train again with python train.py"
         raise UserError(f"{path} does not fit this code ({reason[:200]}): {remedy}.") from error
-    return SavedModel(place(model, device).eval(), ids, known, inputs)
+    return SavedModel(place(model, device).eval(), ids, ratings, inputs)

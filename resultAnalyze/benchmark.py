@@ -351,7 +351,7 @@ def measure_sequences(settings: Settings) -> Row | None:
 def measure_lists(settings: Settings) -> Row:
     with trained(settings, "--preset", "original", "--epochs", 1) as run:
         saved = load_model(run / "best.pt", torch.device("cpu"))
-    recommender, known = TopNRecommender(saved.model, saved.ids), saved.known.history
+    recommender, known = TopNRecommender(saved.model, saved.ids), saved.ratings.history
     everyone = range(len(saved.ids.user_ids))
     some = everyone[:REFERENCE_USERS]
     pairs = zip(recommender.for_users(some, known, known), reference_list(saved, some), strict=True)

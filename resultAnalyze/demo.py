@@ -97,7 +97,7 @@ def write_page(content: dict[str, Any], output: Path) -> None:
 
 def page_content(saved: SavedModel, n_movies: int, neighbours: int) -> dict[str, Any]:
     """What the page holds, as plain values."""
-    ids, known, scale = saved.ids, saved.known.training(), saved.model.stats.scale
+    ids, known, scale = saved.ids, saved.ratings.training(), saved.model.stats.scale
     counts = torch.bincount(known.movie, minlength=len(ids.movie_ids))
     kept = counts.argsort(descending=True, stable=True)[: min(n_movies, int((counts >= MIN_RATINGS).sum()))]
     if not len(kept):
@@ -137,7 +137,7 @@ def all_weights(saved: SavedModel, kept: Tensor) -> Tensor:
     solved = saved.inputs.item_weights
     if solved is not None and len(solved) == len(saved.ids.movie_ids):
         return solved[kept][:, kept].float()
-    known = saved.known.training()
+    known = saved.ratings.training()
     column = torch.full((len(saved.ids.movie_ids),), -1)
     column[kept] = torch.arange(len(kept))
     rows = column[known.movie] >= 0

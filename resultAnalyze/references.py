@@ -110,7 +110,7 @@ def reference_neumf(data: RatingsData) -> float:
 @torch.inference_mode()
 def reference_list(saved: SavedModel, users: Sequence[int]) -> list[list]:
     """The ids of the same ten movies, user by user, each with the whole catalogue as one batch."""
-    lists, model, history = [], saved.model, saved.known.history
+    lists, model, history = [], saved.model, saved.ratings.history
     for user in users:
         movies = torch.arange(len(saved.ids.movie_ids))
         prediction = model.predict({"user": torch.full_like(movies, user), "movie": movies})

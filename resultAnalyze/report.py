@@ -167,7 +167,7 @@ def lists(run: Run) -> list[str]:
     chosen = users[np.linspace(0, len(users) - 1, min(N_USERS, len(users))).round().astype(int)].tolist()
     words = "As tested; a check marks a relevant movie." if run.ranks else "From their training ratings."
     found = [f'<p class="note">{words}</p>']
-    training = run.saved.known.training()
+    training = run.saved.ratings.training()
     for user, rows in zip(
         chosen, tested_lists(run, chosen) if run.ranks else predicted_lists(run, chosen), strict=True
     ):
@@ -193,7 +193,7 @@ def tested_lists(run: Run, users: list[int]) -> Iterator[list[dict[str, Any]]]:
 
 def predicted_lists(run: Run, users: list[int]) -> Iterator[list[dict[str, Any]]]:
     """The movies with the highest predicted ratings for each of these users."""
-    training, index = run.saved.known.training(), {movie: k for k, movie in enumerate(run.saved.ids.movie_ids)}
+    training, index = run.saved.ratings.training(), {movie: k for k, movie in enumerate(run.saved.ids.movie_ids)}
     for one in TopNRecommender(run.saved.model, run.saved.ids).for_users(users, training, training):
         yield [list_row(run, rank, index[movie.id], movie.values) for rank, movie in enumerate(one.movies, start=1)]
 

@@ -38,7 +38,7 @@ class Run:
 
     def tested(self) -> pd.DataFrame:
         """The test ratings: indices of user and movie, and the rating on the data's own scale."""
-        known, rows = self.saved.known, self.saved.known.part == TEST
+        known, rows = self.saved.ratings, self.saved.ratings.part == TEST
         columns = {"user": known.history.users()[rows], "movie": known.history.movie[rows]}
         rating = self.saved.model.stats.scale.from_model(known.history.rating[rows])
         return pd.DataFrame({name: column.numpy() for name, column in (columns | {"rating": rating}).items()})
@@ -60,7 +60,7 @@ def top_lists(run: Run) -> pd.DataFrame:
 
 def counts_outside_test(saved: SavedModel) -> tuple[np.ndarray, np.ndarray]:
     """How many ratings outside the test each user has, [n_users], and each movie, [n_movies]."""
-    history, rows = saved.known.history, saved.known.part != TEST
+    history, rows = saved.ratings.history, saved.ratings.part != TEST
     of_users = np.bincount(history.users()[rows], minlength=len(saved.ids.user_ids))
     return of_users, np.bincount(history.movie[rows], minlength=len(saved.ids.movie_ids))
 

@@ -86,7 +86,7 @@ def add_new_movies(saved: SavedModel, run: Path, new: NewMovies, device: torch.d
         years=ids.years + year.astype(int).tolist(),
         n_new=k,
     )
-    return SavedModel(place(model, device).eval(), ids, saved.known, extended)
+    return SavedModel(place(model, device).eval(), ids, saved.ratings, extended)
 
 
 def padded_item_weights(saved: SavedModel, k: int) -> Tensor | None:

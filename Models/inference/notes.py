@@ -45,7 +45,7 @@ def note_on_popular(found: Recommendations, popular: list) -> None:
 
 def note_on_training(saved: SavedModel, run: Path) -> None:
     """Say if the model was trained on a part of the ratings only."""
-    n, n_trained = len(saved.known.part), int((saved.known.part == TRAIN).sum())
+    n, n_trained = len(saved.ratings.part), int((saved.ratings.part == TRAIN).sum())
     if n_trained < n:
         distributed.say(
             f"The model was trained on {n_trained:,} of {n:,} ratings; for recommending, "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from Models.checkpoint import IdMaps, KnownRatings, SavedModel, load_known, load_model, not_in_tables
+from Models.checkpoint import AllRatings, IdMaps, SavedModel, load_model, load_ratings, not_in_tables
 from Models.configs import saved_config
 from Models.Dataset import Model
 from Models.ratings_data import RatingsData
@@ -39,7 +39,7 @@ class Earlier:
 
     run: Path
     saved: SavedModel
-    lineage: list[tuple[IdMaps, KnownRatings]]
+    lineage: list[tuple[IdMaps, AllRatings]]
 
 
 def load_earlier(run: Path, data: RatingsData) -> Earlier:
@@ -49,8 +49,8 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
         UserError: a run of its lineage is missing, or it was trained on other features, movies or demographics.
     """
     saved = load_model(runs.finished_run(run) / "best.pt", torch.device("cpu"))
-    before = [load_known(one / "best.pt") for one in _lineage(saved_config(run).run.continue_from)]
-    earlier, record = Earlier(run, saved, [(saved.ids, saved.known), *before]), read_json(run / "config.json")
+    before = [load_ratings(one / "best.pt") for one in _lineage(saved_config(run).run.continue_from)]
+    earlier, record = Earlier(run, saved, [(saved.ids, saved.ratings), *before]), read_json(run / "config.json")
     now, then = asdict(data.features.info), record.get("features", {})
     if changed := [name for name in SAME_FEATURES if now[name] != then.get(name)]:
         raise UserError(f"The {SAME_FEATURES[changed[0]]} of the features is not that of {run}: {ANEW}.")
@@ -60,7 +60,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
         raise UserError(f"The genders, age groups or occupations are not those of {run}: {ANEW}.")
     users = _places(saved.ids.user_ids, data.user_ids)
     movies = _places(saved.ids.movie_ids, data.movies["movie"].tolist())
-    n_ratings = (known_parts(saved.ids, saved.known, data) != UNKNOWN).sum()
+    n_ratings = (known_parts(saved.ids, saved.ratings, data) != UNKNOWN).sum()
     titles = data.movies["title"].to_numpy()[movies[movies >= 0]]
     renamed = titles != np.array(saved.ids.titles, dtype=object)[movies >= 0]
     if not len(titles) or renamed.mean() > MAX_RENAMED:
@@ -68,7 +68,7 @@ def load_earlier(run: Path, data: RatingsData) -> Earlier:
         raise UserError(f"{data.name} holds other movies than {run} was trained with{example}: {ANEW}.")
     print(
         f"Of what {run.name} knew, {data.name} has {(users >= 0).sum():,} of {len(users):,} users, "
-        f"{(movies >= 0).sum():,} of {len(movies):,} movies and {n_ratings:,} of {len(saved.known.part):,} ratings."
+        f"{(movies >= 0).sum():,} of {len(movies):,} movies and {n_ratings:,} of {len(saved.ratings.part):,} ratings."
     )
     return earlier
 
@@ -92,14 +92,14 @@ def _places(of: Sequence, among: Sequence) -> np.ndarray:
     return pd.Index([str(one) for one in among]).get_indexer([str(one) for one in of])
 
 
-def known_parts(ids: IdMaps, known: KnownRatings, data: RatingsData) -> np.ndarray:
+def known_parts(ids: IdMaps, ratings: AllRatings, data: RatingsData) -> np.ndarray:
     """The part that each rating had in a training with these ids and ratings: TRAIN, VAL, TEST or UNKNOWN, [n]."""
-    history = known.history
+    history = ratings.history
     user = _places(ids.user_ids, data.user_ids)[history.users().numpy()]
     movie = _places(ids.movie_ids, data.movies["movie"].tolist())[history.movie.numpy()]
     there = (user >= 0) & (movie >= 0)
     pairs = user[there] * len(data.movies) + movie[there]
-    part = pd.Series(known.part.numpy()[there].astype(np.int64), pairs)
+    part = pd.Series(ratings.part.numpy()[there].astype(np.int64), pairs)
     return part.reindex(data.user * len(data.movies) + data.movie, fill_value=UNKNOWN).to_numpy()
 
 

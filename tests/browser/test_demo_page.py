@@ -181,6 +181,6 @@ def test_a_page_of_another_preset_has_weights_made_from_its_training_ratings(
 
 def test_movies_that_few_people_rated_are_not_in_the_page(saved):
     """Their weights would reveal what else these people rated."""
-    counts = torch.bincount(saved.known.training().movie, minlength=len(saved.ids.movie_ids))
+    counts = torch.bincount(saved.ratings.training().movie, minlength=len(saved.ids.movie_ids))
     enough = [str(saved.ids.movie_ids[k]) for k in (counts >= 5).nonzero().squeeze(1).tolist()]
     assert page_content(saved, 10_000, 100)["ids"] == enough and len(enough) < len(counts)

@@ -140,7 +140,7 @@ def test_what_was_known_is_never_tested(places, grown, tmp_path, name):
     assert sorted(np.concatenate([found.train, found.val, found.test])) == list(range(len(data.user)))
     assert found.at_once == split.at_once == (name == "time")
 
-    history, part = earlier.known.history, earlier.known.part.numpy()
+    history, part = earlier.ratings.history, earlier.ratings.part.numpy()
     users, movies = (np.array(ids) for ids in (earlier.ids.user_ids, earlier.ids.movie_ids))
     pairs = list(zip(users[history.users().numpy()].tolist(), movies[history.movie.numpy()].tolist(), strict=True))
     trained = {pair for pair, which in zip(pairs, part, strict=True) if which == TRAIN}
@@ -187,7 +187,7 @@ def test_a_stopped_one_is_resumed_and_a_finished_one_trained_on_all_ratings(run_
     assert without_times(stopped) == without_times(whole) and states_are_equal(stopped / "best.pt", whole / "best.pt")
     final = train_here("--final", whole, "--run", tmp_path / "final")
     assert saved_config(final).run.continue_from == earlier
-    assert (load_model(final / "best.pt", CPU).known.part == TRAIN).all()
+    assert (load_model(final / "best.pt", CPU).ratings.part == TRAIN).all()
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_ids_are_found_again_when_one_new_id_makes_all_of_them_strings(tiny_run,
 def trained_pairs(run: Path) -> set:
     """The (user, movie) pairs of a run's training rows, which a later run must not test."""
     saved = load_model(run / "best.pt", CPU)
-    rows = saved.known.training()
+    rows = saved.ratings.training()
     users, movies = rows.users().tolist(), rows.movie.tolist()
     return {(saved.ids.user_ids[u], saved.ids.movie_ids[m]) for u, m in zip(users, movies, strict=True)}
 

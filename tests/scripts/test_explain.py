@@ -28,7 +28,7 @@ def test_without_a_rating_the_score_falls_by_the_figure(any_run):
     found = json.loads(recommend_here("--run", run, "--user", 4, "--explain", "--format", "json"))
     saved = load_model(run / "best.pt", torch.device("cpu"))
     (user,) = find_users(saved.ids, ["4"])
-    history = asked_at(saved.known.history.pad(torch.tensor([user])), int(time.time()))
+    history = asked_at(saved.ratings.history.pad(torch.tensor([user])), int(time.time()))
     n, reasons = int(history.mask.sum()), 0
     unit = saved.model.stats.scale.unit if saved.model.config.task == "rating" else 1.0
 

@@ -88,7 +88,7 @@ def test_a_final_training_is_on_all_ratings_for_the_epochs_that_validation_chose
     assert list(epochs[0]) == ["epoch", "train_loss", "seconds"]
     assert len(epochs) == record["epochs"] == test_metrics(tested)["best_epoch"]
     saved = load_model(final / "best.pt", torch.device("cpu"))
-    assert len(saved.known.part) == 360 and (saved.known.part == TRAIN).all()
+    assert len(saved.ratings.part) == 360 and (saved.ratings.part == TRAIN).all()
     assert states_are_equal(final / "best.pt", final / "last.pt")  # nothing chooses among its epochs
 
 
@@ -108,7 +108,7 @@ def test_a_final_training_repeats(tested, final, tmp_path):
 
 def test_test_ratings_train_a_final_model(tested, final, tiny_features, data, tmp_path):
     """With one test rating changed, the tested model stays the same and the final one does not."""
-    known = load_model(tested / "best.pt", torch.device("cpu")).known
+    known = load_model(tested / "best.pt", torch.device("cpu")).ratings
     position = int((known.part == 2).nonzero()[0])
     user, movie = int(known.history.users()[position]), int(known.history.movie[position])
     ids = data.user_ids[user], data.movies["movie"][movie]
@@ -127,7 +127,7 @@ def test_every_kind_of_model_has_a_final_training(preset, places, tmp_path):
     final = train_here("--final", run, "--run", tmp_path / "final")
     record = json.loads((final / "final.json").read_text())
     assert (record["train_rows"], record["epochs"]) == (360, test_metrics(run)["best_epoch"])
-    assert (load_model(final / "best.pt", torch.device("cpu")).known.part == TRAIN).all()
+    assert (load_model(final / "best.pt", torch.device("cpu")).ratings.part == TRAIN).all()
     assert not states_are_equal(final / "best.pt", run / "best.pt")
 
 

@@ -114,7 +114,7 @@ def test_vectors_are_those_of_the_movies_alone(pair, tmp_path):
 
 def test_it_is_loaded_in_python_as_a_checkpoint_is(shared):
     saved = load_model(str(shared), torch.device("cpu"))
-    assert saved.ids.user_ids == [] and saved.model.stats.n_users == 0 and len(saved.known.history.movie) == 0
+    assert saved.ids.user_ids == [] and saved.model.stats.n_users == 0 and len(saved.ratings.history.movie) == 0
 
 
 def test_new_movies_take_their_place_as_in_the_run(pair, tiny_encoder, tmp_path, monkeypatch):
@@ -138,7 +138,7 @@ def test_nothing_of_anybody_is_in_the_files(pair):
         assert not [name for name in SECRETS if name.encode() in content], path
         assert str(run.parent).encode() not in content, path  # nor paths of this machine
     sizes = {size for tensor in load_file(folder / "model.safetensors").values() for size in tensor.shape}
-    known = load_model(run / "best.pt", torch.device("cpu")).known
+    known = load_model(run / "best.pt", torch.device("cpu")).ratings
     assert not sizes & {len(SECRETS), len(known.part), len(known.training().movie)}
     config = json.loads((folder / "config.json").read_text())["content"]
     assert not {"known", "user_ids", "user_features"} & {*config, *config["ids"], *config["features"]}

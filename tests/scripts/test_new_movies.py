@@ -102,7 +102,7 @@ def test_the_scores_of_the_others_stay(runs, known, preset):
     saved = load_model(run / "best.pt", torch.device("cpu"))
     with pytest.warns(Note, match="3 new movies"):
         more = add_new_movies(saved, run, read_new_movies(folder / "new.csv"), torch.device("cpu"))
-    history = saved.known.history.pad(torch.arange(6))
+    history = saved.ratings.history.pad(torch.arange(6))
     with torch.inference_mode():
         torch.testing.assert_close(more.model.score(history)[:, :27], saved.model.score(history), atol=1e-4, rtol=1e-4)
     assert more.ids.movie_ids[:27] == saved.ids.movie_ids and more.ids.n_new == 3
@@ -131,10 +131,10 @@ def test_a_new_movie_gets_its_score_whatever_else_is_new(runs, known, tmp_path):
         saved = load_model(run / "best.pt", torch.device("cpu"))
         more = add_new_movies(saved, run, read_new_movies(path), torch.device("cpu"))
         with torch.inference_mode():
-            found.append(more.model.score(saved.known.history.pad(torch.arange(6)))[:, :28])
+            found.append(more.model.score(saved.ratings.history.pad(torch.arange(6)))[:, :28])
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
     with torch.inference_mode():
-        before = saved.model.score(saved.known.history.pad(torch.arange(6)))
+        before = saved.model.score(saved.ratings.history.pad(torch.arange(6)))
     torch.testing.assert_close(found[0][:, :27], before, atol=1e-4, rtol=1e-4)
 
 
@@ -185,7 +185,7 @@ def test_the_audience_are_the_users_with_the_highest_predictions(runs):
     run = runs("ncf")
     saved = load_model(run / "best.pt", torch.device("cpu"))
     found = json.loads(recommend_here("--run", run, "--audience-of", 9, "--format", "json").splitlines()[-1])
-    movie, known = saved.ids.movie_ids.index(9), saved.known.history
+    movie, known = saved.ids.movie_ids.index(9), saved.ratings.history
     with torch.inference_mode():
         scores = saved.model.score(known.pad(torch.arange(30)))[:, movie].clamp(1, 5)
     raters = set(known.users()[known.movie == movie].tolist())

@@ -86,7 +86,7 @@ def test_a_checkpoint_predicts_by_itself_as_it_was_tested(preset, tiny_run, hist
     run = {"ncf": tiny_run, "history": history_run}[preset]
     saved = load_model(run / "best.pt", torch.device("cpu"))
     rows = data.by_user_and_time(split.test)
-    prediction = saved.model.predict(next(iter(make_loader(data, rows, len(rows)))), saved.known.training())
+    prediction = saved.model.predict(next(iter(make_loader(data, rows, len(rows)))), saved.ratings.training())
     stored = [float(row["prediction"]) for row in rows_of(run / "test_predictions.csv")]
     np.testing.assert_allclose(prediction.detach().clamp(1, 5), stored, atol=1e-4)
     if preset == "history":

@@ -62,7 +62,7 @@ def test_a_checkpoint_gives_back_the_model_the_ids_and_the_known_ratings(data, s
         if model.config.task == "rating":
             batch = batch_of(data, split.test)
             assert torch.equal(saved.model.predict(batch, history), model.predict(batch, history))
-    for found, rows in ((saved.known.history, np.arange(len(data.user))), (saved.known.training(), split.train)):
+    for found, rows in ((saved.ratings.history, np.arange(len(data.user))), (saved.ratings.training(), split.train)):
         assert all(torch.equal(column, vars(data.history(rows))[part]) for part, column in vars(found).items())
 
 
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_a_training_is_complete(tiny_run):
     saved = load_model(tiny_run / "best.pt", CPU)
     rated = {u: {row[1] for row in tiny_ratings() if row[0] == u} for u in (1, 4)}
     assert saved.ids.user_ids[:2] == [1, 4] and saved.ids.dataset == "tiny"
-    padded = saved.known.history.pad(torch.tensor([0, 1]))
+    padded = saved.ratings.history.pad(torch.tensor([0, 1]))
     for index, user in enumerate(rated):
         assert {saved.ids.movie_ids[i] for i in padded.row(index).movie[0].tolist()} == rated[user]
     assert "Misérables, Les (1995)" in saved.ids.titles and saved.ids.genres[-1] == ""

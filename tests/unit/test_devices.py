@@ -34,7 +34,7 @@ def test_models_compute_without_float64(data, places, tmp_path, preset):
     """Training step, predictions, scores and vectors; the history model runs on the CPU instead."""
     run = train_here(*places, "--run", tmp_path / "run", "--preset", preset, "--epochs", 1, *SMALL[preset])
     saved = load_model(run / "best.pt", torch.device("cpu"))
-    model, history = saved.model, saved.known.history
+    model, history = saved.model, saved.ratings.history
     batch = next(iter(make_loader(data, torch.arange(60).numpy(), 60, 0, model.batching)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     model.train()  # EASE is solved on the CPU, whatever the device

@@ -58,7 +58,7 @@ def test_filtered_recommendations_are_all_of_them_filtered_by_hand(saved, filter
         return
     mask = mask_of(saved, filters)
     assert mask is None if not filters else [i for i, m in zip(IDS, mask.tolist(), strict=True) if m] == kept
-    history = saved.known.history
+    history = saved.ratings.history
     seen = history.pad(torch.tensor([1]))
     for include_seen in (False, True):
         every, few = (TopNRecommender(saved.model, saved.ids, 27, include_seen, None, m) for m in (None, mask))

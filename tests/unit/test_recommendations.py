@@ -30,7 +30,7 @@ def any_model(request, places, tmp_path_factory) -> SavedModel:
 def recommended(saved: SavedModel, user: str, top_n: int, **settings) -> list[int]:
     """Ids of the movies recommended to one user from all ratings."""
     recommender = TopNRecommender(saved.model, saved.ids, top_n, **settings)
-    history = saved.known.history
+    history = saved.ratings.history
     (found,) = recommender.for_users(find_users(saved.ids, [user]), known=history, seen=history)
     return [movie.id for movie in found.movies]
 
@@ -41,7 +41,7 @@ def recommended(saved: SavedModel, user: str, top_n: int, **settings) -> list[in
 def test_recommendations_are_the_best_unrated_movies(saved):
     for user in RATED:
         index = torch.tensor(find_users(saved.ids, [str(user)]))
-        scores = saved.model.score(saved.known.history.pad(index))[0].tolist()
+        scores = saved.model.score(saved.ratings.history.pad(index))[0].tolist()
         by_hand = sorted(zip(saved.ids.movie_ids, scores, strict=True), key=lambda pair: -pair[1])
         assert recommended(saved, str(user), 5) == [movie for movie, _ in by_hand if movie not in RATED[user]][:5]
 
@@ -57,7 +57,7 @@ def test_as_many_movies_as_are_left_are_recommended(saved):
 
 def test_recommendations_come_from_the_known_ratings_and_hold_no_seen_movie(any_model):
     """Scored from all ratings, or from the training ones; in both cases without any movie that was rated."""
-    every, training = any_model.known.history, any_model.known.training()
+    every, training = any_model.ratings.history, any_model.ratings.training()
     recommender = TopNRecommender(any_model.model, any_model.ids, 5)
     for known in (every, training):
         for index, found in enumerate(recommender.for_users(range(30), known, seen=every)):
@@ -73,7 +73,7 @@ def test_recommendations_come_from_the_known_ratings_and_hold_no_seen_movie(any_
 
 
 def test_more_known_ratings_change_the_recommendations_of_models_of_histories(any_model):
-    every, training = any_model.known.history, any_model.known.training()
+    every, training = any_model.ratings.history, any_model.ratings.training()
     users = torch.arange(30)
     with torch.no_grad():
         scores = [any_model.model.score(known.pad(users)) for known in (every, training)]
@@ -84,7 +84,7 @@ def test_more_known_ratings_change_the_recommendations_of_models_of_histories(an
 def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
     """Two users at a time, or all at once."""
     monkeypatch.setattr("Models.inference.recommend.CHUNK_CELLS", cells)
-    history = saved.known.history
+    history = saved.ratings.history
     recommender = TopNRecommender(saved.model, saved.ids, 4)
     found = list(recommender.for_users(range(30), history, history))
     assert [one.id for one in found] == saved.ids.user_ids
@@ -96,7 +96,7 @@ def test_chunks_do_not_change_the_recommendations(saved, monkeypatch, cells):
 def test_of_a_large_catalogue_the_movies_with_the_best_rough_scores_are_scored(places, tmp_path, monkeypatch):
     """The list is the best of these by exact scores; movies that a user has rated take no place among them."""
     saved = load_model(train_here(*places, "--run", tmp_path / "run", "--epochs", 1) / "best.pt", CPU)
-    known = saved.known.history.pad(torch.arange(30))
+    known = saved.ratings.history.pad(torch.arange(30))
     recommender = TopNRecommender(saved.model, saved.ids, 3)
     rough = recommender.leave_out(saved.model.rough_score(known).detach().clone(), known)
     exact = recommender.leave_out(saved.model.score(known).detach().clone(), known)
@@ -125,14 +125,14 @@ class Constant(Model):
 
 def test_ties_stand_in_catalogue_order_and_the_scale_bounds_what_is_shown(saved):
     recommender = TopNRecommender(Constant(saved.model), saved.ids, 3, include_seen=True)
-    (found,) = recommender.for_users([0], saved.known.history, saved.known.history)
+    (found,) = recommender.for_users([0], saved.ratings.history, saved.ratings.history)
     assert [movie.id for movie in found.movies] == saved.ids.movie_ids[:3]
     assert [movie.values["prediction"] for movie in found.movies] == [5.0] * 3
 
 
 def test_titles_and_genres_belong_to_the_movies(saved):
     recommender = TopNRecommender(saved.model, saved.ids, 27, include_seen=True)
-    (found,) = recommender.for_users([0], saved.known.history, saved.known.history)
+    (found,) = recommender.for_users([0], saved.ratings.history, saved.ratings.history)
     movies = {movie.id: movie for movie in found.movies}
     assert movies[163].title == "Misérables, Les (1995)" and movies[163].genres == "Drama|Musical"
     assert movies[170].genres == "" and len(movies) == 27
@@ -143,7 +143,7 @@ def test_titles_and_genres_belong_to_the_movies(saved):
 
 def test_a_seen_movie_is_scored_from_the_other_ratings(any_model):
     """Each score equals that of a history without that rating, computed alone."""
-    history = any_model.known.history.pad(torch.tensor([5, 2])).row(0)
+    history = any_model.ratings.history.pad(torch.tensor([5, 2])).row(0)
     with torch.no_grad():
         found = scores_of_known(any_model.model, history)
         for k in range(12):
@@ -159,7 +159,7 @@ def test_without_ratings_there_are_no_seen_movies_to_score(saved):
 
 
 def test_with_seen_movies_included_each_has_its_score_from_the_others(any_model):
-    every = any_model.known.history
+    every = any_model.ratings.history
     recommender = TopNRecommender(any_model.model, any_model.ids, 27, include_seen=True)
     (found,) = recommender.for_users([5], every, every)
     history = every.pad(torch.tensor([5]))
@@ -175,7 +175,7 @@ def test_with_seen_movies_included_each_has_its_score_from_the_others(any_model)
 
 def test_predictions_stand_beside_a_ranking(any_model, saved):
     """The order is that of the ranking, the predictions are those of the other model."""
-    history = saved.known.history
+    history = saved.ratings.history
     alone, both = (
         list(TopNRecommender(any_model.model, any_model.ids, 4, rating_model=m).for_users(range(30), history, history))
         for m in (None, saved.model)
@@ -227,7 +227,7 @@ def test_similar_movies_are_those_of_the_highest_cosine(any_model):
 
 def test_the_most_popular_movies_have_the_most_ratings(saved):
     """Among those that the user has not seen or, with seen movies included, among all; the first of equal ones."""
-    history = saved.known.history
+    history = saved.ratings.history
     movies = [row[1] for row in tiny_ratings()]
     order = sorted(saved.ids.movie_ids, key=lambda movie: -movies.count(movie))
     seen = history.pad(torch.tensor(find_users(saved.ids, ["4"])))
@@ -243,7 +243,7 @@ def test_every_model_recommends_allowed_movies_alone(any_model):
     assert mask.nonzero().flatten().tolist() == [IDS.index(163)]
     mask = allowed_movies(any_model.ids, years=(1960, 1970))
     every, few = (TopNRecommender(any_model.model, any_model.ids, n, allowed=m) for n, m in ((27, None), (3, mask)))
-    known, new = any_model.known.history, one_history(3, 5, rating=5.0)
+    known, new = any_model.ratings.history, one_history(3, 5, rating=5.0)
     for made in (lambda r: r.for_users(range(30), known, known), lambda r: r.for_histories(new, new)):
         for one, other in zip(made(every), made(few), strict=True):
             assert other.movies == [movie for movie in one.movies if mask[IDS.index(movie.id)]][:3]
@@ -293,7 +293,7 @@ def test_products_of_the_vectors_are_what_the_models_add_to_their_biases(any_mod
     """From all ratings and from the training ones; two users at a time give the same."""
     monkeypatch.setattr("Models.inference.recommend.CHUNK_USERS", 2)
     model = with_inner_products_alone(any_model.model)
-    for known in (any_model.known.history, any_model.known.training()):
+    for known in (any_model.ratings.history, any_model.ratings.training()):
         found = vectors(model, any_model.ids, known)
         history = known.pad(torch.arange(30))
         whole = model.logits(history) if type(model).__name__ == "Autoencoder" else model.score(history)
@@ -305,7 +305,7 @@ def test_products_of_the_vectors_are_what_the_models_add_to_their_biases(any_mod
 def test_the_vectors_of_users_follow_the_known_ratings(any_model):
     every, training = (
         vectors(any_model.model, any_model.ids, known)["user_vectors"]
-        for known in (any_model.known.history, any_model.known.training())
+        for known in (any_model.ratings.history, any_model.ratings.training())
     )
     assert every.shape == training.shape and every.dtype == np.float32
     assert not np.array_equal(every, training)
@@ -318,13 +318,13 @@ def test_a_user_without_ratings_has_vectors_too(any_model):
 
 
 def test_vectors_come_with_the_ids_of_the_data(saved):
-    found = vectors(saved.model, saved.ids, saved.known.history)
+    found = vectors(saved.model, saved.ids, saved.ratings.history)
     assert list(found) == ["movie_ids", "movie_vectors", "user_ids", "user_vectors"]
     assert found["movie_ids"].tolist() == saved.ids.movie_ids and found["movie_ids"].dtype == np.int64
     assert found["user_ids"].tolist() == saved.ids.user_ids and found["user_ids"].dtype == np.int64
     np.testing.assert_array_equal(found["movie_vectors"], saved.model.movie_vectors().detach().numpy())
     words = dataclasses.replace(saved.ids, user_ids=[f"ü{user}" for user in saved.ids.user_ids])
-    assert vectors(saved.model, words, saved.known.history)["user_ids"].tolist() == words.user_ids
+    assert vectors(saved.model, words, saved.ratings.history)["user_ids"].tolist() == words.user_ids
 
 
 def test_a_model_without_vectors_of_users_gives_those_of_movies(saved):
@@ -332,20 +332,20 @@ def test_a_model_without_vectors_of_users_gives_those_of_movies(saved):
         def movie_vectors(self) -> torch.Tensor:
             return torch.nn.Parameter(torch.ones(27, 1))
 
-    found = vectors(MoviesAlone(saved.model), saved.ids, saved.known.history)
+    found = vectors(MoviesAlone(saved.model), saved.ids, saved.ratings.history)
     assert list(found) == ["movie_ids", "movie_vectors"] and found["movie_vectors"].shape == (27, 1)
 
 
 def test_a_user_who_has_rated_every_movie_is_in_no_audience(any_model):
     n, n_movies = len(any_model.ids.user_ids), len(any_model.ids.movie_ids)
     seen = dataclasses.replace(
-        any_model.known.history,
+        any_model.ratings.history,
         offsets=torch.tensor([0, *[n_movies] * n]),
         movie=torch.arange(n_movies),
         rating=torch.full((n_movies,), 3.0),
         time=torch.arange(n_movies),
     )
     recommender = TopNRecommender(any_model.model, any_model.ids, top_n=n)
-    found = audience(recommender, 3, any_model.known.history, seen)
+    found = audience(recommender, 3, any_model.ratings.history, seen)
     assert sorted(user for user, _ in found) == sorted(any_model.ids.user_ids[1:])
     assert all(np.isfinite(value) for _, value in found)

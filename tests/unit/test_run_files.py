@@ -12,7 +12,7 @@ from resultAnalyze.run_files import relevant_rows
 
 @pytest.mark.parametrize(("low", "high"), [(1, 5), (0, 100), (-10, 10), (0, 1000)])
 def test_a_rating_at_the_threshold_is_relevant_on_any_scale(low, high, tmp_path):
-    """And has the rank of its movie in the user's list, if it is there. Ratings are stored on the models' scale, in 32 bits."""
+    """With the rank of its movie, if the list has it. Ratings are stored on the models' scale, in 32 bits."""
     scale, rating = RatingScale(low, high), np.arange(low, high + 1, dtype=np.float32)
     kept = scale.from_model(scale.to_model(rating).astype(np.float32))
     tested = pd.DataFrame({"user": 0, "movie": np.arange(len(rating)), "rating": kept})

@@ -23,7 +23,7 @@ from utils.files import UserError
 def ids_for(saved: SavedModel, user: int, top_n: int, include_seen: bool = False) -> list[int]:
     """The movies that the library recommends."""
     recommender = TopNRecommender(saved.model, saved.ids, top_n, include_seen)
-    (found,) = recommender.for_users(find_users(saved.ids, [str(user)]), saved.known.history, saved.known.history)
+    (found,) = recommender.for_users(find_users(saved.ids, [str(user)]), saved.ratings.history, saved.ratings.history)
     return [movie.id for movie in found.movies]
 
 

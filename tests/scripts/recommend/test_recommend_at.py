@@ -34,7 +34,7 @@ def test_lists_are_as_of_the_time_of_the_request(transformer_run):
     saved = load_model(transformer_run / "best.pt", torch.device("cpu"))
     assert saved.model.stats.longest_gap > 0
     (user,) = find_users(saved.ids, ["4"])
-    latest = saved.known.history.pad(torch.tensor([user]))
+    latest = saved.ratings.history.pad(torch.tensor([user]))
     with torch.no_grad():
         expected = saved.model.score(dataclasses.replace(latest, request_time=latest.request_time + 1))[0]
     expected[latest.movie[0]] = -torch.inf
@@ -64,7 +64,7 @@ def test_liked_movies_were_rated_just_before_the_request(transformer_run, monkey
 
 def test_vectors_and_audiences_are_asked_for_at_a_time_as_well(transformer_run, tmp_path):
     saved = load_model(transformer_run / "best.pt", torch.device("cpu"))
-    history, after = saved.known.history, int(saved.known.history.time.max()) + 5
+    history, after = saved.ratings.history, int(saved.ratings.history.time.max()) + 5
     recommend_here("--run", transformer_run, "--export-vectors", tmp_path / "v.npz", "--at", after)
     padded = asked_at(history.pad(torch.arange(30)), after)
     with torch.no_grad(), np.load(tmp_path / "v.npz", allow_pickle=False) as found:

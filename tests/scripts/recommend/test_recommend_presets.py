@@ -124,7 +124,7 @@ def test_exported_vectors_are_those_of_the_model(any_run, tmp_path, known):
     assert said == f"Wrote the vectors of 27 movies and 30 users to {target}.\n"
     assert list(target.parent.iterdir()) == [target]
     saved = load_model(run / "best.pt", torch.device("cpu"))
-    history = saved.known.history if known == "all" else saved.known.training()
+    history = saved.ratings.history if known == "all" else saved.ratings.training()
     expected = vectors(saved.model, saved.ids, history, int(time.time()))  # further off than any gap in the data
     with np.load(target, allow_pickle=False) as found:
         assert sorted(found) == sorted(expected)
@@ -152,7 +152,7 @@ def test_predictions_stand_beside_a_ranking(any_run, tiny_run, saved):
         for flags in (asked, asked[:2])
     )
     assert [{name: value for name, value in row.items() if name != "prediction"} for row in both] == alone
-    scores = saved.model.score(saved.known.history.pad(torch.arange(30))).detach().clamp(1, 5)
+    scores = saved.model.score(saved.ratings.history.pad(torch.arange(30))).detach().clamp(1, 5)
     for row in both:
         user, movie = find_users(saved.ids, [row["userId"]])[0], saved.ids.movie_ids.index(int(row["movieId"]))
         assert float(row["prediction"]) == pytest.approx(float(scores[user, movie]), abs=1e-4)
