@@ -21,7 +21,8 @@ soak: .venv/requirements-dev.txt
 
 # Delete everything that was generated, except downloads.
 clean:
-	rm -rf .venv .venv-rectools runs dataset/*.pkl dataset/*.json resultAnalyze/Figure_1.png resultAnalyze/benchmark.json resultAnalyze/demo_page.html
+	rm -rf .venv .venv-rectools runs dataset/*.pkl dataset/*.npz dataset/*.json dataset/*metadata.csv
+	rm -rf resultAnalyze/Figure_1.png resultAnalyze/calibration.png resultAnalyze/calibration.csv resultAnalyze/benchmark.json resultAnalyze/demo_page.html
 
 # A separate environment for the library that resultAnalyze/compare_rectools.py runs.
 .venv-rectools/requirements-rectools.txt: requirements-rectools.txt
