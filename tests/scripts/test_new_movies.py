@@ -2,6 +2,7 @@
 
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import torch
 from helpers import SMALL, recommend_here, train_here
 
 from Models.checkpoint import load_model
-from Models.inference.new_movies import add_new_movies, read_new_movies
+from Models.inference.new_movies import add_new_movies, block_of, read_new_movies
+from utils.columns import Column
 from utils.features import read_features
 from utils.files import Note, UserError
 from utils.readers import read_dataset
@@ -210,3 +212,11 @@ def test_the_audience_of_a_new_movie_of_a_model_that_ranks(runs, known):
 def test_no_audience_of_a_movie_that_is_not_there(runs):
     with pytest.raises(UserError, match="tiny has no movie n1"):
         recommend_here("--run", runs("content"), "--audience-of", "n1")
+
+
+def test_a_name_as_it_is_written_comes_before_its_other_spellings():
+    vocabulary = ("Prince", "prince", "Bo")
+    scale = SimpleNamespace(name="cast", kind="names", vocabulary=vocabulary)
+    column = Column("cast", "names", [("Prince",), ("prince",), ("BO",), ("Nobody",)])
+    found = block_of(column, scale, 4, None, "mean").values.toarray().tolist()
+    assert found == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]

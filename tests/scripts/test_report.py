@@ -98,3 +98,10 @@ def test_a_run_without_a_test_has_no_report(places, tiny_run, tmp_path):
     final = train_here("--final", tiny_run, "--run", tmp_path / "final")
     with pytest.raises(UserError, match="has no test"):
         main_here(report, "--run", final)
+
+
+def test_the_command_of_a_run_that_continued_names_the_earlier_one(tiny_run, tmp_path):
+    run = train_here("--continue-from", tiny_run, "--epochs", 1, "--run", tmp_path / "run")
+    main_here(report, "--run", run)
+    words = shlex.split(commands((run / "report.html").read_text(encoding="utf-8"))[0])
+    assert words[words.index("--continue-from") + 1] == str(tiny_run)

@@ -50,7 +50,8 @@ def test_new_users_are_served_by_every_preset_but_the_original(any_run, tiny_run
     assert len(set(ids)) == 5 and not set(ids) & {2, 9, 163}
     (tmp_path / "mine.csv").write_text("userId,movieId,rating\n7,2,5\n7,9,5\n7,163,5\n")
     (tmp_path / "chosen.csv").write_text("userId,movieId\n7,2\n7,9\n7,163\n")
-    for name in ("mine.csv", "chosen.csv"):
+    (tmp_path / "blanks.csv").write_text("userId,movieId,rating\n7, 2, 5\n7, 9, 5\n7, 163, 5\n7,163,5\n")
+    for name in ("mine.csv", "chosen.csv", "blanks.csv"):
         same = recommend_here("--run", run, "--ratings", tmp_path / name, "--top-n", 5, "--format", "ids")
         assert [int(word) for word in same.split()] == ids
 
