@@ -23,8 +23,12 @@ DEFAULT_FEATURES = DATASET / "movie_bert_dict.pkl"
 
 def features_file(data: Path, named: Path | None = None) -> Path:
     """The features file that is named or, without one, that of this data folder."""
-    is_default = data.resolve() == DEFAULT_DATA.resolve()
-    return named or (DEFAULT_FEATURES if is_default else DATASET / f"{data.resolve().name}.pkl")
+    return named or file_of(data, DEFAULT_FEATURES, ".pkl")
+
+
+def file_of(data: Path, default: Path, suffix: str) -> Path:
+    """A generated file of a data folder: `default` for dataset/ml-1m, else one in dataset/ with the folder's name."""
+    return default if data.resolve() == DEFAULT_DATA.resolve() else DATASET / f"{data.resolve().name}{suffix}"
 
 
 def _is_file_name(path: Path) -> bool:

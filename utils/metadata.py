@@ -32,7 +32,7 @@ if __name__ == "__main__":
 import pandas as pd
 
 from utils.cli import display_path, run
-from utils.config import DEFAULT_DATA, DataFolder, Encoding, OptionalFileName, parse
+from utils.config import DEFAULT_DATA, DataFolder, Encoding, OptionalFileName, file_of, parse
 from utils.files import DATASET, UserError, write_table
 from utils.mirrors import FILMS_WHEEL, fetch_wheel_folder
 from utils.movies import YEAR_AT_END
@@ -79,8 +79,7 @@ def main() -> None:
 
 def metadata_file(data: Path) -> Path:
     """The metadata file of this data folder."""
-    is_default = data.resolve() == DEFAULT_DATA.resolve()
-    return METADATA if is_default else DATASET / f"{data.resolve().name}_metadata.csv"
+    return file_of(data, METADATA, "_metadata.csv")
 
 
 def coverage(data: RawData, table: pd.DataFrame) -> str:

@@ -343,6 +343,16 @@ def test_numbers_that_are_not_finite_are_refused(copied):
         recommend_here("--run", copied, "--liked", LIKED)
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", "-Infinity", "1e300"])
+def test_numbers_too_large_for_any_model_are_refused(copied, number):
+    text = (copied / "config.json").read_text(encoding="utf-8")
+    changed = re.sub(r'"mean_rating": [0-9.]+', f'"mean_rating": {number}', text)
+    assert changed != text
+    (copied / "config.json").write_text(changed, encoding="utf-8")
+    with pytest.raises(UserError, match="a number is not finite, or too large"):
+        recommend_here("--run", copied, "--liked", LIKED)
+
+
 def test_what_a_title_holds_of_control_characters_becomes_blanks(tiny_features, tiny, tiny_encoder, tmp_path):
     data = shutil.copytree(tiny, tmp_path / "films")
     (data / "movies.dat").write_bytes((data / "movies.dat").read_bytes().replace(b"Film number 3 ", b"Film\tnumber 3 "))
@@ -462,13 +472,3 @@ def test_a_push_without_a_network_or_a_model_is_explained(shared, run_script, tm
     save_file({"weights": torch.ones(3)}, tmp_path / "model.safetensors")
     done = run_script("utils/hub.py", "push", "--folder", tmp_path, "--name", "someone/movies", code=1)
     assert "holds no model that can be read" in done.stderr
-
-
-@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", "-Infinity", "1e300"])
-def test_numbers_too_large_for_any_model_are_refused(copied, number):
-    text = (copied / "config.json").read_text(encoding="utf-8")
-    changed = re.sub(r'"mean_rating": [0-9.]+', f'"mean_rating": {number}', text)
-    assert changed != text
-    (copied / "config.json").write_text(changed, encoding="utf-8")
-    with pytest.raises(UserError, match="a number is not finite, or too large"):
-        recommend_here("--run", copied, "--liked", LIKED)

@@ -180,6 +180,14 @@ def test_another_encoder_is_refused(runs, known, tmp_path):
         recommend_here("--run", run, "--new-movies", known[1] / "new.csv")
 
 
+def test_a_name_as_it_is_written_comes_before_its_other_spellings():
+    vocabulary = ("Prince", "prince", "Bo")
+    scale = SimpleNamespace(name="cast", kind="names", vocabulary=vocabulary)
+    column = Column("cast", "names", [("Prince",), ("prince",), ("BO",), ("Nobody",)])
+    found = block_of(column, scale, 4, None, "mean").values.toarray().tolist()
+    assert found == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]
+
+
 # --- the audience of a movie ---------------------------------------------------------------------
 
 
@@ -212,11 +220,3 @@ def test_the_audience_of_a_new_movie_of_a_model_that_ranks(runs, known):
 def test_no_audience_of_a_movie_that_is_not_there(runs):
     with pytest.raises(UserError, match="tiny has no movie n1"):
         recommend_here("--run", runs("content"), "--audience-of", "n1")
-
-
-def test_a_name_as_it_is_written_comes_before_its_other_spellings():
-    vocabulary = ("Prince", "prince", "Bo")
-    scale = SimpleNamespace(name="cast", kind="names", vocabulary=vocabulary)
-    column = Column("cast", "names", [("Prince",), ("prince",), ("BO",), ("Nobody",)])
-    found = block_of(column, scale, 4, None, "mean").values.toarray().tolist()
-    assert found == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]

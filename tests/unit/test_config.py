@@ -293,6 +293,18 @@ def test_own_files_are_found_in_the_folder_of_the_data_as_well(tmp_path, monkeyp
     assert found.folder == tmp_path / "ml" and found.located() == found
 
 
+def test_each_data_folder_has_a_features_file_of_its_own(tmp_path):
+    dataset = ROOT / "dataset"
+    for flags, expected in (
+        ((), dataset / "movie_bert_dict.pkl"),
+        (("--data", dataset / "ml-1m"), dataset / "movie_bert_dict.pkl"),
+        (("--data", dataset / "ml-100k"), dataset / "ml-100k.pkl"),
+        (("--data", tmp_path / "ml-1m"), dataset / "ml-1m.pkl"),
+        (("--data", dataset / "ml-100k", "--features", tmp_path / "f.pkl"), tmp_path / "f.pkl"),
+    ):
+        assert parsed(*flags).data.located().features == expected
+
+
 # --- runs with a configuration of their own ------------------------------------------------------
 
 
@@ -361,15 +373,3 @@ def test_a_training_of_before_a_flag_of_the_run_is_read(tiny_run, tmp_path):
     del record["config"]["run"]["shard"]
     (tmp_path / "config.json").write_text(json.dumps(record))
     assert saved_config(tmp_path) == saved_config(tiny_run)
-
-
-def test_each_data_folder_has_a_features_file_of_its_own(tmp_path):
-    dataset = ROOT / "dataset"
-    for flags, expected in (
-        ((), dataset / "movie_bert_dict.pkl"),
-        (("--data", dataset / "ml-1m"), dataset / "movie_bert_dict.pkl"),
-        (("--data", dataset / "ml-100k"), dataset / "ml-100k.pkl"),
-        (("--data", tmp_path / "ml-1m"), dataset / "ml-1m.pkl"),
-        (("--data", dataset / "ml-100k", "--features", tmp_path / "f.pkl"), tmp_path / "f.pkl"),
-    ):
-        assert parsed(*flags).data.located().features == expected
